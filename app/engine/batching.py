@@ -1,0 +1,178 @@
+"""What waits for a device, and what runs next. Policy alone: synchronous, without torch and without an event loop."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from math import inf
+from typing import NamedTuple, Protocol
+
+from models.base import Item, ModelRunner, Op, Output
+
+MAX_GENERATIONS = 4  # of different keys side by side: each holds the memory of its rows
+
+
+class Future(Protocol):
+    """Where the outcome of a work item goes."""
+
+    def done(self) -> bool: ...
+
+    def set_result(self, result: Output, /) -> None: ...
+
+    def set_exception(self, exception: BaseException, /) -> None: ...
+
+
+class BatchKey(NamedTuple):
+    """What must be equal for two work items to share a batch."""
+
+    unit: str
+    op: Op
+    shape: Hashable
+    part: int = 0  # of a failed batch: a number of its own, so that nothing joins it
+
+
+@dataclass(slots=True, eq=False)
+class WorkItem:
+    """One op on one input. Times are monotonic seconds."""
+
+    runner: ModelRunner
+    item: Item
+    deadline: float | None
+    enqueued: float
+    future: Future
+    abandoned: bool = False  # nobody waits for it any more
+    started: float | None = None
+    finished: float | None = None
+    key: BatchKey = field(init=False)
+    arrival: int = field(init=False, default=0)  # the queue's order
+
+    def __post_init__(self) -> None:
+        self.key = BatchKey(self.runner.unit, self.item.op, self.item.key)
+
+    def is_expired(self, now: float) -> bool:
+        return self.deadline is not None and self.deadline <= now
+
+
+class BatchQueue:
+    """The waiting work items, oldest first, in batches of one key.
+
+    Rules: the oldest item that may run decides the key, and what waits longest with that key comes along, up to the
+    largest batch. A generation that runs takes rows of its key while it has room; parts of a failed batch come before
+    all else and stay among themselves. Each operation but expiry touches what it takes, not all that waits.
+    """
+
+    def __init__(self, max_batch_size: int, max_generations: int = MAX_GENERATIONS) -> None:
+        self._max_batch_size = max_batch_size
+        self._max_generations = max_generations
+        self._waiting: OrderedDict[WorkItem, None] = OrderedDict()
+        self._groups: dict[BatchKey, OrderedDict[WorkItem, None]] = {}
+        self._expired: list[WorkItem] = []
+        self._earliest_deadline = inf  # a lower bound: served items leave it as it is
+        self._arrivals, self._returns, self._parts = count(1), count(-1, -1), count(1)
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def append(self, work: WorkItem) -> None:
+        work.arrival = next(self._arrivals)
+        self._add(work)
+
+    def put_back(self, parts: Sequence[Sequence[WorkItem]]) -> None:
+        """Parts of a failed batch: each runs by itself, and before all else. Abandoned items stay away."""
+        for part in reversed(parts):
+            number = next(self._parts)
+            for work in reversed(part):
+                if work.abandoned:
+                    continue
+                work.key = work.key._replace(part=number)
+                work.arrival = next(self._returns)
+                self._add(work)
+                self._waiting.move_to_end(work, last=False)
+                self._groups[work.key].move_to_end(work, last=False)
+
+    def discard(self, work: WorkItem) -> None:
+        """Let an item leave unrun, if it waits."""
+        if work in self._waiting:
+            self._remove(work)
+
+    def clear(self) -> None:
+        self._waiting.clear()
+        self._groups.clear()
+
+    def next_batch(self, now: float, running: Mapping[BatchKey, int] | None = None) -> list[WorkItem]:
+        """Take what runs next; nothing if all that waits must wait. Expired items leave: see `take_expired`.
+
+        `running`: the number of rows of each generation that runs. A batch with such a key is to join it.
+        """
+        self._expire(now)
+        running = running or {}
+        all_run = len(running) >= self._max_generations
+        joining = True
+        for oldest in self._oldest_of_each_key():
+            key = oldest.key
+            room = self._room(key, running) if joining or key.op is not Op.GENERATE else 0
+            if room:
+                return self._take(key, room)
+            if all_run and key not in running:
+                joining = False  # else a stream of younger rows could keep all generations alive for ever
+        return []
+
+    def take_expired(self) -> list[WorkItem]:
+        """The items that expired since the last time."""
+        expired, self._expired = self._expired, []
+        return expired
+
+    def oldest_seconds(self, now: float) -> float:
+        """How long the oldest item has waited; 0 if none waits."""
+        return max(0.0, now - next(iter(self._waiting)).enqueued) if self._waiting else 0.0
+
+    def _oldest_of_each_key(self) -> Iterator[WorkItem]:
+        if not self._waiting:
+            return
+        yield next(iter(self._waiting))  # nearly always the one that runs: no need to look at the others
+        heads = sorted((next(iter(group)) for group in self._groups.values()), key=lambda work: work.arrival)
+        yield from heads[1:]
+
+    def _room(self, key: BatchKey, running: Mapping[BatchKey, int]) -> int:
+        if key.op is not Op.GENERATE:
+            return self._max_batch_size
+        if key in running:
+            return max(0, self._max_batch_size - running[key])
+        if len(running) >= self._max_generations:
+            return 0
+        if key.part and any(other.part for other in running):
+            return 0  # side by side, the halves of a batch that was too large would need its memory again
+        return self._max_batch_size
+
+    def _take(self, key: BatchKey, room: int) -> list[WorkItem]:
+        group = self._groups[key]
+        batch = [group.popitem(last=False)[0] for _ in range(min(room, len(group)))]
+        for work in batch:
+            del self._waiting[work]
+        if not group:
+            del self._groups[key]
+        return batch
+
+    def _add(self, work: WorkItem) -> None:
+        self._groups.setdefault(work.key, OrderedDict())[work] = None  # first: a key that has no hash leaves no trace
+        self._waiting[work] = None
+        if work.deadline is not None:
+            self._earliest_deadline = min(self._earliest_deadline, work.deadline)
+
+    def _remove(self, work: WorkItem) -> None:
+        del self._waiting[work]
+        group = self._groups[work.key]
+        del group[work]
+        if not group:
+            del self._groups[work.key]
+
+    def _expire(self, now: float) -> None:
+        if now < self._earliest_deadline:
+            return
+        for work in [work for work in self._waiting if work.is_expired(now)]:
+            self._remove(work)
+            self._expired.append(work)
+        deadlines = (work.deadline for work in self._waiting if work.deadline is not None)
+        self._earliest_deadline = min(deadlines, default=inf)

@@ -1,0 +1,153 @@
+"""The async queue in front of the model runners, as the event loop sees it.
+
+Who touches what: futures belong to the event loop; runners and generations to the device thread (device.py); the
+queue (batching.py) to both, under `_wake`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+from app.engine.batching import BatchQueue, WorkItem
+from app.engine.device import DeviceThread, Outcome, too_late
+from app.errors import EngineDownError
+from app.metrics import Metrics, StageTimes
+from models.base import Item, ModelRunner, Output
+
+
+class Engine:
+    """Runs work items in batches on one device, one device call at a time.
+
+    `start`, `submit` and `stop` belong to one event loop; the health properties to any thread.
+    """
+
+    def __init__(
+        self,
+        metrics: Metrics,
+        *,
+        max_batch_size: int,
+        max_queue_items: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._max_queue_items = max_queue_items
+        self._clock = clock
+        self._queue = BatchQueue(max_batch_size)
+        self._wake = threading.Condition()
+        self._device = DeviceThread(
+            self._queue,
+            self._wake,
+            metrics,
+            clock,
+            deliver=lambda outcomes: self._post(self._deliver, outcomes),
+            ended=lambda reason: self._post(self._go_down, reason),
+        )
+        self._pending: set[WorkItem] = set()  # whose futures are open
+        self._down: str | None = "the service has not started"  # why nothing is accepted
+
+    def start(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._down = None
+        self._device.start()
+
+    async def stop(self, join_seconds: float = 5.0) -> None:
+        """Begin nothing more, fail what is left, and wait for the device thread, but not for ever: a call may hang."""
+        self._device.stop()
+        self._go_down("the service stops")
+        if self._device.ident is not None:
+            await asyncio.to_thread(self._device.join, join_seconds)
+
+    async def submit(self, runner: ModelRunner, item: Item, *, deadline: float | None, times: StageTimes) -> Output:
+        """Run one item, in whatever batch, before `deadline` (monotonic seconds).
+
+        Work that is cancelled or late leaves the queue unrun, or its generation at the next token.
+        Raises DeadlineExceededError, BatchFailedError, EngineDownError.
+        """
+        if self._down is not None:
+            raise EngineDownError(self._down)
+        now = self._clock()
+        if deadline is not None and deadline <= now:
+            raise too_late()
+        future: asyncio.Future[Output] = self._loop.create_future()
+        work = WorkItem(runner, item, deadline, now, future)
+        # A timer, and not the device thread alone: a device call may hang.
+        timer = None if deadline is None else self._loop.call_later(deadline - now, self._expire, work)
+        self._pending.add(work)
+        try:
+            with self._wake:
+                self._queue.append(work)
+                self._wake.notify()
+            return await future
+        finally:
+            if timer is not None:
+                timer.cancel()
+            self._pending.discard(work)
+            if future.cancelled() or not future.done():  # the caller leaves
+                self._abandon(work)
+            self._record(work, times)
+
+    @property
+    def alive(self) -> bool:
+        return self._down is None and self._device.is_alive()
+
+    def busy_seconds(self) -> float:
+        """How long the current device call has been running; 0 between calls."""
+        return self._device.busy_seconds()
+
+    @property
+    def queue_items(self) -> int:
+        return len(self._queue)
+
+    def queue_oldest_seconds(self) -> float:
+        with self._wake:
+            return self._queue.oldest_seconds(self._clock())
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a new request may come in. The work of an admitted one is never refused."""
+        return len(self._queue) < self._max_queue_items
+
+    def _expire(self, work: WorkItem) -> None:
+        if not work.future.done():
+            work.future.set_exception(too_late())
+        self._abandon(work)
+
+    def _abandon(self, work: WorkItem) -> None:
+        work.abandoned = True
+        with self._wake:
+            self._queue.discard(work)
+
+    def _record(self, work: WorkItem, times: StageTimes) -> None:
+        now = self._clock()
+        started = now if work.started is None else work.started
+        times.record("queue", started - work.enqueued)
+        if work.started is not None:
+            times.record(work.item.op, (now if work.finished is None else work.finished) - started)
+
+    def _deliver(self, outcomes: Sequence[Outcome]) -> None:
+        for work, outcome in outcomes:
+            if work.future.done():
+                continue  # the client left, or the deadline passed
+            if isinstance(outcome, Exception):
+                work.future.set_exception(outcome)
+            else:
+                work.future.set_result(outcome)
+
+    def _go_down(self, reason: str) -> None:
+        """Nothing will run any more: everybody is told."""
+        self._down = self._down or reason
+        for work in self._pending:
+            work.abandoned = True
+            if not work.future.done():
+                work.future.set_exception(EngineDownError(reason))
+        with self._wake:
+            self._queue.clear()  # last: what the device thread puts back from now on is abandoned, and stays away
+
+    def _post(self, function: Callable[..., None], *args: object) -> None:
+        """From the device thread to the event loop."""
+        try:
+            self._loop.call_soon_threadsafe(function, *args)
+        except RuntimeError:  # the event loop is closed: nobody waits any more
+            self._device.stop()

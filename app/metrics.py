@@ -1,0 +1,64 @@
+"""Prometheus metrics. Labels are bounded: names that a client invents are `other`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+STAGES = ("decode", "preprocess", "queue", "encode", "score", "generate")
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
+
+
+class Metrics:
+    """One registry and its metrics, so that two services in one process (tests) do not share counts."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = self._counter("requests", "Requests answered", "task", "model", "code")
+        self.request_seconds = self._histogram("request_seconds", "Seconds from first byte to answer", SECONDS, "task")
+        self.stage_seconds = self._histogram("stage_seconds", "Seconds a work item spent in a stage", SECONDS, "stage")
+        self.batch_size = self._histogram(
+            "batch_size", "Items per device call; a step counts its rows", SIZES, "unit", "op"
+        )
+        self.inflight_requests = self._gauge("inflight_requests", "Requests admitted and not yet answered")
+        self.rejected = self._counter("rejected", "Requests refused before any work", "reason")
+        self.feature_cache = self._counter("feature_cache", "Images looked up by digest", "result")
+        self.generated_tokens = self._counter("generated_tokens", "Tokens generated, stop token included", "model")
+        self.batch_failures = self._counter("batch_failures", "Device calls that failed", "unit", "op", "kind")
+        self.model_info = self._gauge(
+            "model_info",
+            "1 for each checkpoint of a served model",
+            "model",
+            "family",
+            "checkpoint",
+            "revision",
+            "dtype",
+            "device",
+        )
+
+    def observe(self, name: str, help_text: str, read: Callable[[], float]) -> None:
+        """A gauge that is read when it is scraped."""
+        self._gauge(name, help_text).set_function(read)
+
+    def _counter(self, name: str, help_text: str, *labels: str) -> Counter:
+        return Counter(f"blip_{name}", help_text, labels, registry=self.registry)
+
+    def _gauge(self, name: str, help_text: str, *labels: str) -> Gauge:
+        return Gauge(f"blip_{name}", help_text, labels, registry=self.registry)
+
+    def _histogram(self, name: str, help_text: str, buckets: tuple[float, ...], *labels: str) -> Histogram:
+        return Histogram(f"blip_{name}", help_text, labels, registry=self.registry, buckets=buckets)
+
+
+class StageTimes:
+    """Where the time of one request went: seconds by stage, of its slowest work item."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self.seconds: dict[str, float] = {}
+
+    def record(self, stage: str, seconds: float) -> None:
+        self._metrics.stage_seconds.labels(stage).observe(seconds)
+        self.seconds[stage] = max(seconds, self.seconds.get(stage, 0.0))

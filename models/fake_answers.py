@@ -1,0 +1,129 @@
+"""What the fake model answers: it knows the colours of a picture, and says the same on every machine."""
+
+from __future__ import annotations
+
+from math import exp
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from models.base import (
+    Capabilities,
+    CaptionInput,
+    Generated,
+    GeneratedSequence,
+    GenerationSettings,
+    ImageEmbeddingInput,
+    Item,
+    PairInput,
+    QuestionInput,
+    RankInput,
+    Scores,
+    TextInput,
+)
+
+COLOURS: dict[str, tuple[int, int, int]] = {
+    "black": (0, 0, 0),
+    "white": (255, 255, 255),
+    "gray": (128, 128, 128),
+    "red": (255, 0, 0),
+    "green": (0, 128, 0),
+    "blue": (0, 0, 255),
+    "yellow": (255, 255, 0),
+    "orange": (255, 165, 0),
+    "purple": (128, 0, 128),
+    "brown": (139, 69, 19),
+}
+NAMES = tuple(COLOURS)
+PALETTE = np.array(list(COLOURS.values()), np.float32) / 255  # (10, 3)
+GRID = 4  # pixels a side of what the tower sees
+NUM_HASHED = 6  # dimensions of an embedding that tell texts without colours apart
+DIMENSIONS = len(NAMES) + NUM_HASHED
+NUM_VECTORS = 4  # of an image, unless it is pooled
+MAX_TURNS = 8  # of a history
+
+
+def pixels(image: Image.Image) -> NDArray[np.float32]:
+    """`(4, 4, 3)` in 0..1, each the mean of its part of the picture."""
+    return np.asarray(image.resize((GRID, GRID), Image.Resampling.BOX), np.float32) / np.float32(255)
+
+
+def generated(item: Item, capabilities: Capabilities) -> Generated:
+    """Of a caption or an answer: the nearest colour first, or, sampled, colours as drawn."""
+    request: CaptionInput | QuestionInput = item.payload
+    settings = request.settings
+    distances = _distances(item)
+    order = np.argsort(distances, kind="stable")
+    if settings.sampling is not None:
+        order = np.random.default_rng(settings.sampling.seed).permutation(order)
+    sequences = tuple(
+        _sequence(_words(request, NAMES[index]), exp(-float(distances[index])), settings)
+        for index in order[: settings.num_sequences]
+    )
+    history = request.history if isinstance(request, QuestionInput) else ()
+    return Generated(sequences, min(len(history), MAX_TURNS) if capabilities.history else None)
+
+
+def scores(item: Item, capabilities: Capabilities) -> Scores:
+    match item.payload:
+        case PairInput(text):
+            similarity = 4 * float(_image_embedding(item)[0] @ _text_embedding(text)[0])
+            return np.array([2 - similarity, similarity - 2], np.float32)
+        case TextInput(text):
+            return _text_embedding(text)
+        case ImageEmbeddingInput(pooling):
+            num_vectors = NUM_VECTORS if capabilities.pooling and pooling == "none" else 1
+            return np.repeat(_image_embedding(item), num_vectors, axis=0)
+        case RankInput() as request:
+            return _rank(item, request)
+    raise TypeError(f"the fake does not score {type(item.payload).__name__}")
+
+
+def _distances(item: Item) -> NDArray[np.float32]:
+    """`(10,)`: how far the mean colour of the picture is from each that has a name."""
+    features: Any = item.features
+    return np.asarray(np.linalg.norm(PALETTE - features.mean(0), axis=1))
+
+
+def _words(request: CaptionInput | QuestionInput, colour: str) -> list[str]:
+    if isinstance(request, CaptionInput):
+        return ["a", colour, "picture"]
+    asked = request.question.lower()
+    if "colo" in asked:
+        return [colour]
+    return ["1"] if "how many" in asked else ["yes" if colour in asked else "no"]
+
+
+def _sequence(words: list[str], confidence: float, settings: GenerationSettings) -> GeneratedSequence:
+    """`words`, as long as the settings want them; the stop token follows if there is room."""
+    padded = words + ["again"] * ((settings.min_new_tokens or 0) - len(words))
+    longest = len(padded) + 1 if settings.max_new_tokens is None else settings.max_new_tokens
+    return GeneratedSequence(" ".join(padded[:longest]), confidence, min(len(padded) + 1, longest))
+
+
+def _image_embedding(item: Item) -> Scores:
+    """`(1, 16)`, of length 1: how near each colour is."""
+    vector = np.append(np.exp(-4 * _distances(item)), np.zeros(NUM_HASHED))
+    return np.asarray(vector / np.linalg.norm(vector), np.float32)[None]
+
+
+def _text_embedding(text: str) -> Scores:
+    """`(1, 16)`, of length 1: the colours that are named, and a little of the text itself."""
+    words = text.lower().split()
+    named = [float(name in words) for name in NAMES]
+    hashed = [0.1 * (crc32(f"{number} {text}".encode()) % 97 + 1) / 97 for number in range(NUM_HASHED)]
+    vector = np.array(named + hashed)
+    return np.asarray(vector / np.linalg.norm(vector), np.float32)[None]
+
+
+def _rank(item: Item, request: RankInput) -> Scores:
+    """The nearest named colour wins; candidates that name none come last, in order."""
+    distances = dict(zip(NAMES, _distances(item), strict=True))
+    scores = np.array([-8 * distances.get(candidate.lower(), np.float32(9)) for candidate in request.candidates])
+    best = np.argsort(-scores, kind="stable")[: request.k]
+    probabilities = np.zeros(len(scores), np.float32)
+    probabilities[best] = np.exp(scores[best] - scores[best].max())
+    return np.asarray(probabilities / probabilities.sum(), np.float32)

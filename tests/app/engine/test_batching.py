@@ -1,0 +1,232 @@
+"""What waits for a device, and what runs next: rules without an event loop."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+
+import pytest
+
+from app.engine.batching import BatchKey, BatchQueue, WorkItem
+from models.base import Item, Op, Output
+from models.fake import FakeRunner
+
+RUNNER, OTHER = FakeRunner("one"), FakeRunner("other")
+
+
+class Nobody:
+    """A future that nobody waits for."""
+
+    def done(self) -> bool:
+        return True
+
+    def set_result(self, result: Output, /) -> None:
+        raise AssertionError(result)
+
+    def set_exception(self, exception: BaseException, /) -> None:
+        raise AssertionError(exception)
+
+
+def work(
+    op: Op = Op.SCORE,
+    key: Hashable = None,
+    *,
+    runner: FakeRunner = RUNNER,
+    deadline: float | None = None,
+    enqueued: float = 0.0,
+) -> WorkItem:
+    return WorkItem(runner, Item(op, key, None), deadline, enqueued, Nobody())
+
+
+def queue_of(*items: WorkItem, max_batch_size: int = 4, max_generations: int = 2) -> BatchQueue:
+    queue = BatchQueue(max_batch_size, max_generations)
+    for item in items:
+        queue.append(item)
+    return queue
+
+
+def test_empty_queue_has_no_batch() -> None:
+    queue = queue_of()
+    assert queue.next_batch(now=0) == []
+    assert len(queue) == 0
+    assert queue.oldest_seconds(now=5) == 0
+
+
+def test_oldest_runs_first_with_what_shares_its_key() -> None:
+    a, b, c, d = work(key=1), work(key=2), work(key=1), work(key=2)
+    queue = queue_of(a, b, c, d)
+    assert queue.next_batch(now=0) == [a, c]
+    assert queue.next_batch(now=0) == [b, d]
+
+
+@pytest.mark.parametrize("other", [work(Op.ENCODE), work(key="long"), work(runner=OTHER)])
+def test_unit_op_and_shape_are_not_mixed(other: WorkItem) -> None:
+    first = work()
+    assert queue_of(first, other).next_batch(now=0) == [first]
+
+
+def test_batch_is_bounded_and_keeps_the_order_of_arrival() -> None:
+    items = [work() for _ in range(10)]
+    queue = queue_of(*items)
+    assert [queue.next_batch(now=0) for _ in range(4)] == [items[:4], items[4:8], items[8:], []]
+
+
+def test_batch_of_one_is_always_possible() -> None:
+    first, second = work(), work()
+    queue = queue_of(first, second, max_batch_size=1)
+    assert [queue.next_batch(now=0), queue.next_batch(now=0)] == [[first], [second]]
+
+
+def test_stream_of_another_key_starves_nobody() -> None:
+    queue = queue_of(*[work(key="popular") for _ in range(4)])
+    rare = work(key="rare")
+    queue.append(rare)
+    batches = []
+    for _ in range(3):
+        queue.append(work(key="popular"))
+        batches.append(queue.next_batch(now=0))
+    assert batches[1] == [rare]
+
+
+def test_expired_items_leave_unrun() -> None:
+    a, b, c = work(deadline=10), work(deadline=2), work()
+    queue = queue_of(a, b, c)
+    assert queue.next_batch(now=3) == [a, c]
+    assert queue.take_expired() == [b]
+    assert queue.take_expired() == []
+
+
+def test_deadline_is_the_first_moment_too_late() -> None:
+    item = work(deadline=2)
+    assert queue_of(item).next_batch(now=2) == []
+    assert queue_of(work(deadline=2)).next_batch(now=1.99) != []
+
+
+def test_later_deadlines_are_seen_after_earlier_ones() -> None:
+    items = [work(key=number, deadline=deadline) for number, deadline in enumerate((5, 3, 9, 7, 1))]
+    queue = queue_of(*items)
+    expired = []
+    for now in (2, 4, 6, 8):
+        queue.put_back([queue.next_batch(now)])
+        expired.append(queue.take_expired())
+    assert expired == [[items[4]], [items[1]], [items[0]], [items[3]]]
+
+
+def test_abandoned_items_leave_unrun() -> None:
+    a, b, c = work(), work(key="alone"), work()
+    queue = queue_of(a, b, c)
+    queue.discard(a)
+    queue.discard(b)
+    assert len(queue) == 1
+    assert queue.next_batch(now=0) == [c]
+    queue.discard(c)  # runs: nothing to do
+    assert len(queue) == 0
+
+
+def test_age_is_that_of_the_oldest() -> None:
+    a, b = work(enqueued=10), work(enqueued=12)
+    queue = queue_of(a, b)
+    assert queue.oldest_seconds(now=15) == 5
+    queue.discard(a)
+    assert queue.oldest_seconds(now=15) == 3
+
+
+def test_cleared_queue_is_empty() -> None:
+    queue = queue_of(work(), work(key=2))
+    queue.clear()
+    assert len(queue) == 0
+    assert queue.next_batch(now=0) == []
+
+
+def test_parts_of_a_failed_batch_run_next_each_by_itself() -> None:
+    failed = [work() for _ in range(4)]
+    queue = queue_of(*failed)
+    queue.next_batch(now=0)
+    queue.append(late := work())
+    queue.put_back([failed[:2], failed[2:]])
+    assert [queue.next_batch(now=0) for _ in range(3)] == [failed[:2], failed[2:], [late]]
+
+
+def test_abandoned_and_expired_items_are_not_tried_again() -> None:
+    a, b, c = work(), work(deadline=5), work()
+    queue = queue_of(a, b, c)
+    queue.next_batch(now=0)
+    a.abandoned = True
+    queue.put_back([[a, b, c]])
+    assert queue.next_batch(now=6) == [c]
+    assert queue.take_expired() == [b]
+
+
+def test_key_without_hash_is_refused_without_a_trace() -> None:
+    queue = queue_of()
+    with pytest.raises(TypeError):
+        queue.append(work(key=[]))  # type: ignore[arg-type]
+    assert len(queue) == 0
+    assert queue.next_batch(now=0) == []
+
+
+# --- generations ---
+
+
+def rows(*generations: tuple[WorkItem, int]) -> dict[BatchKey, int]:
+    return {item.key: number for item, number in generations}
+
+
+def generate(key: Hashable = None) -> WorkItem:
+    return work(Op.GENERATE, key)
+
+
+def test_running_generation_takes_as_many_as_it_has_room_for() -> None:
+    items = [generate() for _ in range(3)]
+    queue = queue_of(*items)
+    assert queue.next_batch(0, rows((items[0], 2))) == items[:2]
+    assert queue.next_batch(0, rows((items[0], 4))) == []
+
+
+def test_other_work_passes_a_full_generation() -> None:
+    waiting, other, short = generate("full"), generate("other"), work()
+    queue = queue_of(waiting, other, short)
+    full = rows((waiting, 4))
+    assert queue.next_batch(0, full) == [other]
+    assert queue.next_batch(0, full) == [short]
+
+
+def test_generations_side_by_side_are_bounded() -> None:
+    a, b, c, short = generate("a"), generate("b"), generate("c"), work()
+    queue = queue_of(c, short)
+    assert queue.next_batch(0, rows((a, 1), (b, 1))) == [short]
+    assert queue.next_batch(0, rows((a, 1), (b, 1))) == []
+    assert queue.next_batch(0, rows((a, 1))) == [c]
+
+
+def test_nobody_younger_joins_while_an_older_one_waits_for_a_generation_to_end() -> None:
+    """Else two popular keys could keep their generations alive for ever."""
+    c, late_a, late_b = generate("c"), generate("a"), generate("b")
+    queue = queue_of(c, late_a, late_b)
+    assert queue.next_batch(0, rows((late_a, 1), (late_b, 1))) == []
+    assert queue.next_batch(0, rows((late_a, 1))) == [c]
+
+
+def test_an_older_one_still_joins() -> None:
+    early_a, c = generate("a"), generate("c")
+    queue = queue_of(early_a, c)
+    assert queue.next_batch(0, rows((early_a, 1), (generate("b"), 1))) == [early_a]
+
+
+def test_parts_of_a_failed_generation_run_one_after_the_other() -> None:
+    """Side by side they would need the memory that the whole did not get."""
+    failed = [generate() for _ in range(4)]
+    queue = queue_of(*failed)
+    queue.next_batch(now=0)
+    queue.put_back([failed[:2], failed[2:]])
+    queue.append(other := generate())
+    assert queue.next_batch(now=0) == failed[:2]
+    assert queue.next_batch(0, rows((failed[0], 2))) == [other]
+    assert queue.next_batch(0, rows((other, 1))) == failed[2:]
+
+
+@pytest.mark.parametrize("num_keys", [1, 10_000])
+def test_ten_thousand_waiting_items_are_each_taken_once(num_keys: int) -> None:
+    items = [work(key=number % num_keys, deadline=1e9) for number in range(10_000)]
+    queue = queue_of(*items, max_batch_size=16)
+    taken = [item for _ in range(10_000) for item in queue.next_batch(now=0)]
+    assert taken == items
