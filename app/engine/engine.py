@@ -29,10 +29,8 @@ class Engine:
         metrics: Metrics,
         *,
         max_batch_size: int,
-        max_queue_items: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._max_queue_items = max_queue_items
         self._clock = clock
         self._queue = BatchQueue(max_batch_size)
         self._wake = threading.Condition()
@@ -103,11 +101,6 @@ class Engine:
     def queue_oldest_seconds(self) -> float:
         with self._wake:
             return self._queue.oldest_seconds(self._clock())
-
-    @property
-    def has_room(self) -> bool:
-        """Whether a new request may come in. The work of an admitted one is never refused."""
-        return len(self._queue) < self._max_queue_items
 
     def _expire(self, work: WorkItem) -> None:
         if not work.future.done():

@@ -76,9 +76,9 @@ class Lab:
 
 
 @asynccontextmanager
-async def lab(max_batch_size: int = 16, max_queue_items: int = 512) -> AsyncIterator[Lab]:
+async def lab(max_batch_size: int = 16) -> AsyncIterator[Lab]:
     metrics, clock = Metrics(), Clock()
-    engine = Engine(metrics, max_batch_size=max_batch_size, max_queue_items=max_queue_items, clock=clock)
+    engine = Engine(metrics, max_batch_size=max_batch_size, clock=clock)
     errors: list[object] = []  # such as exceptions that nobody retrieved
     asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context))
     engine.start()

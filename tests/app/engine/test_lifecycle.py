@@ -45,22 +45,6 @@ def test_hanging_device_call_and_the_queue_behind_it_are_seen() -> None:
     run(test)
 
 
-def test_room_is_for_new_requests_and_work_of_admitted_ones_is_never_refused() -> None:
-    async def test() -> None:
-        async with lab(max_queue_items=2) as our:
-            with our.runner.held() as hold:
-                tasks = [await our.submit(TextInput("first"))]
-                await entered(hold)
-                rooms = [our.engine.has_room]
-                for number in range(3):
-                    tasks.append(await our.submit(TextInput(str(number))))
-                    rooms.append(our.engine.has_room)
-            assert rooms == [True, True, False, False]
-            assert len(await asyncio.gather(*tasks)) == 4
-
-    run(test)
-
-
 @pytest.mark.parametrize("method", ["score", "generate", "admit", "step"])
 def test_lost_device_is_told_to_all(method: str) -> None:
     async def test() -> None:
@@ -122,7 +106,7 @@ def test_stop_answers_what_is_left_and_what_comes_later() -> None:
 
 def test_engine_that_did_not_start_says_so_and_stops() -> None:
     async def test() -> None:
-        engine = Engine(metrics := Metrics(), max_batch_size=1, max_queue_items=1)
+        engine = Engine(metrics := Metrics(), max_batch_size=1)
         runner = FakeRunner()
         item = runner.prepare(TextInput("early"))
         submitted = engine.submit(runner, item, deadline=None, times=StageTimes(metrics))
@@ -152,7 +136,7 @@ def test_event_loop_that_closed_first_ends_the_device_thread_in_silence(
 ) -> None:
     errors: list[object] = []
     monkeypatch.setattr(threading, "excepthook", errors.append)
-    engine, runner = Engine(Metrics(), max_batch_size=4, max_queue_items=4), FakeRunner()
+    engine, runner = Engine(Metrics(), max_batch_size=4), FakeRunner()
     if fault is not None:
         runner.fail(fault)
 

@@ -1,0 +1,98 @@
+"""The bodies of answers: typed dictionaries, which cost nothing to build and describe themselves in /openapi.json."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, NotRequired
+
+from pydantic import Field
+from typing_extensions import TypedDict  # as pydantic wants it before Python 3.12
+
+
+class Sentence(TypedDict):
+    text: str
+    confidence: Annotated[float, Field(gt=0, le=1, description="exp(mean log-probability of the generated tokens)")]
+
+
+class Caption(Sentence):
+    alternatives: Annotated[list[Sentence], Field(description="the other `num_captions` - 1")]
+
+
+class CaptionAnswer(TypedDict):
+    model: str
+    captions: Annotated[list[Caption], Field(description="one for each image, in order")]
+
+
+class RankedCandidate(TypedDict):
+    answer: str
+    probability: Annotated[float, Field(ge=0, le=1)]
+
+
+class Answer(TypedDict):
+    question: str
+    answer: str
+    confidence: Annotated[float, Field(ge=0, le=1)]
+    candidates: NotRequired[Annotated[list[RankedCandidate], Field(description="rank mode: best first")]]
+    history_used: NotRequired[Annotated[int, Field(description="turns of the history that fitted")]]
+
+
+class VqaAnswer(TypedDict):
+    model: str
+    answers: Annotated[list[Answer], Field(description="one for each question, in order")]
+
+
+class PairScores(TypedDict):
+    itm: NotRequired[Annotated[float, Field(ge=0, le=1, description="probability of a match")]]
+    itm_logits: NotRequired[Annotated[list[float], Field(description="[no match, match]")]]
+    itc: NotRequired[Annotated[float, Field(description="cosine")]]
+
+
+class MatchAnswer(TypedDict):
+    model: str
+    scores: Annotated[list[list[PairScores]], Field(description="scores[i][t]: image i against text t")]
+
+
+class Embedding(TypedDict):
+    embedding: Annotated[
+        list[float] | list[list[float]] | str | list[str],
+        Field(description="a vector of length 1, or one for each query; base64 strings if asked for"),
+    ]
+
+
+class EmbedAnswer(TypedDict):
+    model: str
+    dimensions: int
+    images: list[Embedding]
+    texts: list[Embedding]
+
+
+class Problem(TypedDict):
+    type: str
+    title: str
+    status: int
+    detail: str
+    request_id: str
+
+
+class HealthAnswer(TypedDict):
+    status: Literal["live", "ready", "failing", "not ready"]
+    reason: NotRequired[str]
+
+
+class CheckpointInfo(TypedDict):
+    checkpoint: Annotated[str, Field(description="a folder or a hub repository")]
+    revision: str | None
+    device: str
+    dtype: str
+    image_size: Annotated[int, Field(description="pixels")]
+
+
+class ModelInfo(TypedDict):
+    name: str
+    family: str
+    note: str | None
+    tasks: dict[str, CheckpointInfo]
+
+
+class ModelsAnswer(TypedDict):
+    models: list[ModelInfo]
+    limits: Annotated[dict[str, float], Field(description="of a request")]

@@ -1,0 +1,108 @@
+"""The composition root: settings -> an application that loads, serves and drains."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+
+from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app.gate import Gate
+from app.routes import caption, embed, match, ops, vqa
+from app.service import Phase, Service
+from app.settings import Settings
+from models.base import ServedModel
+
+log = logging.getLogger("blip")
+Load = Callable[[Settings], list[ServedModel]]
+
+
+def load_models(settings: Settings) -> list[ServedModel]:
+    """From the catalog. Imports torch: not before it is needed."""
+    from models.loader import load
+
+    return load(
+        settings.profile,
+        catalog=settings.catalog,
+        device=settings.device,
+        dtype=settings.dtype,
+        threads=settings.threads,
+    )
+
+
+def create_app(settings: Settings | None = None, load: Load = load_models) -> FastAPI:
+    """`uvicorn app.main:create_app --factory` serves it; `blip-serve` also drains."""
+    service = Service(settings or Settings())
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        service.engine.start()
+        loading = asyncio.create_task(_load(service, load))
+        try:
+            yield
+        finally:
+            loading.cancel()
+            await service.close()
+
+    app = FastAPI(
+        title="blip-serve",
+        summary="Captions, visual question answering, image-text matching and embeddings with BLIP",
+        lifespan=lifespan,
+        redirect_slashes=False,
+        redoc_url=None,
+        exception_handlers={HTTPException: _to_the_gate},
+    )
+    app.state.service = service
+    app.add_middleware(Gate, service=service)
+    for routes in (caption, vqa, match, embed, ops):
+        app.include_router(routes.router)
+    return app
+
+
+async def _load(service: Service, load: Load) -> None:
+    """Load in the background, so that probes are answered meanwhile. Never raises: see `Service.failure`."""
+    try:
+        models = await _in_daemon_thread(lambda: load(service.settings))
+    except Exception as error:
+        service.failure, service.phase = error, Phase.FAILED
+        return
+    service.serve(models)
+    for model in models:
+        note = f" ({model.note})" if model.note else ""
+        log.info("serving %s%s: %s", model.name, note, ", ".join(model.checkpoints))
+
+
+async def _in_daemon_thread(function: Callable[[], list[ServedModel]]) -> list[ServedModel]:
+    """Not in a pool: the end of the process would wait for it."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[list[ServedModel]] = loop.create_future()
+
+    def settle(result: list[ServedModel] | Exception) -> None:
+        if future.cancelled():
+            return
+        if isinstance(result, Exception):
+            future.set_exception(result)
+        else:
+            future.set_result(result)
+
+    def run() -> None:
+        result: list[ServedModel] | Exception
+        try:
+            result = function()
+        except Exception as error:
+            result = error
+        with suppress(RuntimeError):  # the event loop has ended meanwhile
+            loop.call_soon_threadsafe(settle, result)
+
+    threading.Thread(target=run, name="load", daemon=True).start()
+    return await future
+
+
+async def _to_the_gate(_: Request, error: Exception) -> Response:
+    raise error

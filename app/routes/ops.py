@@ -1,0 +1,81 @@
+"""Operation: health, models, metrics."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from app.answers import CheckpointInfo, HealthAnswer, ModelInfo, ModelsAnswer
+from app.routes.common import answer, service_of
+from app.routes.documentation import PROBLEM, answers
+from models.base import Checkpoint, ServedModel
+
+LIMITS = (
+    "max_body_bytes",
+    "max_pixels",
+    "max_side",
+    "max_items",
+    "max_pairs",
+    "max_text_chars",
+    "request_timeout_seconds",
+)
+router = APIRouter(tags=["operation"])
+
+
+@router.get("/health/live", responses=answers(HealthAnswer, 503))
+async def live(request: Request) -> Response:
+    """Whether the process should go on; 503: restart it."""
+    if reason := service_of(request).sickness():
+        return _health({"status": "failing", "reason": reason})
+    return _health({"status": "live"})
+
+
+@router.get("/health/ready", responses=answers(HealthAnswer, 503))
+async def ready(request: Request) -> Response:
+    """Whether requests are accepted."""
+    if refusal := service_of(request).refusal():
+        return _health({"status": "not ready", "reason": refusal.detail})
+    return _health({"status": "ready"})
+
+
+@router.get(
+    "/metrics",
+    response_class=Response,
+    responses={200: {"description": "Prometheus text", "content": {"text/plain": {}}}, 401: PROBLEM[401]},
+)
+async def metrics(request: Request) -> Response:
+    """Prometheus metrics."""
+    text = generate_latest(service_of(request).metrics.registry)
+    return Response(text, headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+@router.get("/models", responses=answers(ModelsAnswer) | {401: PROBLEM[401]})
+async def models(request: Request) -> Response:
+    """The served models, the profile's first one first, and the limits of a request."""
+    service = service_of(request)
+    body: ModelsAnswer = {
+        "models": [_model(model) for model in service.models.values()],
+        "limits": {name: getattr(service.settings, name) for name in LIMITS},
+    }
+    return answer(body)
+
+
+def _health(body: HealthAnswer) -> Response:
+    return JSONResponse(body, 503 if "reason" in body else 200)
+
+
+def _model(model: ServedModel) -> ModelInfo:
+    tasks: dict[str, CheckpointInfo] = {task: _checkpoint(one) for task, one in model.checkpoints.items()}
+    return {"name": model.name, "family": model.family, "note": model.note, "tasks": tasks}
+
+
+def _checkpoint(checkpoint: Checkpoint) -> CheckpointInfo:
+    return {
+        "checkpoint": checkpoint.name,
+        "revision": checkpoint.revision,
+        "device": checkpoint.device,
+        "dtype": checkpoint.dtype,
+        "image_size": checkpoint.preprocessing.image_size,
+    }

@@ -1,0 +1,214 @@
+"""The bodies of requests: all fields but the images, validated."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, cast
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
+
+from app.settings import Settings
+from models.base import GenerationSettings, Sampling, Turn
+
+DEFAULT_RANK_K = 128
+
+
+class Context(NamedTuple):
+    """What the validation of a request depends on beside its fields."""
+
+    settings: Settings
+    num_images: int
+
+
+def _context(info: ValidationInfo) -> Context:
+    return cast("Context", info.context)
+
+
+def _limited(text: str, info: ValidationInfo) -> str:
+    if not _is_unicode(text):
+        raise ValueError("is not valid Unicode")
+    limit = _context(info).settings.max_text_chars
+    if len(text) > limit:
+        raise ValueError(f"has {len(text)} characters, at most {limit} are allowed")
+    return text
+
+
+def _is_unicode(text: str) -> bool:
+    """Without lone surrogates, which JSON can hold and no tokeniser can read."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _stripped(text: str) -> str:
+    if not (stripped := text.strip()):
+        raise ValueError("is empty")
+    return stripped
+
+
+def _listed(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+def _few(texts: object, info: ValidationInfo) -> object:
+    """Before each is looked at."""
+    limit = _context(info).settings.max_items
+    if isinstance(texts, list) and len(texts) > limit:
+        raise ValueError(f"{len(texts)} items, at most {limit} are allowed")
+    return texts
+
+
+def _objects(value: object) -> object:
+    if isinstance(value, str) or (isinstance(value, list) and any(isinstance(turn, str) for turn in value)):
+        raise ValueError("is a list of objects, which only a JSON body can hold")
+    return value
+
+
+OneOrMany = BeforeValidator(_listed, json_schema_input_type=str | list[str])
+Prompt = Annotated[str, AfterValidator(_limited)]
+Text = Annotated[str, AfterValidator(_stripped), AfterValidator(_limited)]
+Texts = Annotated[list[Text], BeforeValidator(_few), OneOrMany]
+
+
+class Fields(BaseModel):
+    """What all tasks take. An unknown field is an error: a misspelt option must not be ignored."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
+    num_images: ClassVar[tuple[int, int | None]] = (1, None)  # fewest, most (None: BLIP_MAX_ITEMS)
+
+    model: str | None = Field(None, description="a served model; default: the profile's first one with this task")
+
+
+class GenerationFields(Fields):
+    num_beams: int | None = Field(None, ge=1, le=8, description="default: the authors' (BLIP 3)")
+    max_new_tokens: int | None = Field(None, ge=1, le=256, description="default: the authors'")
+    min_new_tokens: int | None = Field(None, ge=0, le=256, description="default: the authors'")
+    length_penalty: float | None = Field(None, ge=-10, le=10, description="default: the authors'")
+    repetition_penalty: float | None = Field(None, gt=0, le=10, description="default: the authors'")
+    sample: bool = Field(False, description="draw tokens in place of beam search")
+    top_p: float | None = Field(None, gt=0, le=1, description="sampling: probability kept; default 0.9")
+    top_k: int | None = Field(None, ge=1, le=1000, description="sampling: tokens kept; default 50")
+    temperature: float | None = Field(None, ge=0.01, le=100, description="sampling; default 1")
+    seed: int | None = Field(None, ge=0, lt=2**63, description="sampling: makes it repeatable")
+
+    @property
+    def num_sequences(self) -> int:
+        return 1
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        drawn = self.given("top_p", "top_k", "temperature", "seed")
+        if drawn and not self.sample:
+            raise ValueError(f"{', '.join(drawn)}: only with `sample`")
+        if self.sample and (self.num_beams or 1) > 1:
+            raise ValueError("num_beams: not with `sample`")
+        if not self.sample and self.num_beams is not None and self.num_beams < self.num_sequences:
+            raise ValueError("num_beams: smaller than num_captions")
+        if self.min_new_tokens and self.max_new_tokens and self.min_new_tokens > self.max_new_tokens:
+            raise ValueError("min_new_tokens: larger than max_new_tokens")
+        return self
+
+    def given(self, *names: str) -> list[str]:
+        return [name for name in names if name in self.model_fields_set and getattr(self, name) is not None]
+
+    def settings(self) -> GenerationSettings:
+        drawn = {name: getattr(self, name) for name in self.given("top_p", "top_k", "temperature", "seed")}
+        return GenerationSettings(
+            num_sequences=self.num_sequences,
+            num_beams=self.num_beams,
+            max_new_tokens=self.max_new_tokens,
+            min_new_tokens=self.min_new_tokens,
+            length_penalty=self.length_penalty,
+            repetition_penalty=self.repetition_penalty,
+            sampling=Sampling(**drawn) if self.sample else None,
+        )
+
+
+class CaptionFields(GenerationFields):
+    prompt: Prompt | None = Field(None, description='the caption continues it; absent: the authors\', "": none')
+    num_captions: int = Field(1, ge=1, le=8, description="captions of each image")
+
+    @property
+    def num_sequences(self) -> int:
+        return self.num_captions
+
+
+class TurnFields(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    question: Text
+    answer: Text
+
+
+class VqaFields(GenerationFields):
+    num_images: ClassVar[tuple[int, int | None]] = (1, 1)
+
+    question: Texts = Field(min_length=1, description="one question or a list")
+    candidates: Annotated[list[Text], OneOrMany] | None = Field(
+        None, min_length=2, max_length=4096, description="answers to rank, in place of generating one"
+    )
+    rank_k: int | None = Field(None, ge=1, le=4096, description="candidates scored in whole; default 128")
+    history: Annotated[list[TurnFields], BeforeValidator(_objects)] | None = Field(
+        None, description="earlier turns, oldest first (JSON only, and only models that say so)"
+    )
+    template: Text | None = Field(None, description="of the prompt; {} is the question (only models that say so)")
+
+    @property
+    def num_ranked(self) -> int:
+        """Candidates scored for each question."""
+        return min(self.rank_k or DEFAULT_RANK_K, len(self.candidates or ()))
+
+    @property
+    def turns(self) -> tuple[Turn, ...]:
+        return tuple(Turn(turn.question, turn.answer) for turn in self.history or ())
+
+    @model_validator(mode="after")
+    def _ranked(self, info: ValidationInfo) -> Self:
+        if self.candidates is None:
+            if self.rank_k is not None:
+                raise ValueError("rank_k: only with `candidates`")
+            return self
+        if generating := self.model_fields_set & GenerationFields.model_fields.keys() - Fields.model_fields.keys():
+            raise ValueError(f"{', '.join(sorted(generating))}: not with `candidates`, which are ranked")
+        _check_pairs(len(self.question) * self.num_ranked, info)
+        return self
+
+
+class MatchFields(Fields):
+    text: Texts = Field(min_length=1, description="one text or a list")
+    head: Literal["itm", "itc", "both"] = Field("both", description="which of the two scores")
+
+    @model_validator(mode="after")
+    def _bounded(self, info: ValidationInfo) -> Self:
+        _check_pairs(len(self.text) * _context(info).num_images, info)
+        return self
+
+
+class EmbedFields(Fields):
+    num_images: ClassVar[tuple[int, int | None]] = (0, None)
+
+    text: Texts = Field([], description="one text or a list")
+    pooling: Literal["none", "mean"] | None = Field(
+        None, description="of an image's vectors (only models with several); the mean is not what ITC compares"
+    )
+    encoding: Literal["float", "base64"] = Field("float", description="numbers, or base64 of little-endian float32")
+
+    @model_validator(mode="after")
+    def _something(self, info: ValidationInfo) -> Self:
+        if not self.text and not _context(info).num_images:
+            raise ValueError("at least one image or text is needed")
+        return self
+
+
+def _check_pairs(num_pairs: int, info: ValidationInfo) -> None:
+    limit = _context(info).settings.max_pairs
+    if num_pairs > limit:
+        raise ValueError(f"{num_pairs} pairs to score, at most {limit} are allowed")
+
+
+def explain(errors: Iterable[Any]) -> str:
+    """pydantic's errors in one line, without the values, which are the client's."""
+    lines = [": ".join((*(str(part)[:64] for part in error["loc"][:3]), error["msg"])) for error in errors]
+    return "; ".join(line.removeprefix("Value error, ").replace(": Value error, ", ": ") for line in lines[:5])

@@ -1,0 +1,89 @@
+"""The process: uvicorn, but for what SIGTERM does."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import sys
+import time
+from types import FrameType
+
+import uvicorn
+
+from app.errors import DrainingError
+from app.logs import configure_logging
+from app.main import Load, create_app, load_models
+from app.service import Service
+from app.settings import Settings
+
+KEEP_ALIVE_SECONDS = 75  # longer than the proxies in front: who closes first loses no request
+log = logging.getLogger("blip")
+
+
+class Server(uvicorn.Server):
+    """On the first signal readiness goes, the listener stays open to tell new work 503, and accepted work completes.
+    The second signal stops at once. The process has ended when `drain_seconds` are over."""
+
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+        config.timeout_graceful_shutdown = service.settings.farewell_seconds / 3  # type: ignore[assignment]
+        super().__init__(config)
+        self._service = service
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        self.force_exit = self.should_exit
+        self.should_exit = True
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for server in self.servers:
+            for listener in server.sockets:
+                log.info("listening on http://%s:%d", *listener.getsockname()[:2])
+
+    async def on_tick(self, counter: int) -> bool:
+        return await super().on_tick(counter) or self._service.failure is not None
+
+    async def main_loop(self) -> None:
+        await super().main_loop()
+        if self._service.failure is None:
+            await self._drain()
+
+    async def _drain(self) -> None:
+        self._service.drain()
+        log.info("draining: %d accepted requests", len(self._service.exchanges))
+        settings = self._service.settings
+        give_up = time.monotonic() + settings.drain_seconds - settings.farewell_seconds
+        # Polled, as `force_exit` is set by a signal handler.
+        while self._service.exchanges and not self.force_exit and time.monotonic() < give_up:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+        self._service.abort(DrainingError("The service is stopping, and had no time left for this request."))
+
+
+def serve(settings: Settings, load: Load = load_models) -> int:
+    """Serve until a signal, or until loading fails. Returns the exit code."""
+    configure_logging(settings)
+    app = create_app(settings, load)
+    service: Service = app.state.service
+    server = Server(
+        uvicorn.Config(
+            app,
+            host=settings.host,
+            port=settings.port,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            ws="none",
+            lifespan="on",
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        ),
+        service,
+    )
+    server.run()
+    if service.failure is not None:
+        print(f"blip-serve: {one_line(service.failure)}", file=sys.stderr)  # noqa: T201
+        return 1
+    return 0
+
+
+def one_line(error: Exception) -> str:
+    return " ".join(f"{error}".split()) or type(error).__name__

@@ -1,0 +1,75 @@
+"""The service's settings: the one reader of BLIP_* environment variables."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+
+def default_threads(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+    """The CPUs that the cgroup's quota allows (v2, then v1), at most those that this process may run on."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        if (cgroup / "cpu.max").exists():
+            quota, period = (cgroup / "cpu.max").read_text().split()
+        else:
+            quota, period = ((cgroup / "cpu" / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+        return max(1, min(usable, math.ceil(int(quota) / int(period)))) if int(quota) > 0 else usable
+    except (OSError, ValueError):  # no cgroup, or "max": no quota
+        return usable
+
+
+class Settings(BaseSettings):
+    """Each field is read from BLIP_ and its name in capitals. Units are in the names."""
+
+    model_config = SettingsConfigDict(env_prefix="BLIP_", env_ignore_empty=True, frozen=True, extra="forbid")
+
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0: any free one")
+    profile: str = Field("demo", description="which served models of the catalog")
+    catalog: Path | None = Field(None, description="a TOML file with further profiles and served models")
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:N or mps")
+    dtype: Literal["auto", "fp32", "bf16", "fp16"] = Field("auto", description="auto, fp32, bf16 or fp16")
+    threads: int = Field(default_factory=default_threads, ge=1, description="CPU threads; from the cgroup's quota")
+    max_batch_size: int = Field(16, ge=1, description="work items per batch")
+    max_queue_items: int = Field(512, ge=1, description="waiting work items; beyond: 429")
+    request_timeout_seconds: float = Field(60, gt=0, allow_inf_nan=False, description="seconds; beyond: 504")
+    drain_seconds: float = Field(25, gt=0, allow_inf_nan=False, description="seconds from SIGTERM to the exit, at most")
+    stuck_seconds: float = Field(
+        120, gt=0, allow_inf_nan=False, description="seconds in one device call after which liveness fails"
+    )
+    body_timeout_seconds: float = Field(30, gt=0, allow_inf_nan=False, description="seconds for a body; beyond: 408")
+    max_body_bytes: int = Field(20 * 2**20, ge=1, description="bytes of a body; beyond: 413")
+    max_pixels: int = Field(50_000_000, ge=1, description="pixels of an image; beyond: 422")
+    max_side: int = Field(16_384, ge=1, description="pixels of an image's longer side; beyond: 422")
+    max_items: int = Field(64, ge=1, description="images, texts or questions of a request; beyond: 422")
+    max_pairs: int = Field(1024, ge=1, description="image-text pairs, scored candidates; beyond: 422")
+    max_text_chars: int = Field(10_000, ge=1, description="characters of a text; beyond: 422")
+    max_inflight_bytes: int = Field(512 * 2**20, ge=1, description="bytes of bodies and pixels at once; beyond: 429")
+    feature_cache_bytes: int = Field(256 * 2**20, ge=0, description="bytes of image features that are kept")
+    api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field((), description="comma separated; unset: open")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="debug, info, warning or error")
+    log_format: Literal["text", "json"] = Field("text", description="text or json")
+
+    @property
+    def farewell_seconds(self) -> float:
+        """The end of the drain time: for what could not complete to be answered, and for the threads to end."""
+        return min(3.0, self.drain_seconds / 4)
+
+    @field_validator("api_keys", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(key.strip() for key in value.split(",") if key.strip()) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.stuck_seconds <= self.request_timeout_seconds:
+            raise ValueError("BLIP_STUCK_SECONDS must be above BLIP_REQUEST_TIMEOUT_SECONDS")
+        if self.max_inflight_bytes < self.max_body_bytes:
+            raise ValueError("BLIP_MAX_INFLIGHT_BYTES must not be below BLIP_MAX_BODY_BYTES")
+        return self

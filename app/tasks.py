@@ -1,0 +1,192 @@
+"""What the service does: the four tasks, from validated fields to an answer.
+
+Each checks and tokenises first, then asks for the features of its images (which decodes those that are new), and only
+then puts its own work into the queue. Bad input never gets there.
+"""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import replace
+
+import numpy as np
+
+from app.answers import (
+    Answer,
+    Caption,
+    CaptionAnswer,
+    EmbedAnswer,
+    Embedding,
+    MatchAnswer,
+    PairScores,
+    RankedCandidate,
+    Sentence,
+    VqaAnswer,
+)
+from app.errors import InvalidInputError
+from app.forms import Form
+from app.schemas import CaptionFields, EmbedFields, MatchFields, VqaFields
+from app.work import Work
+from models.base import (
+    Capabilities,
+    CaptionInput,
+    Generated,
+    ImageEmbeddingInput,
+    PairInput,
+    QuestionInput,
+    RankInput,
+    Scores,
+    Task,
+    TextInput,
+)
+
+
+async def caption(work: Work, form: Form[CaptionFields]) -> CaptionAnswer:
+    """One caption, and its alternatives, for each image."""
+    fields = form.fields
+    model, checkpoint = work.served(Task.CAPTION, fields.model)
+    [[item]] = await work.prepare(checkpoint.heads, [CaptionInput(fields.prompt, fields.settings())])
+    features = await work.features(checkpoint, form.images)
+    generated = await work.generate(checkpoint.heads, [replace(item, features=each) for each in features])
+    return {"model": model.name, "captions": [_caption(one) for one in generated]}
+
+
+async def vqa(work: Work, form: Form[VqaFields]) -> VqaAnswer:
+    """All questions are about the one image, which is encoded once."""
+    fields = form.fields
+    model, checkpoint = work.served(Task.VQA, fields.model)
+    _check_dialogue(fields, checkpoint.heads.capabilities)
+    [items] = await work.prepare(checkpoint.heads, _question_inputs(fields))
+    [features] = await work.features(checkpoint, form.images)
+    items = [replace(item, features=features) for item in items]
+    if candidates := fields.candidates:
+        [scores] = await work.score(checkpoint.heads, items)
+        answers = [_ranked(question, candidates, one) for question, one in zip(fields.question, scores, strict=True)]
+    else:
+        generated = await work.generate(checkpoint.heads, items)
+        answers = [_answer(question, one) for question, one in zip(fields.question, generated, strict=True)]
+    return {"model": model.name, "answers": answers}
+
+
+async def match(work: Work, form: Form[MatchFields]) -> MatchAnswer:
+    """Every image against every text. ITM runs once for each pair, ITC once for each image and each text."""
+    fields = form.fields
+    model, checkpoint = work.served(Task.MATCH, fields.model)
+    itm, itc = fields.head != "itc", fields.head != "itm"
+    images = list({image.digest: image for image in form.images}.values())
+    texts = list(dict.fromkeys(fields.text))
+    pair_items, text_items, [image_item] = await work.prepare(
+        checkpoint.heads,
+        [PairInput(text) for text in texts if itm],
+        [TextInput(text) for text in texts if itc],
+        [ImageEmbeddingInput()],
+    )
+    features = await work.features(checkpoint, images)
+    logits, text_vectors, image_vectors = await work.score(
+        checkpoint.heads,
+        [replace(item, features=each) for each in features for item in pair_items],
+        text_items,
+        [replace(image_item, features=each) for each in features if itc],
+    )
+    scores: dict[tuple[bytes, str], PairScores] = {}
+    for i, image in enumerate(images):
+        for t, text in enumerate(texts):
+            pair = scores[image.digest, text] = _itm(logits[i * len(texts) + t]) if itm else {}
+            if itc:
+                pair["itc"] = float((image_vectors[i] @ text_vectors[t].T).max())  # (vectors, D) x (D, 1)
+    return {
+        "model": model.name,
+        "scores": [[scores[image.digest, text] for text in fields.text] for image in form.images],
+    }
+
+
+async def embed(work: Work, form: Form[EmbedFields]) -> EmbedAnswer:
+    """The vectors that ITC compares."""
+    fields = form.fields
+    model, checkpoint = work.served(Task.EMBED, fields.model)
+    poolings = checkpoint.heads.capabilities.pooling
+    if fields.pooling is not None and fields.pooling not in poolings:
+        raise InvalidInputError(f"pooling: the model {model.name} has one vector for each image")
+    images = list({image.digest: image for image in form.images}.values())
+    texts = list(dict.fromkeys(fields.text))
+    text_items, [image_item] = await work.prepare(
+        checkpoint.heads, [TextInput(text) for text in texts], [ImageEmbeddingInput(fields.pooling or "none")]
+    )
+    features = await work.features(checkpoint, images)
+    text_vectors, image_vectors = await work.score(
+        checkpoint.heads, text_items, [replace(image_item, features=each) for each in features]
+    )
+    several = bool(poolings) and fields.pooling != "mean"
+    of_image = {
+        image.digest: _embedding(vectors, several, fields.encoding)
+        for image, vectors in zip(images, image_vectors, strict=True)
+    }
+    of_text = {
+        text: _embedding(vectors, False, fields.encoding) for text, vectors in zip(texts, text_vectors, strict=True)
+    }
+    return {
+        "model": model.name,
+        "dimensions": (text_vectors or image_vectors)[0].shape[-1],
+        "images": [of_image[image.digest] for image in form.images],
+        "texts": [of_text[text] for text in fields.text],
+    }
+
+
+# --- checks and answers ---------------------------------------------------------------------------------------------
+
+
+def _check_dialogue(fields: VqaFields, capabilities: Capabilities) -> None:
+    if fields.history is not None and not capabilities.history:
+        raise InvalidInputError("history: the model takes no earlier turns")
+    if fields.template is not None and not capabilities.template:
+        raise InvalidInputError("template: the model takes no template")
+
+
+def _question_inputs(fields: VqaFields) -> list[QuestionInput | RankInput]:
+    if fields.candidates is None:
+        settings = fields.settings()
+        return [QuestionInput(question, fields.turns, fields.template, settings) for question in fields.question]
+    candidates, k = tuple(fields.candidates), fields.num_ranked
+    return [RankInput(question, candidates, k, fields.turns, fields.template) for question in fields.question]
+
+
+def _caption(generated: Generated) -> Caption:
+    best, *others = generated.sequences
+    alternatives: list[Sentence] = [{"text": one.text, "confidence": one.confidence} for one in others]
+    return {"text": best.text, "confidence": best.confidence, "alternatives": alternatives}
+
+
+def _answer(question: str, generated: Generated) -> Answer:
+    best = generated.sequences[0]
+    answer: Answer = {"question": question, "answer": best.text, "confidence": best.confidence}
+    if generated.history_used is not None:
+        answer["history_used"] = generated.history_used
+    return answer
+
+
+def _ranked(question: str, candidates: list[str], probabilities: Scores) -> Answer:
+    order = np.argsort(-probabilities, kind="stable")
+    ranking: list[RankedCandidate] = [
+        {"answer": candidates[index], "probability": float(probabilities[index])} for index in order
+    ]
+    best = ranking[0]
+    return {
+        "question": question,
+        "answer": best["answer"],
+        "confidence": best["probability"],
+        "candidates": ranking,
+    }
+
+
+def _itm(logits: Scores) -> PairScores:
+    weights = np.exp(logits.astype(np.float64) - logits.max())
+    return {"itm": float(weights[1] / weights.sum()), "itm_logits": logits.tolist()}
+
+
+def _embedding(vectors: Scores, several: bool, encoding: str) -> Embedding:
+    """`vectors`: (vectors, dimensions). One that is alone stands without a list around it."""
+    if encoding == "base64":
+        encoded = [base64.b64encode(vector.astype("<f4").tobytes()).decode() for vector in vectors]
+        return {"embedding": encoded if several else encoded[0]}
+    numbers = vectors.tolist()
+    return {"embedding": numbers if several else numbers[0]}

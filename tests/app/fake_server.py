@@ -1,0 +1,41 @@
+"""The real server process over the fake, which obeys lines on stdin: `hold`, `wait` (for a held call), `release`."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from contextlib import ExitStack
+
+from app.server import serve
+from app.settings import Settings
+from models.base import ServedModel
+from models.fake import FakeRunner, fake_models
+
+heads = FakeRunner("fake-heads")
+
+
+def obey() -> None:
+    stack = ExitStack()
+    for line in sys.stdin:
+        match line.strip():
+            case "hold":
+                hold = stack.enter_context(heads.held())
+            case "wait":
+                hold.entered()
+            case "release":
+                stack.close()
+        print(line.strip(), flush=True)  # noqa: T201
+
+
+def load(settings: Settings) -> list[ServedModel]:
+    if settings.profile == "broken":
+        raise RuntimeError("the checkpoint is missing:\n  /nowhere")
+    if settings.profile == "slow":
+        time.sleep(1000)
+    return fake_models(heads=heads)
+
+
+if __name__ == "__main__":
+    threading.Thread(target=obey, daemon=True).start()
+    sys.exit(serve(Settings(), load))

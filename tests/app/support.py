@@ -1,0 +1,181 @@
+"""The service over fakes, and words for what the tests do with it."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import io
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import httpx
+from PIL import Image
+
+from app.main import create_app
+from app.service import Service
+from app.settings import Settings
+from models.base import Capabilities, ServedModel
+from models.fake import FakeRunner, Hold, fake_models
+
+T = TypeVar("T")
+TASKS = ("/caption", "/vqa", "/match", "/embed")
+FIELDS: dict[str, dict[str, str]] = {
+    "/caption": {},
+    "/vqa": {"question": "what color is it?"},
+    "/match": {"text": "red"},
+    "/embed": {},
+}
+
+
+def run(test: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    return asyncio.run(asyncio.wait_for(test(), 60))
+
+
+def picture(
+    colour: str | int | tuple[int, ...] = "red", size: tuple[int, int] = (32, 32), mode: str = "RGB"
+) -> Image.Image:
+    return Image.new(mode, size, colour)
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def png(colour: str | tuple[int, ...] = "red", size: tuple[int, int] = (32, 32)) -> bytes:
+    return encoded(picture(colour, size))
+
+
+def b64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+RED, BLUE, GREEN = png("red"), png("blue"), png("green")
+
+
+@dataclass(slots=True)
+class Lab:
+    """A service in this process, and a client of it."""
+
+    client: httpx.AsyncClient
+    service: Service
+    app: Any
+    tower: FakeRunner
+    heads: FakeRunner
+
+    async def ask(self, path: str, image: bytes = RED, **fields: Any) -> httpx.Response:
+        return await self.client.post(path, json={"image": b64(image)} | FIELDS[path] | fields)
+
+    def begin(self, path: str, image: bytes = RED, **fields: Any) -> asyncio.Task[httpx.Response]:
+        return asyncio.create_task(self.ask(path, image, **fields))
+
+    def count(self, name: str, **labels: str) -> float:
+        return self.service.metrics.registry.get_sample_value(f"blip_{name}", labels) or 0.0
+
+
+@asynccontextmanager
+async def lab(capabilities: Capabilities | None = None, **settings: Any) -> AsyncIterator[Lab]:
+    tower, heads = FakeRunner("fake-tower"), FakeRunner("fake-heads", capabilities)
+    async with serving(lambda _: fake_models(tower, heads), **settings) as (client, app):
+        await until_ready(client)
+        yield Lab(client, app.state.service, app, tower, heads)
+
+
+@asynccontextmanager
+async def serving(
+    load: Callable[[Settings], list[ServedModel]], **settings: Any
+) -> AsyncIterator[tuple[httpx.AsyncClient, Any]]:
+    app = create_app(Settings(**({"threads": 2} | settings)), load)
+    transport = httpx.ASGITransport(app)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://test", timeout=30) as client,
+    ):
+        yield client, app
+
+
+async def until(condition: Callable[[], Awaitable[bool]]) -> None:
+    """The loop turns until it is so: bounded by `run`."""
+    while not await condition():  # noqa: ASYNC110
+        await asyncio.sleep(0.002)
+
+
+async def until_ready(client: httpx.AsyncClient) -> None:
+    async def ready() -> bool:
+        return (await client.get("/health/ready")).status_code == 200
+
+    await until(ready)
+
+
+async def entered(hold: Hold) -> None:
+    """Wait until a device call is held."""
+    assert await asyncio.to_thread(hold.entered)
+
+
+async def waiting(service: Service, num_items: int) -> None:
+    """Wait until so many work items are in the queue."""
+
+    async def so_many() -> bool:
+        return service.engine.queue_items >= num_items
+
+    await until(so_many)
+
+
+def kind(response: httpx.Response) -> tuple[int, str]:
+    """Of a problem: its status, and the last part of its type."""
+    problem = response.json()
+    assert response.headers["content-type"] == "application/problem+json"
+    assert problem["status"] == response.status_code
+    assert problem["request_id"] == response.headers["x-request-id"]
+    assert "Traceback" not in response.text
+    if response.status_code in (429, 503):
+        assert response.headers["retry-after"].isdigit()
+    return response.status_code, problem["type"].removeprefix("/errors/")
+
+
+class Connection:
+    """A client that sends its request piece by piece, or leaves: what no HTTP library does."""
+
+    def __init__(self, app: Any, path: str, headers: dict[str, str]) -> None:
+        self._received: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self.sent: list[dict[str, Any]] = []
+        scope = {
+            "type": "http",
+            "asgi": {"version": "3.0"},
+            "http_version": "1.1",
+            "method": "POST",
+            "path": path,
+            "raw_path": path.encode(),
+            "query_string": b"",
+            "root_path": "",
+            "scheme": "http",
+            "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
+            "client": ("127.0.0.1", 1),
+            "server": ("test", 80),
+        }
+        self.task = asyncio.create_task(app(scope, self._received.get, self._send))
+
+    async def _send(self, message: dict[str, Any]) -> None:
+        self.sent.append(message)
+
+    def send(self, body: bytes, *, more: bool = False) -> None:
+        self._received.put_nowait({"type": "http.request", "body": body, "more_body": more})
+
+    def leave(self) -> None:
+        self._received.put_nowait({"type": "http.disconnect"})
+
+    @property
+    def status(self) -> int | None:
+        return self.sent[0]["status"] if self.sent else None
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {name.decode(): value.decode() for name, value in self.sent[0]["headers"]}
+
+    @property
+    def problem(self) -> Any:
+        return json.loads(b"".join(message.get("body", b"") for message in self.sent))
