@@ -242,7 +242,7 @@ class ModelRunner(Protocol):
 class Checkpoint:
     """A loaded checkpoint: its heads, the tower that feeds them, and where it came from."""
 
-    name: str  # folder or hub repository
+    name: str  # its hub repository, or the end of its folder's path
     revision: str | None
     tower: ModelRunner
     heads: ModelRunner

@@ -1,0 +1,124 @@
+"""BLIP's networks: captions, answers, and image-text matching over one Vision Transformer.
+
+Source: Li et al. 2022; salesforce/BLIP models/blip.py, blip_vqa.py, blip_itm.py. Each network is a checkpoint without
+its tower; its norm is the tower's final one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from torch import nn
+from transformers import BlipConfig
+
+from models.base import Task
+from models.layers import Head, LayerNorm
+from models.med import MED, LMHead, MEDConfig
+from models.vit import ViTConfig
+from models.weights import LM_HEAD_KEYS, MED_KEYS, VIT_KEYS, KeyMap, rename
+
+
+class CaptionNet(nn.Module):
+    def __init__(self, vision: ViTConfig, text: MEDConfig) -> None:
+        super().__init__()
+        self.norm = LayerNorm(vision.width, eps=vision.norm_epsilon)
+        self.decoder = MED(text)
+        self.head = LMHead(text)
+
+
+class VQANet(nn.Module):
+    def __init__(self, vision: ViTConfig, text: MEDConfig) -> None:
+        super().__init__()
+        self.norm = LayerNorm(vision.width, eps=vision.norm_epsilon)
+        self.encoder = MED(text)  # of the question, grounded in the image
+        self.decoder = MED(replace(text, source_width=text.width))  # of the answer; looks at the encoded question
+        self.head = LMHead(text)
+
+
+class MatchNet(nn.Module):
+    def __init__(self, vision: ViTConfig, text: MEDConfig, dimensions: int) -> None:
+        super().__init__()
+        self.norm = LayerNorm(vision.width, eps=vision.norm_epsilon)
+        self.encoder = MED(text)
+        self.itm = Head(text.width, 2)  # no match, match
+        self.image_projection = Head(vision.width, dimensions)
+        self.text_projection = Head(text.width, dimensions)
+
+
+# What a checkpoint for a task must be, in Hugging Face's words.
+ARCHITECTURES = {
+    Task.CAPTION: "BlipForConditionalGeneration",
+    Task.VQA: "BlipForQuestionAnswering",
+    Task.MATCH: "BlipForImageTextRetrieval",
+}
+
+# The first part of our parameter names -> its prefix in Hugging Face's, and the map of the rest.
+_DECODER: dict[str, tuple[str, KeyMap]] = {
+    "norm": ("vision_model.post_layernorm.", ()),
+    "decoder": ("text_decoder.bert.", MED_KEYS),
+    "head": ("text_decoder.cls.predictions.", LM_HEAD_KEYS),
+}
+_ENCODER: dict[str, tuple[str, KeyMap]] = {
+    "norm": ("vision_model.post_layernorm.", ()),
+    "encoder": ("text_encoder.", MED_KEYS),
+    "itm": ("itm_head.", ()),
+    "image_projection": ("vision_proj.", ()),
+    "text_projection": ("text_proj.", ()),
+}
+
+
+def hugging_face_names(module: nn.Module) -> dict[str, str]:
+    """Our parameter name -> Hugging Face name, for a network or a tower of BLIP."""
+    parts = {**_ENCODER, **_DECODER}
+    names = {}
+    for name, _ in module.named_parameters():
+        first, _, rest = name.partition(".")
+        if isinstance(module, CaptionNet | VQANet | MatchNet):
+            prefix, keys = parts[first]
+            names[name] = prefix + rename(rest, keys)
+        else:
+            names[name] = rename(name, VIT_KEYS)
+    return names
+
+
+# As vit.py has it, whatever a configuration says: the published ones hold the class default of transformers, 1e-5.
+VISION_EPSILON = 1e-6
+
+
+def vision_config(config: BlipConfig) -> ViTConfig:
+    vision = config.vision_config
+    return ViTConfig(
+        image_size=vision.image_size,
+        patch_size=vision.patch_size,
+        width=vision.hidden_size,
+        num_layers=vision.num_hidden_layers,
+        num_heads=vision.num_attention_heads,
+        mlp_width=vision.intermediate_size,
+        norm_epsilon=VISION_EPSILON,
+    )
+
+
+def text_config(config: BlipConfig) -> MEDConfig:
+    text = config.text_config
+    return MEDConfig(
+        vocabulary=text.vocab_size,
+        num_positions=text.max_position_embeddings,
+        width=text.hidden_size,
+        source_width=config.vision_config.hidden_size,
+        num_layers=text.num_hidden_layers,
+        num_heads=text.num_attention_heads,
+        mlp_width=text.intermediate_size,
+        norm_epsilon=text.layer_norm_eps,
+    )
+
+
+def build(task: Task, config: BlipConfig) -> nn.Module:
+    """The network of a checkpoint for `task`, without weights."""
+    vision, text = vision_config(config), text_config(config)
+    match task:
+        case Task.CAPTION:
+            return CaptionNet(vision, text)
+        case Task.VQA:
+            return VQANet(vision, text)
+        case _:
+            return MatchNet(vision, text, config.image_text_hidden_size)

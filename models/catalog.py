@@ -1,0 +1,108 @@
+"""The catalog: which served models there are, where their checkpoints lie, and which profile names them."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from models.base import Task
+
+PACKAGED = Path(__file__).with_name("catalog.toml")
+
+
+class CatalogError(RuntimeError):
+    """The catalog cannot be read or does not hold what was asked for; the message is one line for the operator."""
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class CheckpointEntry(_Entry):
+    """A hub repository at a revision, or a folder."""
+
+    checkpoint: str = Field(min_length=1)
+    revision: str | None = None
+
+
+class Sanity(_Entry):
+    """A picture, and the caption that the model must give it before it may serve."""
+
+    image: Path
+    caption: str
+
+
+class ModelEntry(_Entry):
+    """A served model: any subset of the checkpoints. `match` also serves embed."""
+
+    family: Literal["blip"]
+    caption: CheckpointEntry | None = None
+    vqa: CheckpointEntry | None = None
+    match: CheckpointEntry | None = None
+    note: str | None = None
+    sanity: Sanity | None = None
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if not self.checkpoints:
+            raise ValueError("needs a checkpoint for caption, vqa or match")
+        if self.sanity is not None and self.caption is None:
+            raise ValueError("sanity needs a checkpoint for caption")
+        return self
+
+    @property
+    def checkpoints(self) -> dict[Task, CheckpointEntry]:
+        slots = {Task.CAPTION: self.caption, Task.VQA: self.vqa, Task.MATCH: self.match}
+        return {task: entry for task, entry in slots.items() if entry is not None}
+
+
+class Catalog(_Entry):
+    profiles: dict[str, Annotated[list[str], Field(min_length=1)]] = {}
+    models: dict[str, ModelEntry] = {}
+
+    def profile(self, name: str) -> dict[str, ModelEntry]:
+        """The served models of a profile, by name, in order. Raises CatalogError."""
+        if name not in self.profiles:
+            raise CatalogError(f"unknown profile {name!r}; there are: {', '.join(sorted(self.profiles))}")
+        unknown = [model for model in self.profiles[name] if model not in self.models]
+        if unknown:
+            raise CatalogError(f"profile {name!r} names unknown models: {', '.join(unknown)}")
+        return {model: self.models[model] for model in self.profiles[name]}
+
+
+def read_catalog(own: Path | None = None) -> Catalog:
+    """The packaged catalog, and the operator's `own` entries over it. Raises CatalogError."""
+    catalog = _read(PACKAGED)
+    if own is None:
+        return catalog
+    added = _read(own)
+    return Catalog(profiles=catalog.profiles | added.profiles, models=catalog.models | added.models)
+
+
+def _read(path: Path) -> Catalog:
+    try:
+        catalog = Catalog.model_validate(tomllib.loads(path.read_text()))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise CatalogError(f"cannot read the catalog {path}: {error}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise CatalogError(f"the catalog {path} is wrong at {place}: {first['msg']}") from error
+    folder = path.resolve().parent
+    models = {name: _anchored(entry, folder) for name, entry in catalog.models.items()}
+    return catalog.model_copy(update={"models": models})
+
+
+def _anchored(entry: ModelEntry, folder: Path) -> ModelEntry:
+    """The entry with its folders and files made absolute, as seen from the catalog's own folder."""
+    update: dict[str, object] = {
+        task.value: slot.model_copy(update={"checkpoint": str(folder / slot.checkpoint)})
+        for task, slot in entry.checkpoints.items()
+        if (folder / slot.checkpoint).is_dir()
+    }
+    if entry.sanity is not None:
+        update["sanity"] = entry.sanity.model_copy(update={"image": folder / entry.sanity.image})
+    return entry.model_copy(update=update)

@@ -1,0 +1,71 @@
+"""The device: which one, in which dtype, how much memory is free, and how it is called."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+import psutil
+import torch
+
+from models.base import DeviceLostError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto`: CUDA if there, else MPS, else the CPU."""
+    if name != "auto":
+        return torch.device(name)
+    return torch.device("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def choose_dtype(name: str, device: torch.device) -> torch.dtype:
+    """`auto`: half precision where the device computes in it, else fp32."""
+    if name != "auto":
+        return DTYPES[name]
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    has = torch.cpu.get_capabilities() if device.type == "cpu" else {}
+    return torch.bfloat16 if any(has.get(unit) for unit in ("avx512_bf16", "amx_bf16", "bf16")) else torch.float32
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    return next(name for name, value in DTYPES.items() if value is dtype)
+
+
+def free_bytes(device: torch.device, cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+    """Free memory of a CUDA device; else of the host, or of the container if that has less."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    available: int = psutil.virtual_memory().available
+    limit = cgroup / "memory.max"
+    if limit.is_file() and (text := limit.read_text().strip()) != "max":
+        # The page cache of files just read counts as used, but leaves when memory is needed.
+        files = re.search(r"^inactive_file (\d+)$", (cgroup / "memory.stat").read_text(), re.MULTILINE)
+        used = int((cgroup / "memory.current").read_text()) - (int(files[1]) if files else 0)
+        available = min(available, int(text) - used)
+    return available
+
+
+def on_device(function: Callable[P, T]) -> Callable[P, T]:
+    """For what runs on the device thread: without gradients. Raises DeviceLostError where no later call can succeed,
+    as after a device-side assert; running out of memory is not that."""
+
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            with torch.inference_mode():
+                return function(*args, **kwargs)
+        except torch.AcceleratorError as error:
+            if "out of memory" in str(error):  # outside of the caching allocator, as for pinned memory
+                raise torch.OutOfMemoryError(str(error)) from error
+            raise DeviceLostError(str(error)) from error
+
+    return call

@@ -1,0 +1,48 @@
+"""Layers that every family uses. Weights and activations of the big matrix products are in the serving dtype;
+normalisation, embeddings and heads are exact: their weights stay float32, whatever the serving dtype."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class LayerNorm(nn.LayerNorm):
+    """Layer normalisation in float32; the result has the dtype of the input."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.float()).to(x.dtype)
+
+
+class Head(nn.Linear):
+    """A projection in float32, whatever the dtype of its input: `(..., in)` -> `(..., out)` float32."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.float())
+
+
+def split_heads(x: Tensor, num_heads: int) -> Tensor:
+    """`(rows, tokens, width)` -> `(rows, heads, tokens, width / heads)`, a view."""
+    rows, tokens, width = x.shape
+    return x.view(rows, tokens, num_heads, width // num_heads).transpose(1, 2)
+
+
+def merge_heads(x: Tensor) -> Tensor:
+    """The inverse of `split_heads`."""
+    rows, num_heads, tokens, size = x.shape
+    return x.transpose(1, 2).reshape(rows, tokens, num_heads * size)
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Scaled dot-product attention over split heads; `mask` is true where a query may look."""
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+
+
+def serving_dtype(module: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """Give the big matrix products of `module` the serving dtype, in place; all else becomes float32."""
+    module.float()
+    for part in module.modules():
+        if isinstance(part, nn.Linear | nn.Conv2d) and not isinstance(part, Head):
+            part.to(dtype)
+    return module

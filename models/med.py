@@ -1,0 +1,183 @@
+"""MED, BLIP's mixture of encoder-decoder: a BERT whose layers also look at a source (an image, or an encoded question),
+bidirectional as encoder and causal as decoder.
+
+Source: Li et al. 2022, section 3.1; salesforce/BLIP models/med.py."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.layers import Head, LayerNorm, attend, merge_heads, split_heads
+
+
+@dataclass(frozen=True, slots=True)
+class MEDConfig:
+    vocabulary: int
+    num_positions: int
+    width: int
+    source_width: int
+    num_layers: int
+    num_heads: int
+    mlp_width: int
+    norm_epsilon: float
+
+
+class KeyValue(NamedTuple):
+    """Keys and values of one layer, each `(rows, heads, tokens, width / heads)`."""
+
+    key: Tensor
+    value: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What the cross-attention of every layer looks at, projected once and shared by the lines that ask about it.
+
+    `layers`: one `KeyValue` a layer, over `rows` sources. `mask`: `(rows, 1, 1, tokens)`, true where there is a token;
+    None if every token is one. `lines`: how many consecutive lines look at each row; None: equally many."""
+
+    layers: list[KeyValue]
+    mask: Tensor | None = None
+    lines: tuple[int, ...] | None = None
+
+
+class Attention(nn.Module):
+    """Multi-head attention with BERT's post-norm residual."""
+
+    def __init__(self, config: MEDConfig, source_width: int) -> None:
+        super().__init__()
+        self.num_heads = config.num_heads
+        self.query = nn.Linear(config.width, config.width)
+        self.key = nn.Linear(source_width, config.width)
+        self.value = nn.Linear(source_width, config.width)
+        self.out = nn.Linear(config.width, config.width)
+        self.norm = LayerNorm(config.width, eps=config.norm_epsilon)
+
+    def project(self, source: Tensor) -> KeyValue:
+        """`(rows, tokens, source width)` -> keys and values."""
+        return KeyValue(split_heads(self.key(source), self.num_heads), split_heads(self.value(source), self.num_heads))
+
+    def forward(
+        self, x: Tensor, source: KeyValue, mask: Tensor | None = None, lines: tuple[int, ...] | None = None
+    ) -> Tensor:
+        """`x`: `(lines, tokens, width)`. Lines that share a source row are query positions of one attention call."""
+        query = self.query(x)
+        if lines is None:
+            mixed = self._attend(query.view(source.key.shape[0], -1, x.shape[-1]), source, mask)
+        else:
+            rows = range(len(lines))
+            parts = [part.reshape(1, -1, x.shape[-1]) for part in query.split(lines)]
+            mixed = torch.cat([self._attend(parts[row], *_row(source, mask, row)) for row in rows], dim=1)
+        return self.norm(x + self.out(mixed.view(x.shape)))
+
+    def _attend(self, query: Tensor, source: KeyValue, mask: Tensor | None) -> Tensor:
+        return merge_heads(attend(split_heads(query, self.num_heads), source.key, source.value, mask))
+
+
+def _row(source: KeyValue, mask: Tensor | None, row: int) -> tuple[KeyValue, Tensor | None]:
+    one = slice(row, row + 1)
+    return KeyValue(source.key[one], source.value[one]), None if mask is None else mask[one]
+
+
+class Layer(nn.Module):
+    def __init__(self, config: MEDConfig) -> None:
+        super().__init__()
+        self.self_attention = Attention(config, config.width)
+        self.cross_attention = Attention(config, config.source_width)
+        self.up = nn.Linear(config.width, config.mlp_width)
+        self.down = nn.Linear(config.mlp_width, config.width)
+        self.norm = LayerNorm(config.width, eps=config.norm_epsilon)
+
+    def forward(
+        self, x: Tensor, mask: Tensor | None, past: KeyValue | None, look: tuple[KeyValue, Source] | None
+    ) -> tuple[Tensor, KeyValue]:
+        """`x`: `(lines, tokens, width)`. Returns the new `x` and the keys and values of past and present tokens."""
+        present = self.self_attention.project(x)
+        if past is not None:
+            present = KeyValue(torch.cat([past.key, present.key], 2), torch.cat([past.value, present.value], 2))
+        x = self.self_attention(x, present, mask)
+        if look is not None:
+            keys, source = look
+            x = self.cross_attention(x, keys, source.mask, source.lines)
+        return self.norm(x + self.down(F.gelu(self.up(x)))), present
+
+
+class MED(nn.Module):
+    def __init__(self, config: MEDConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.tokens = nn.Embedding(config.vocabulary, config.width)
+        self.positions = nn.Embedding(config.num_positions, config.width)
+        self.norm = LayerNorm(config.width, eps=config.norm_epsilon)
+        self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_layers))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The serving dtype."""
+        return self._layers()[0].up.weight.dtype
+
+    def _layers(self) -> list[Layer]:
+        return cast("list[Layer]", list(self.layers))
+
+    def look_at(self, source: Tensor, mask: Tensor | None = None, lines: tuple[int, ...] | None = None) -> Source:
+        """Project `(rows, tokens, source width)` for every layer. `mask` `(rows, tokens)`: true at tokens."""
+        source = source.to(self.dtype)
+        layers = [layer.cross_attention.project(source) for layer in self._layers()]
+        return Source(layers, None if mask is None else mask[:, None, None, :], lines)
+
+    def forward(
+        self,
+        ids: Tensor,
+        mask: Tensor | None,
+        source: Source | None = None,
+        positions: Tensor | None = None,
+        past: Sequence[KeyValue | None] | None = None,
+    ) -> tuple[Tensor, list[KeyValue]]:
+        """Hidden states `(lines, tokens, width)` of the last layer, and every layer's self-attention keys and values.
+
+        `ids`: `(lines, tokens)`. `mask`: true where a token may look, broadcast to `(lines, 1, tokens, past + tokens)`.
+        `source`: None leaves the cross-attention out (BLIP's text mode). `positions`: `(lines, tokens)`, default
+        0, 1, ... `past`: what the last call returned."""
+        if positions is None:
+            positions = torch.arange(ids.shape[1], device=ids.device)
+        x = self.norm(self.tokens(ids) + self.positions(positions)).to(self.dtype)
+        kept: list[KeyValue] = []
+        for index, layer in enumerate(self._layers()):
+            look = (source.layers[index], source) if source is not None else None
+            x, present = layer(x, mask, past[index] if past is not None else None, look)
+            kept.append(present)
+        return x, kept
+
+
+class LMHead(nn.Module):
+    """BERT's language-model head; its output matrix is the token embedding, tied: `(..., width)` -> logits float32."""
+
+    def __init__(self, config: MEDConfig) -> None:
+        super().__init__()
+        self.transform = Head(config.width, config.width)
+        self.norm = LayerNorm(config.width, eps=config.norm_epsilon)
+        self.bias = nn.Parameter(torch.zeros(config.vocabulary))
+
+    def forward(self, states: Tensor, tokens: nn.Embedding) -> Tensor:
+        return F.linear(self.norm(F.gelu(self.transform(states))), tokens.weight, self.bias)
+
+
+def padding_mask(mask: Tensor) -> Tensor:
+    """Bidirectional: `(lines, tokens)` -> `(lines, 1, 1, tokens)`."""
+    return mask[:, None, None, :]
+
+
+def causal_mask(mask: Tensor) -> Tensor:
+    """Every token looks at itself and back, never at padding: `(lines, tokens)` -> `(lines, 1, tokens, tokens)`.
+
+    The diagonal is always true: a padding token with nothing to look at would be NaN."""
+    length = mask.shape[1]
+    earlier = torch.ones(length, length, dtype=torch.bool, device=mask.device).tril()
+    itself = torch.eye(length, dtype=torch.bool, device=mask.device)
+    return (earlier & mask[:, None, None, :]) | itself

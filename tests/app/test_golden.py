@@ -1,0 +1,155 @@
+"""Promise 8, as the authors computed it: every golden case of BLIP over HTTP, all of them at once."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from app.main import load_models
+from tests import golden
+from tests.app.support import b64, serving, until_ready
+
+
+class Golden:
+    """The golden checkpoints, served."""
+
+    def __init__(self, client: httpx.AsyncClient, runner: asyncio.Runner) -> None:
+        self._client = client
+        self._runner = runner
+
+    def ask(self, path: str, bodies: Sequence[Mapping[str, Any]]) -> list[Any]:
+        """The answers to all bodies, sent concurrently."""
+
+        async def every() -> list[httpx.Response]:
+            return await asyncio.gather(*(self._client.post(path, json=body) for body in bodies))
+
+        responses = self._runner.run(every())
+        assert [response.status_code for response in responses] == [200] * len(bodies)
+        return [response.json() for response in responses]
+
+
+@pytest.fixture(scope="module")
+def served() -> Iterator[Golden]:
+    settings = {"profile": "golden", "catalog": golden.CATALOG, "dtype": "fp32", "device": "cpu", "threads": 1}
+    with asyncio.Runner() as runner:
+        stack = AsyncExitStack()
+        client, _ = runner.run(stack.enter_async_context(serving(load_models, **settings)))
+        runner.run(until_ready(client))
+        yield Golden(client, runner)
+        runner.run(stack.aclose())
+
+
+def image(name: str) -> str:
+    return b64(golden.image_file(name).read_bytes())
+
+
+def test_captions_with_every_prompt_greedy_and_beams(served: Golden) -> None:
+    cases = golden.cases("caption_generate")
+    bodies = [
+        {
+            "model": golden.SERVED[case["checkpoint"]],
+            "image": image(case["image"]),
+            "prompt": case["prompt"],
+            "num_beams": case["num_beams"],
+            "repetition_penalty": case["repetition_penalty"],
+            **golden.new_tokens(case),
+        }
+        for case in cases
+    ]
+    captions = [answer["captions"][0] for answer in served.ask("/caption", bodies)]
+    assert len(cases) == 108
+    assert [caption["text"] for caption in captions] == [case["caption"].strip() for case in cases]
+    greedy = [(caption, case) for caption, case in zip(captions, cases, strict=True) if "token_logprobs" in case]
+    assert [caption["confidence"] for caption, _ in greedy] == pytest.approx(
+        [math.exp(np.mean(case["token_logprobs"])) for _, case in greedy], abs=1e-5
+    )
+
+
+def test_the_authors_defaults_are_ours(served: Golden) -> None:
+    batched = golden.one("caption_generate_batched")
+    bodies = [{"model": "blip", "images": [image(name) for name in batched["images"]]}]
+    (answer,) = served.ask("/caption", bodies)
+    assert [caption["text"] for caption in answer["captions"]] == batched["captions"]
+
+
+@pytest.mark.parametrize("num_beams", [3, 1])
+def test_answers(served: Golden, num_beams: int) -> None:
+    cases = golden.cases("vqa_generate")
+    bodies = [
+        {
+            "image": image(case["image"]),
+            "question": case["question"],
+            "num_beams": num_beams,
+            "max_new_tokens": case["max_length"] - 1,
+            "min_new_tokens": 0,
+        }
+        for case in cases
+    ]
+    answers = [answer["answers"][0]["answer"] for answer in served.ask("/vqa", bodies)]
+    assert len(cases) == 42
+    assert answers == [(case["answer"] if num_beams == 3 else case["greedy"]["answer"]).strip() for case in cases]
+
+
+def test_ranked_answers(served: Golden) -> None:
+    candidates = golden.one("vqa_answer_list")["answers"]
+    cases = [case for case in golden.cases("vqa_rank") if not case["topk_boundary_tied"]]
+    bodies = [
+        {
+            "image": image(case["image"]),
+            "question": case["question"],
+            "candidates": candidates,
+            "rank_k": case["k_test"],
+        }
+        for case in cases
+    ]
+    assert len(cases) == 89
+    for case, body in zip(cases, served.ask("/vqa", bodies), strict=True):
+        (answer,) = body["answers"]
+        assert answer["answer"] == case["answer"]
+        likelihoods = np.exp(case["candidate_score"])
+        expected = dict.fromkeys(candidates, 0.0)
+        expected |= zip(
+            (candidates[index] for index in case["candidate_indices"]), likelihoods / likelihoods.sum(), strict=True
+        )
+        ours = {one["answer"]: one["probability"] for one in answer["candidates"]}
+        assert ours == pytest.approx(expected, abs=1e-4)
+
+
+def test_matching(served: Golden) -> None:
+    cases = golden.cases("itm")
+    bodies = [{"image": image(case["image"]), "text": case["text"]} for case in cases]
+    assert len(cases) == 48
+    for case, body in zip(cases, served.ask("/match", bodies), strict=True):
+        scores = body["scores"][0][0]
+        assert scores["itm_logits"] == pytest.approx(case["enc_logits"], abs=1e-4)
+        assert scores["itm"] == pytest.approx(case["enc_prob_match"], abs=1e-5)
+        assert scores["itc"] == pytest.approx(case["itc_cosine"], abs=2e-5)
+
+
+def test_embeddings(served: Golden) -> None:
+    itc = golden.one("itc")
+    body = {"images": [image(name) for name in itc["images"]], "text": itc["texts"]}
+    (answer,) = served.ask("/embed", [body])
+    for kind, features in (("images", "image_features"), ("texts", "text_features")):
+        ours = [one["embedding"] for one in answer[kind]]
+        np.testing.assert_allclose(ours, itc[features], atol=2e-5)
+
+
+def test_retrieval(served: Golden) -> None:
+    """`evaluation` of train_retrieval.py: match logit + cosine of the best k, in both directions."""
+    retrieval = golden.one("retrieval_eval")
+    body = {"images": [image(name) for name in retrieval["images"]], "text": retrieval["texts_pre_caption30"]}
+    (answer,) = served.ask("/match", [body])
+    scores = np.array([[pair["itm_logits"][1] + pair["itc"] for pair in row] for row in answer["scores"]])
+    for run in retrieval["runs"]:
+        for ours, expected in ((scores, run["score_matrix_i2t"]), (scores.T, run["score_matrix_t2i"])):
+            kept = np.array(expected) != -100
+            np.testing.assert_allclose(ours[kept], np.array(expected)[kept], atol=2e-4)
+            assert kept.sum() == run["k_test"] * len(ours)

@@ -1,0 +1,66 @@
+"""The catalog: what is packaged, and an operator's own entries."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from models.base import Task
+from models.catalog import CatalogError, read_catalog
+
+OWN = """
+[profiles]
+mine = ["mine", "blip-base"]
+[models.mine]
+family = "blip"
+match = { checkpoint = "weights" }
+"""
+
+
+def test_the_packaged_profiles_are_whole_and_pinned() -> None:
+    catalog = read_catalog()
+    assert {"demo", "blip-base", "blip-large"} <= set(catalog.profiles)
+    for name in catalog.profiles:
+        for model in catalog.profile(name).values():
+            assert set(model.checkpoints) == {Task.CAPTION, Task.VQA, Task.MATCH}
+            for entry in model.checkpoints.values():
+                assert Path(entry.checkpoint).is_dir() or re.fullmatch(r"[0-9a-f]{40}", entry.revision or "")
+
+
+def test_an_operators_entries_join_the_packaged_ones(tmp_path: Path) -> None:
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "own.toml").write_text(OWN)
+    models = read_catalog(tmp_path / "own.toml").profile("mine")
+    assert list(models) == ["mine", "blip-base"]
+    assert models["mine"].checkpoints == {Task.MATCH: models["mine"].match}
+    assert models["mine"].checkpoints[Task.MATCH].checkpoint == str(tmp_path / "weights")
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("[models.mine", "cannot read"),
+        ('[models.mine]\nfamily = "clip"', r"wrong at models\.mine\.family"),
+        ('[models.mine]\nfamily = "blip"\ncaptions = { checkpoint = "x" }', r"wrong at models\.mine\.captions"),
+        ('[profiles]\nmine = ["nobody"]', "unknown models: nobody"),
+        ("", "unknown profile 'mine'; there are: blip-base"),
+        ("[profiles]\nmine = []", r"wrong at profiles\.mine"),
+        ('[models.mine]\nfamily = "blip"', "needs a checkpoint for caption, vqa or match"),
+        (
+            '[models.mine]\nfamily = "blip"\nvqa = { checkpoint = "x" }\nsanity = { image = "x", caption = "y" }',
+            "sanity needs a checkpoint for caption",
+        ),
+    ],
+)
+def test_a_wrong_catalog_is_one_clear_line(tmp_path: Path, text: str, complaint: str) -> None:
+    (tmp_path / "own.toml").write_text(text)
+    with pytest.raises(CatalogError, match=complaint) as caught:
+        read_catalog(tmp_path / "own.toml").profile("mine")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_catalog_is_one_clear_line(tmp_path: Path) -> None:
+    with pytest.raises(CatalogError, match="cannot read the catalog"):
+        read_catalog(tmp_path / "none.toml")

@@ -1,0 +1,180 @@
+"""Promise 1, batched equals alone, for generation: whatever the company, its age, and who leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+import torch
+
+from models.base import (
+    CaptionInput,
+    Checkpoint,
+    Generated,
+    GeneratedSequence,
+    GenerationSettings,
+    Item,
+    Op,
+    QuestionInput,
+    Sampling,
+    ServedModel,
+    Task,
+)
+from models.cache import Prefix
+from models.decoding import TokenGeneration
+from models.med import KeyValue
+from models.search import GeneratedTokens, Plan, sample
+from tests.models import asking
+
+IMAGES = ("s0_ev0", "s1_ev1", "s3_china_160x120", "s5_flower_L_90x140")
+PROMPTS = (None, "", "a photo of a big", "there is a red")
+QUESTIONS = ("what is it?", "is there a red circle in the picture, or is it a blue one?", "color?")
+
+
+@pytest.fixture(scope="module")
+def caption(served: dict[str, ServedModel]) -> Checkpoint:
+    return served["blip"].checkpoints[Task.CAPTION]
+
+
+@pytest.fixture(scope="module")
+def vqa(served: dict[str, ServedModel]) -> Checkpoint:
+    return served["blip"].checkpoints[Task.VQA]
+
+
+def captions(checkpoint: Checkpoint, settings: GenerationSettings) -> list[Item]:
+    return [asking.item(checkpoint, image, CaptionInput(prompt, settings)) for image in IMAGES for prompt in PROMPTS]
+
+
+def questions(checkpoint: Checkpoint, settings: GenerationSettings) -> list[Item]:
+    return [
+        asking.item(checkpoint, image, QuestionInput(text, settings=settings)) for text in QUESTIONS for image in IMAGES
+    ]
+
+
+def assert_equal(together: list[Generated], alone: list[Generated]) -> None:
+    for ours, expected in zip(together, alone, strict=True):
+        assert [one.text for one in ours.sequences] == [one.text for one in expected.sequences]
+        assert [one.confidence for one in ours.sequences] == pytest.approx(
+            [one.confidence for one in expected.sequences], abs=1e-5
+        )
+
+
+SETTINGS = {
+    "greedy": GenerationSettings(num_beams=1),
+    "beams": GenerationSettings(),
+    "n-best": GenerationSettings(num_sequences=3, num_beams=4),
+    "lengths": GenerationSettings(min_new_tokens=4, max_new_tokens=6, length_penalty=-1),
+    "penalty": GenerationSettings(repetition_penalty=1.7),
+    "sampling": GenerationSettings(num_sequences=2, sampling=Sampling(seed=3)),
+}
+
+
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
+def test_a_batch_of_different_prompts_equals_each_alone(caption: Checkpoint, settings: GenerationSettings) -> None:
+    items = captions(caption, settings)
+    alone = [asking.generate(caption, [item])[0] for item in items]
+    assert len({one.sequences[0].text for one in alone}) > 3
+    assert_equal(asking.generate(caption, items), alone)
+
+
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
+def test_a_batch_of_questions_of_different_lengths_equals_each_alone(
+    vqa: Checkpoint, settings: GenerationSettings
+) -> None:
+    items = questions(vqa, settings)
+    assert_equal(asking.generate(vqa, items), [asking.generate(vqa, [item])[0] for item in items])
+
+
+@pytest.mark.parametrize("task", [Task.CAPTION, Task.VQA])
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
+def test_rows_that_join_later_and_rows_that_leave_change_nobody_else(
+    served: dict[str, ServedModel], task: Task, settings: GenerationSettings
+) -> None:
+    checkpoint = served["blip"].checkpoints[task]
+    items = (captions if task is Task.CAPTION else questions)(checkpoint, settings)
+    first, leaver, second, third = items[:3], items[3], items[4:6], items[6:]
+    answers: dict[Item, Generated] = {}
+    generation = checkpoint.heads.generate([*first, leaver])
+    answers |= dict(generation.step())
+    generation.admit(second)
+    answers |= dict(generation.step())
+    generation.drop(leaver)
+    generation.admit(third)
+    while len(generation):
+        answers |= dict(generation.step())
+    stayed = [*first, *second, *third]
+    assert_equal([answers[item] for item in stayed], [asking.generate(checkpoint, [item])[0] for item in stayed])
+
+
+def test_a_row_leaves_as_soon_as_it_is_finished(caption: Checkpoint) -> None:
+    short, long = (
+        asking.item(
+            caption, IMAGES[0], CaptionInput(None, GenerationSettings(num_beams=1, max_new_tokens=n, min_new_tokens=n))
+        )
+        for n in (2, 5)
+    )
+    generation = caption.heads.generate([short, long])
+    assert [[item for item, _ in generation.step()] for _ in range(5)] == [[], [short], [], [], [long]]
+    assert len(generation) == 0
+
+
+def test_the_settings_are_kept(caption: Checkpoint) -> None:
+    settings = GenerationSettings(num_sequences=4, min_new_tokens=3, max_new_tokens=5)
+    (answer,) = asking.generate(caption, [asking.item(caption, IMAGES[2], CaptionInput(None, settings))])
+    assert len(answer.sequences) == 4
+    for sequence in answer.sequences:
+        assert 3 <= sequence.num_tokens <= 5 + 1  # the stop token counts
+        assert 0 < sequence.confidence <= 1
+
+
+def test_a_seed_repeats_and_another_differs(caption: Checkpoint) -> None:
+    def texts(seed: int | None) -> list[str]:
+        settings = GenerationSettings(num_sequences=8, sampling=Sampling(temperature=3.0, top_p=1.0, seed=seed))
+        (answer,) = asking.generate(caption, [asking.item(caption, IMAGES[2], CaptionInput(None, settings))])
+        return [sequence.text for sequence in answer.sequences]
+
+    assert texts(1) == texts(1)
+    assert texts(1) != texts(2)
+    assert texts(None) != texts(None)
+
+
+def test_sampling_draws_from_the_nucleus_by_probability() -> None:
+    scores = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log().repeat(20_000, 1)
+    random = torch.Generator().manual_seed(0)
+    drawn = sample(scores, Sampling(top_p=0.9, top_k=50), random).bincount(minlength=4) / len(scores)
+    torch.testing.assert_close(drawn, torch.tensor([0.5, 0.3, 0.15, 0.0]) / 0.95, atol=0.02, rtol=0)
+    drawn = sample(scores, Sampling(top_p=1.0, top_k=2), random).bincount(minlength=4) / len(scores)
+    torch.testing.assert_close(drawn, torch.tensor([0.5, 0.3, 0.0, 0.0]) / 0.8, atol=0.02, rtol=0)
+    drawn = sample(scores, Sampling(top_p=1.0, temperature=0.5), random).bincount(minlength=4) / len(scores)
+    squared = torch.tensor([0.25, 0.09, 0.0225, 0.0025])
+    torch.testing.assert_close(drawn, squared / squared.sum(), atol=0.02, rtol=0)
+
+
+def test_the_smallest_penalty_does_not_break_the_draw(caption: Checkpoint) -> None:
+    settings = GenerationSettings(repetition_penalty=1e-40, max_new_tokens=4, sampling=Sampling(top_k=1, seed=0))
+    (answer,) = asking.generate(caption, [asking.item(caption, IMAGES[0], CaptionInput("a red", settings))])
+    assert set(answer.sequences[0].text.split()) <= {"a", "red"}  # what was seen is now what is most likely
+
+
+def test_a_stop_token_that_is_certain_but_forbidden_leaves_the_confidence_finite() -> None:
+    class Certain:
+        stop_id = 0
+
+        def plan(self, item: Item) -> Plan:
+            return item.payload
+
+        def prefill(self, batch: Sequence[Item]) -> Prefix:
+            return Prefix([], torch.zeros(len(batch), 0, dtype=torch.bool), None)
+
+        def decode(self, ids: torch.Tensor, *_: object, **__: object) -> tuple[torch.Tensor, list[KeyValue]]:
+            return torch.tensor([[100.0, 1.0, 0.0]]).expand(len(ids), -1), []
+
+        def finish(self, _: Item, sequences: Sequence[GeneratedTokens]) -> Generated:
+            return Generated(tuple(GeneratedSequence("", one.confidence, one.num_tokens) for one in sequences))
+
+    plan = Plan((2,), 1, 1, max_new_tokens=3, min_new_tokens=2, length_penalty=1, repetition_penalty=1, sampling=None)
+    generation = TokenGeneration(Certain(), [Item(Op.GENERATE, None, plan)])
+    assert [generation.step() for _ in range(2)] == [[], []]
+    ((_, generated),) = generation.step()
+    assert generated.sequences[0].num_tokens == 3
+    assert generated.sequences[0].confidence == pytest.approx((0.7310586**2 * 1.0) ** (1 / 3), abs=1e-5)

@@ -1,0 +1,67 @@
+"""Promise 1, batched equals alone, for one-pass work; and what half precision costs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from models.base import Checkpoint, ImageEmbeddingInput, Input, PairInput, RankInput, ServedModel, Task, TextInput
+from models.loader import load
+from models.text import WordPiece
+from tests import golden
+from tests.models import asking
+
+IMAGES = ("s0_ev0", "s1_ev1", "s3_china_160x120")
+TEXTS = ("red", "a small gray triangle", "there is a blue circle , and it is near the bottom left of the picture")
+PAIRS = [(image, PairInput(text)) for image in IMAGES for text in TEXTS]
+CASES = {
+    "pairs": PAIRS,
+    "pairs, unevenly many for each image": [PAIRS[index] for index in (0, 4, 1, 8, 2)],
+    "texts": [(IMAGES[0], TextInput(text)) for text in TEXTS],
+    "images": [(image, ImageEmbeddingInput()) for image in IMAGES],
+}
+
+
+def together_and_alone(checkpoint: Checkpoint, requests: list[tuple[str, Input]]) -> tuple[list[float], list[float]]:
+    items = [asking.item(checkpoint, image, request) for image, request in requests]
+    assert len({item.key for item in items}) == 1
+    return asking.score(checkpoint, items), [asking.score(checkpoint, [item])[0] for item in items]
+
+
+@pytest.mark.parametrize("requests", CASES.values(), ids=CASES)
+def test_a_batch_of_scores_equals_each_alone(served: dict[str, ServedModel], requests: list[tuple[str, Input]]) -> None:
+    together, alone = together_and_alone(served["blip"].checkpoints[Task.MATCH], requests)
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+    assert np.ptp(alone, axis=0).max() > 0.01
+
+
+def test_ranked_candidates_of_many_lengths(served: dict[str, ServedModel]) -> None:
+    """In several passes: the order in which they come, and who else is there, does not matter."""
+    checkpoint = served["blip"].checkpoints[Task.VQA]
+    words = ("red", "a red circle", "a small blue triangle at the bottom left", "circle")
+    candidates = tuple(f"{word} {more}".strip() for more in range(60) for word in words)
+    one, other = (
+        asking.score(checkpoint, [asking.item(checkpoint, IMAGES[0], RankInput("what is it?", order, 500))])[0]
+        for order in (candidates, candidates[::-1])
+    )
+    assert one.sum() == pytest.approx(1, abs=1e-5)
+    np.testing.assert_allclose(one, other[::-1], atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "fp16"])
+def test_half_precision_stays_close(served: dict[str, ServedModel], dtype: str) -> None:
+    (half, _) = load("golden", catalog=golden.CATALOG, device="cpu", dtype=dtype, threads=1)
+    logits, exact = (
+        asking.score(
+            model.checkpoints[Task.MATCH], [asking.item(model.checkpoints[Task.MATCH], *pair) for pair in PAIRS]
+        )
+        for model in (half, served["blip"])
+    )
+    np.testing.assert_allclose(logits, exact, atol=0.05)
+
+
+def test_a_caption_may_go_on_with_the_last_word_of_its_prompt() -> None:
+    tokenizer = WordPiece(golden.BLIP / "checkpoints" / "caption")
+    (_, *pieces, _) = tokenizer.ids("redish")
+    assert tokenizer.text(pieces) == "redish"
+    assert tokenizer.text(pieces[1:]) == "ish"
