@@ -1,0 +1,1 @@
+"""How the demo weights were made, and what they score."""

@@ -1,0 +1,223 @@
+"""`make eval`: start the real service, send it the public easy-VQA test split and held-out generated scenes over
+HTTP, print a table, and fail if a goal is missed or a request failed: `python -m training.evaluate`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import io
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+import httpx
+from PIL import Image
+from tqdm import tqdm
+
+from training import easyvqa
+from training.captions import SHORT_CAPTIONS, describe, entails, random_caption, spoil
+from training.questions import random_question
+from training.scenes import Pixels, Scene, random_scene
+from training.service import running_service
+
+HELD_OUT_SEED = "held-out evaluation"  # no phase of training draws from it
+GOALS = {
+    "VQA: public questions": 0.99,
+    "caption: color and shape": 0.99,
+    "caption: whole": 0.95,
+    "ITM: the true caption before another": 0.99,
+    "ITM: the right one of 24": 0.98,
+    "ITC: the right one of 24": 0.98,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One picture, as a file, with all that is asked about it. `name` is the set it belongs to."""
+
+    name: str
+    picture: bytes
+    scene: Scene
+    questions: tuple[tuple[str, str], ...]
+    other: str  # a caption that is false of the scene
+
+
+@dataclass(slots=True)
+class Tally:
+    """Right and asked, by the name of the figure."""
+
+    right: dict[str, int] = field(default_factory=dict)
+    asked: dict[str, int] = field(default_factory=dict)
+
+    def add(self, name: str, is_right: bool) -> None:
+        self.right[name] = self.right.get(name, 0) + is_right
+        self.asked[name] = self.asked.get(name, 0) + 1
+
+    def share(self, name: str) -> float:
+        return self.right[name] / self.asked[name]
+
+    def table(self) -> str:
+        width = max(map(len, self.asked))
+        lines = [f"{'figure':{width}}  {'right':>6} {'asked':>6} {'share':>8} {'goal':>7}"]
+        for name in sorted(self.asked, key=lambda name: (name not in GOALS, name.lower())):
+            asked = self.asked[name]
+            goal = f"{GOALS[name]:7.1%}" if name in GOALS else " " * 7
+            verdict = "" if name not in GOALS else "  met" if self.share(name) >= GOALS[name] else "  MISSED"
+            lines.append(f"{name:{width}}  {self.right[name]:6} {asked:6} {self.share(name):8.2%} {goal}{verdict}")
+        return "\n".join(lines)
+
+
+def png(pixels: Pixels) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+def public_cases(number: int) -> list[Case]:
+    """The first `number` pictures of the public test split; the other caption is that of another picture."""
+    examples = easyvqa.load("test")
+    rng = Random(HELD_OUT_SEED)
+    captions = [str(describe(example.scene)) for example in examples]
+    cases = []
+    for example in examples[:number]:
+        other = rng.choice([caption for caption in captions if not entails(caption, example.scene)])
+        cases.append(Case("public", example.path.read_bytes(), example.scene, example.questions, other))
+    return cases
+
+
+def generated_cases(number: int) -> list[Case]:
+    """Scenes of one, two and three shapes by turns, ten questions each; the other caption is a word from a true one."""
+    rng = Random(HELD_OUT_SEED)
+    cases: list[Case] = []
+    while len(cases) < number:
+        count = 1 + len(cases) % 3
+        scene, pixels = random_scene(rng, count)
+        questions = tuple(dict(random_question(rng, scene) for _ in range(10)).items())
+        changed = spoil(rng, describe(scene), scene) or spoil(rng, random_caption(rng, scene), scene)
+        if changed is not None:
+            name = f"generated, {count} shape{'s' * (count > 1)}"
+            cases.append(Case(name, png(pixels), scene, questions, str(changed)))
+    return cases
+
+
+class Client:
+    """Asks the service; a request that is turned away for load is sent again when the service says."""
+
+    def __init__(self, http: httpx.AsyncClient, model: str, concurrency: int) -> None:
+        self._http, self._model = http, model
+        self._permits = asyncio.Semaphore(concurrency)
+        self.requests = self.failed = self.postponed = 0
+
+    async def ask(self, path: str, picture: bytes, **fields: object) -> dict[str, Any] | None:
+        """The answer; None if there is none, which is counted."""
+        async with self._permits:
+            self.requests += 1
+            form, file = {"model": self._model, **fields}, ("picture.png", picture, "image/png")
+            try:
+                for _ in range(10):
+                    response = await self._http.post(path, data=form, files={"image": file})
+                    if response.status_code != httpx.codes.TOO_MANY_REQUESTS:
+                        break
+                    self.postponed += 1
+                    await asyncio.sleep(int(response.headers["Retry-After"]))
+                response.raise_for_status()
+                return response.json()
+            except httpx.HTTPError as error:
+                self.failed += 1
+                tqdm.write(f"{path}: {error!r}")
+                return None
+
+
+async def evaluate_caption(client: Client, case: Case, tally: Tally) -> None:
+    answer = await client.ask("/caption", case.picture)
+    text = answer["captions"][0]["text"] if answer else ""
+    if case.name == "public":
+        shape = case.scene.shapes[0]
+        tally.add("caption: color and shape", f" {shape.name} " in f" {text} ")
+        tally.add("caption: size", f" {shape.size} " in f" {text} ")
+        tally.add("caption: position", text.endswith(f" at the {shape.position}"))
+        tally.add("caption: whole", text == str(describe(case.scene)))
+    else:
+        tally.add(f"caption: true ({case.name})", entails(text, case.scene))
+
+
+async def evaluate_questions(client: Client, case: Case, tally: Tally) -> None:
+    name = "VQA: public questions" if case.name == "public" else f"VQA: all ({case.name})"
+    asked = [question for question, _ in case.questions]
+    answer = await client.ask("/vqa", case.picture, question=asked)
+    said = [item["answer"] for item in answer["answers"]] if answer else [None] * len(asked)
+    for (question, right), text in zip(case.questions, said, strict=True):
+        tally.add(name, text == right)
+        if case.name != "public" and (topic := topic_of(question)):
+            tally.add(f"VQA: {topic} (generated)", text == right)
+
+
+def topic_of(question: str) -> str | None:
+    if "how many" in question:
+        return "number"
+    if any(relation in question for relation in ("to the left of", "to the right of", "above", "below")):
+        return "relation"
+    return None
+
+
+async def evaluate_matching(client: Client, case: Case, tally: Tally) -> None:
+    """The caption of the picture, the other one, and for public pictures the 24 short ones."""
+    public = case.name == "public"
+    texts = [str(describe(case.scene)), case.other, *(SHORT_CAPTIONS if public else ())]
+    answer = await client.ask("/match", case.picture, text=texts)
+    scores = answer["scores"][0] if answer else [{"itm": 0.0, "itc": 0.0}] * len(texts)
+    if not public:
+        tally.add(f"ITM: true before one word changed ({case.name})", scores[0]["itm"] > scores[1]["itm"])
+        return
+    tally.add("ITM: the true caption before another", scores[0]["itm"] > scores[1]["itm"])
+    tally.add("ITM: true above 1/2, other below", scores[0]["itm"] > 0.5 > scores[1]["itm"])
+    right = SHORT_CAPTIONS.index(f"a {case.scene.shapes[0].name}")
+    for head in ("itm", "itc"):
+        values = [score[head] for score in scores[2:]]
+        tally.add(f"{head.upper()}: the right one of 24", answer is not None and values.index(max(values)) == right)
+
+
+Evaluation = Callable[[Client, Case, Tally], Awaitable[None]]
+EVALUATIONS: dict[str, Evaluation] = {
+    "caption": evaluate_caption,
+    "vqa": evaluate_questions,
+    "match": evaluate_matching,
+}
+
+
+async def evaluate(url: str, cases: Sequence[Case], concurrency: int) -> bool:
+    """Print the figures of the first served model; whether all goals are met."""
+    limits = httpx.Limits(max_connections=concurrency)
+    async with httpx.AsyncClient(base_url=url, timeout=120, limits=limits) as http:
+        (model, *_) = (await http.get("/models")).json()["models"]
+        client, tally = Client(http, model["name"], concurrency), Tally()
+        tasks = [task for task in EVALUATIONS if task in model["tasks"]]
+        jobs = [EVALUATIONS[task](client, case, tally) for task in tasks for case in cases]
+        for job in tqdm(asyncio.as_completed(jobs), total=len(jobs), desc=f"eval {model['name']}", unit="request"):
+            await job
+    print(tally.table())
+    print(f"{client.requests} requests, {client.failed} failed, {client.postponed} times asked to come back later")
+    missed = [name for name, goal in GOALS.items() if name in tally.asked and tally.share(name) < goal]
+    return not missed and client.failed == 0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--url", help="a running service; without it one is started")
+    parser.add_argument("--public", type=int, default=1000, help="how many public pictures (default: %(default)s)")
+    parser.add_argument("--generated", type=int, default=600, help="how many generated ones (default: %(default)s)")
+    parser.add_argument("--concurrency", type=int, default=32, help="requests at a time (default: %(default)s)")
+    options = parser.parse_args()
+    cases = public_cases(options.public) + generated_cases(options.generated)
+    if options.url:
+        good = asyncio.run(evaluate(options.url, cases, options.concurrency))
+    else:
+        with running_service() as url:
+            good = asyncio.run(evaluate(url, cases, options.concurrency))
+    sys.exit(0 if good else 1)
+
+
+if __name__ == "__main__":
+    main()

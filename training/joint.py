@@ -1,0 +1,79 @@
+"""Phase 2's loss: ITC + ITM + LM (Li et al. 2022, section 3.2), the tower run once per picture."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from training.captions import SHORT_CAPTIONS
+from training.data import JointBatch, Texts, normalise, texts
+from training.network import PreTraining
+
+SHORT = texts(SHORT_CAPTIONS)
+
+
+def joint_loss(model: PreTraining, batch: JointBatch) -> Tensor:
+    seen = model.see(normalise(batch.pixels))
+    similarity = scaled_similarity(model, seen, batch.said)
+    itm = matching_loss(model, seen, batch, similarity.detach())
+    return contrastive_loss(similarity, batch.true) + itm + model.caption_loss(seen, batch.captions)
+
+
+def scaled_similarity(model: PreTraining, seen: Tensor, said: Texts) -> Tensor:
+    """ITC's logits of the pictures against their texts and the 24 short ones: (n, n + 24)."""
+    words = torch.cat([model.embed_texts(said), model.embed_texts(SHORT)])
+    return model.embed_images(seen) @ words.T / model.log_temperature.exp().clamp(min=0.01)
+
+
+def contrastive_loss(similarity: Tensor, true: Tensor) -> Tensor:
+    """ITC. A picture may have several true texts and a text several pictures: the target is spread over them."""
+    target = true.float()
+    to_text = F.cross_entropy(similarity, target / target.sum(1, keepdim=True))
+    used = true.any(0)  # a short text may be true of no picture
+    shown = target[:, used].T
+    to_image = F.cross_entropy(similarity[:, used].T, shown / shown.sum(1, keepdim=True))
+    return (to_text + to_image) / 2
+
+
+def matching_loss(model: PreTraining, seen: Tensor, batch: JointBatch, similarity: Tensor) -> Tensor:
+    """ITM. True: each picture with its text. False: each picture with a false text that ITC likes, and with a true one
+    in which a word was changed; each text with a false picture that ITC likes."""
+    number = len(seen)
+    said, own = join(batch.said, SHORT), torch.arange(number)
+    false_texts = torch.multinomial(liked(similarity, batch.true), 1)[:, 0]
+    likely = liked(similarity[:, :number].T, batch.true[:, :number].T)
+    some = own[likely.sum(1) > 0]  # a text may be true of every picture
+    false_pictures = torch.multinomial(likely[some], 1)[:, 0]
+    lines = interleave(batch.said, said.take(false_texts), batch.spoilt)  # three of each picture
+    source, parts = model.encoder.look_at(seen), lines.by_length(number, 3)
+    logits = [model.match(source, lines.take(part)) for part in parts]
+    logits.append(model.match(model.encoder.look_at(seen[false_pictures]), batch.said.take(some)))
+    target = torch.cat([*(part % 3 == 0 for part in parts), torch.zeros(len(some), dtype=torch.bool)]).long()
+    weight = torch.tensor([1.0, 1.5])  # there are three false lines to each true one
+    return F.cross_entropy(torch.cat(logits), target, weight=weight)
+
+
+def liked(similarity: Tensor, true: Tensor) -> Tensor:
+    """ITC's distribution over what is false, the share of each row that hard negatives are drawn by."""
+    return (F.softmax(similarity, 1) + 1e-6).masked_fill(true, 0)
+
+
+def pad(lines: Texts, width: int) -> Texts:
+    missing = (0, width - lines.ids.shape[1])
+    return Texts(F.pad(lines.ids, missing), F.pad(lines.mask, missing))
+
+
+def join(first: Texts, second: Texts) -> Texts:
+    """One under the other."""
+    width = max(first.ids.shape[1], second.ids.shape[1])
+    first, second = pad(first, width), pad(second, width)
+    return Texts(torch.cat([first.ids, second.ids]), torch.cat([first.mask, second.mask]))
+
+
+def interleave(*columns: Texts) -> Texts:
+    """Line 0 of each column, then line 1 of each, ..."""
+    width = max(column.ids.shape[1] for column in columns)
+    padded = [pad(column, width) for column in columns]
+    ids, mask = (torch.stack(parts, 1).flatten(0, 1) for parts in zip(*((p.ids, p.mask) for p in padded), strict=True))
+    return Texts(ids, mask)

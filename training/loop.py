@@ -1,0 +1,77 @@
+"""The training loop, the same for every phase."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+from training.data import Batch, loader
+from training.measure import Figures
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One phase: how long, how fast, and how much it sees at a time."""
+
+    num_steps: int
+    peak: float  # learning rate
+    floor: float  # learning rate at the end
+    num_pictures: int  # a batch
+    warm_up: int = 300  # steps
+    look_every: int = 1000  # steps
+
+    def rate(self, step: int) -> float:
+        """Learning rate of step 1, 2, ...: linear warm-up, linear decay."""
+        if step < self.warm_up:
+            return self.peak * step / self.warm_up
+        done = (step - self.warm_up) / max(1, self.num_steps - self.warm_up)
+        return self.peak + (self.floor - self.peak) * done
+
+
+def adamw(model: nn.Module) -> torch.optim.Optimizer:
+    """Weight decay 0.05, as the authors, but not on biases and norms."""
+    decayed = [weight for weight in model.parameters() if weight.dim() > 1]
+    others = [weight for weight in model.parameters() if weight.dim() <= 1]
+    groups = [{"params": decayed, "weight_decay": 0.05}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, betas=(0.9, 0.98), fused=True)
+
+
+def train(
+    name: str,
+    plan: Plan,
+    model: nn.Module,
+    batches: Dataset[Batch],
+    loss_of: Callable[[Batch], Tensor],
+    look: Callable[[], Figures],
+) -> None:
+    """Train `model` by `plan`; print its figures on held-out pictures now and then."""
+    optimizer = adamw(model)
+    progress = tqdm(loader(batches, plan.num_steps), desc=name, total=plan.num_steps, mininterval=2)
+    smooth = 0.0
+    for step, batch in enumerate(progress, start=1):
+        for group in optimizer.param_groups:
+            group["lr"] = plan.rate(step)
+        loss = loss_of(batch)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        smooth += (loss.item() - smooth) / min(step, 100)
+        progress.set_postfix(loss=f"{smooth:.3f}", refresh=False)
+        if step % plan.look_every == 0 or step == plan.num_steps:
+            figures = ", ".join(f"{key} {value:.3f}" for key, value in look().items())
+            tqdm.write(f"{name}, step {step}: loss {smooth:.3f}, {figures}")
+
+
+def load(model: nn.Module, file: Path) -> bool:
+    """Fill `model` from `file` if there is one."""
+    if not file.exists():
+        return False
+    model.load_state_dict(torch.load(file, weights_only=True))
+    return True
