@@ -36,9 +36,9 @@ bench: .venv/.dev
 	$(PYTHON) -m venv .venv
 
 .venv/.run: .venv/bin/python pyproject.toml constraints.txt
-	$(PIP) install --quiet --constraint constraints.txt --editable .
+	$(PIP) install --quiet --quiet --constraint constraints.txt --editable .
 	touch $@
 
 .venv/.dev: .venv/bin/python pyproject.toml constraints.txt
-	$(PIP) install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(PIP) install --quiet --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@ .venv/.run

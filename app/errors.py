@@ -142,5 +142,5 @@ def problem_response(error: Exception, request_id: str) -> Response:
     if problem.retry_after_seconds is not None:
         headers["Retry-After"] = str(problem.retry_after_seconds)
     detail = problem.title if problem is INTERNAL or isinstance(error, HTTPException) else str(error)
-    body = json.dumps(problem_body(problem, detail, request_id)).encode()
+    body = json.dumps(problem_body(problem, detail, request_id), separators=(",", ":")).encode()
     return Response(body, problem.status, headers, media_type="application/problem+json")

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import io
-import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -19,102 +15,70 @@ from sklearn.datasets import load_sample_image
 from tqdm import tqdm
 
 from bench.checkpoints import write_blip_base
+from bench.service import running_service
 from models.base import Task
 from models.catalog import read_catalog
 from models.device import DTYPES
 from models.loader import plan_checkpoints
 
-PORT = 8470
 REPEATS = 5
+FIELDS: dict[Task, dict[str, str]] = {
+    Task.CAPTION: {},
+    Task.VQA: {"question": "what is it?"},
+    Task.MATCH: {"text": "a picture"},
+    Task.EMBED: {},
+}
 
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         catalog = write_blip_base(Path(folder))
-        print("dtype  load s  weights MB  peak MB  peak/weights  caption s  vqa s  match s  embed s")  # noqa: T201
-        for dtype in ("fp32", "bf16"):
-            print(measure(catalog, dtype))  # noqa: T201
+        rows = [measure(catalog, dtype) for dtype in tqdm(("fp32", "bf16"), desc="dtypes")]
+    heads = ("dtype", "start s", "weights MB", "peak MB", "peak/weights", *(f"{task} s" for task in Task))
+    print("".join(f"{head:>14}" for head in heads))
+    for row in rows:
+        print("".join(f"{cell:>14}" for cell in row))
 
 
-def measure(catalog: Path, dtype: str) -> str:
-    """One row of the table."""
+def measure(catalog: Path, dtype: str) -> list[str]:
+    """One row of the table: the start (interpreter, weights, warm-up), memory, and the median of one task at a time."""
     weights = weight_bytes(catalog, dtype)
     started = time.monotonic()
-    with serve(catalog, dtype) as (process, client):
-        load = time.monotonic() - started
-        seconds = [median_seconds(ask) for ask in tqdm(requests(client), desc=dtype, leave=False)]
-        peak = peak_bytes(process.pid)
-    answers = "  ".join(f"{value:.2f}" for value in seconds)
-    return f"{dtype}   {load:.1f}   {weights / 1e6:.0f}   {peak / 1e6:.0f}   {peak / weights:.2f}   {answers}"
+    with running_service(catalog=catalog, profile="random-base", dtype=dtype) as service:
+        start = time.monotonic() - started
+        with httpx.Client(base_url=service.url, timeout=120) as client:
+            seconds = [median_seconds(lambda number, task=task: ask(client, task, number)) for task in Task]  # type: ignore[misc]
+        peak = service.peak_bytes()
+    memory = [f"{weights / 1e6:.0f}", f"{peak / 1e6:.0f}", f"{peak / weights:.2f}"]
+    return [dtype, f"{start:.1f}", *memory, *(f"{value:.2f}" for value in seconds)]
 
 
 def weight_bytes(catalog: Path, dtype: str) -> int:
+    """What is kept: random towers are all different, so none is shared."""
     plans = plan_checkpoints(read_catalog(catalog).profile("random-base"), DTYPES[dtype])
     return sum(plan.num_bytes for model in plans.values() for plan in model.values())
 
 
-@contextmanager
-def serve(catalog: Path, dtype: str) -> Iterator[tuple[subprocess.Popen[bytes], httpx.Client]]:
-    """The real service, ready."""
-    environment = os.environ | {
-        "BLIP_CATALOG": str(catalog),
-        "BLIP_PROFILE": "random-base",
-        "BLIP_DTYPE": dtype,
-        "BLIP_PORT": str(PORT),
-        "BLIP_LOG_LEVEL": "warning",
-    }
-    process = subprocess.Popen([sys.executable, "-m", "app"], env=environment)
-    try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{PORT}", timeout=120) as client:
-            wait_until_ready(process, client)
-            yield process, client
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def wait_until_ready(process: subprocess.Popen[bytes], client: httpx.Client) -> None:
-    while process.poll() is None:
-        try:
-            if client.get("/health/ready").is_success:
-                return
-        except httpx.TransportError:
-            pass
-        time.sleep(0.1)
-    raise SystemExit(f"the service stopped with {process.returncode}")
-
-
-def requests(client: httpx.Client) -> list[Callable[[int], httpx.Response]]:
-    """A request for each task; each repetition has its own picture, so that nothing comes from the cache."""
-    return [
-        lambda number: client.post("/caption", files={"image": photo(number, Task.CAPTION)}),
-        lambda number: client.post("/vqa", files={"image": photo(number, Task.VQA)}, data={"question": "what is it?"}),
-        lambda number: client.post("/match", files={"image": photo(number, Task.MATCH)}, data={"text": "a picture"}),
-        lambda number: client.post("/embed", files={"image": photo(number, Task.EMBED)}),
-    ]
+def ask(client: httpx.Client, task: Task, number: int) -> None:
+    client.post(f"/{task}", files={"image": photo(number, task)}, data=FIELDS[task]).raise_for_status()
 
 
 def photo(number: int, task: Task) -> bytes:
-    left = 10 * number + len(task)
+    """Another picture each time, so that nothing comes from the cache."""
+    left = 10 * number + list(Task).index(task)
     picture = Image.fromarray(load_sample_image("china.jpg")).crop((left, 0, left + 480, 400))
     encoded = io.BytesIO()
     picture.save(encoded, "JPEG")
     return encoded.getvalue()
 
 
-def median_seconds(ask: Callable[[int], httpx.Response]) -> float:
+def median_seconds(ask_once: Callable[[int], None]) -> float:
     taken = []
     for number in range(REPEATS):
         started = time.monotonic()
-        ask(number).raise_for_status()
+        ask_once(number)
         taken.append(time.monotonic() - started)
     return statistics.median(taken)
-
-
-def peak_bytes(pid: int) -> int:
-    """The largest resident memory that the process had (Linux)."""
-    (line,) = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmHWM")]
-    return int(line.split()[1]) * 1024
 
 
 if __name__ == "__main__":

@@ -16,11 +16,11 @@ import httpx
 from PIL import Image
 from tqdm import tqdm
 
+from bench.service import running_service
 from training import easyvqa
 from training.captions import SHORT_CAPTIONS, describe, entails, random_caption, spoil
 from training.questions import random_question
 from training.scenes import Pixels, Scene, random_scene
-from training.service import running_service
 
 HELD_OUT_SEED = "held-out evaluation"  # no phase of training draws from it
 GOALS = {
@@ -208,14 +208,14 @@ def main() -> None:
     parser.add_argument("--url", help="a running service; without it one is started")
     parser.add_argument("--public", type=int, default=1000, help="how many public pictures (default: %(default)s)")
     parser.add_argument("--generated", type=int, default=600, help="how many generated ones (default: %(default)s)")
-    parser.add_argument("--concurrency", type=int, default=32, help="requests at a time (default: %(default)s)")
+    parser.add_argument("--concurrency", type=int, default=16, help="requests at a time (default: %(default)s)")
     options = parser.parse_args()
     cases = public_cases(options.public) + generated_cases(options.generated)
     if options.url:
         good = asyncio.run(evaluate(options.url, cases, options.concurrency))
     else:
-        with running_service() as url:
-            good = asyncio.run(evaluate(url, cases, options.concurrency))
+        with running_service() as service:
+            good = asyncio.run(evaluate(service.url, cases, options.concurrency))
     sys.exit(0 if good else 1)
 
 

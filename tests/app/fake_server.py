@@ -25,7 +25,7 @@ def obey() -> None:
                 hold.entered()
             case "release":
                 stack.close()
-        print(line.strip(), flush=True)  # noqa: T201
+        print(line.strip(), flush=True)
 
 
 def load(settings: Settings) -> list[ServedModel]:

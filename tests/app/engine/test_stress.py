@@ -77,7 +77,7 @@ def is_bad(call: Call) -> bool:
 
 @pytest.mark.parametrize(("seed", "fault"), [(1, Fault.ERROR), (2, Fault.COUNT), (3, Fault.NAN)])
 def test_thousands_that_fail_and_leave_at_random_are_all_answered(seed: int, fault: Fault) -> None:
-    chance = random.Random(seed)  # noqa: S311
+    chance = random.Random(seed)
 
     async def test() -> None:
         async with lab() as our:
@@ -93,7 +93,7 @@ def test_thousands_that_fail_and_leave_at_random_are_all_answered(seed: int, fau
 
 
 def test_thousands_are_told_when_the_device_is_lost_under_them() -> None:
-    chance, calls = random.Random(4), count()  # noqa: S311
+    chance, calls = random.Random(4), count()
 
     async def test() -> None:
         async with lab() as our:

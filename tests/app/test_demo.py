@@ -1,0 +1,150 @@
+"""The embedded demo model, end to end: what README promises, and promise 1 with all four tasks at once."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import httpx
+import pytest
+from PIL import Image
+
+import models
+from app.main import load_models
+from bench.service import running_service
+from tests.app.support import b64, serving, until_ready
+from training.captions import describe, random_caption
+from training.questions import random_question
+from training.scenes import random_scene
+
+EXAMPLE = (Path(models.__file__).parent / "checkpoints" / "demo" / "example.png").read_bytes()
+CAPTION = "a blue circle to the left of a green rectangle"
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[httpx.Client]:
+    """Of the real process, with the settings that a new user has, but for the exact dtype."""
+    with running_service(dtype="fp32") as service, httpx.Client(base_url=service.url, timeout=30) as client:
+        yield client
+
+
+def test_a_caption_in_each_form(client: httpx.Client) -> None:
+    answers = [
+        client.post("/caption", files={"image": EXAMPLE}),
+        client.post("/caption", json={"image": b64(EXAMPLE)}),
+        client.post("/caption", content=EXAMPLE, headers={"Content-Type": "image/png"}),
+    ]
+    captions = [answer.json()["captions"] for answer in answers]
+    assert [caption["text"] for (caption,) in captions] == [CAPTION] * 3
+    assert captions[0] == captions[1] == captions[2]
+    assert captions[0][0]["confidence"] > 0.5
+
+
+def test_questions(client: httpx.Client) -> None:
+    questions = ["what color is the circle?", "how many shapes are there?", "is the circle above the rectangle?"]
+    answer = client.post("/vqa", files={"image": EXAMPLE}, data={"question": questions})
+    assert [one["answer"] for one in answer.json()["answers"]] == ["blue", "two", "no"]
+    ranked = client.post("/vqa", json={"image": b64(EXAMPLE), "question": questions[0], "candidates": ["red", "blue"]})
+    assert ranked.json()["answers"][0]["answer"] == "blue"
+
+
+def test_matching_and_its_embeddings(client: httpx.Client) -> None:
+    texts = [CAPTION, "a red triangle above a green rectangle"]
+    ((true, false),) = client.post("/match", files={"image": EXAMPLE}, data={"text": texts}).json()["scores"]
+    assert true["itm"] > 0.9 > 0.1 > false["itm"]
+    assert true["itc"] > false["itc"]
+    embedded = client.post("/embed", files={"image": EXAMPLE}, data={"text": texts}).json()
+    (image,), (text, _) = embedded["images"], embedded["texts"]
+    cosine = sum(a * b for a, b in zip(image["embedding"], text["embedding"], strict=True))
+    assert cosine == pytest.approx(true["itc"], abs=1e-5)
+
+
+def test_it_says_that_it_is_a_demo(client: httpx.Client) -> None:
+    (model,) = client.get("/models").json()["models"]
+    assert model["name"] == "demo"
+    assert "coloured shapes, not photos" in model["note"]
+    assert set(model["tasks"]) == {"caption", "vqa", "match", "embed"}
+
+
+# --- promise 1 ------------------------------------------------------------------------------------------------------
+
+Body = tuple[str, dict[str, Any]]
+
+
+def mixed_requests(number: int, num_images: int) -> list[Body]:
+    """All tasks by turns, questions of many lengths, each image several times."""
+    rng = Random("mixed")
+    scenes = [random_scene(rng, 1 + index % 3) for index in range(num_images)]
+    bodies: list[Body] = []
+    for index in range(number):
+        scene, pixels = rng.choice(scenes)
+        file = io.BytesIO()
+        Image.fromarray(pixels).save(file, "PNG")
+        image = {"image": b64(file.getvalue())}
+        texts = [str(describe(scene)), str(random_caption(rng, scene)), "a red circle"]
+        bodies.append(
+            (
+                ("/caption", image | {"num_captions": 1 + index % 3}),
+                ("/vqa", image | {"question": [random_question(rng, scene)[0] for _ in range(1 + index % 4)]}),
+                ("/match", image | {"text": texts}),
+                ("/embed", image | {"text": texts}),
+            )[index % 4]
+        )
+    return bodies
+
+
+def ask(bodies: list[Body], num_at_a_time: int) -> tuple[list[Any], dict[str, float]]:
+    """The answers of a service of their own, and its counts of encoded images and of device calls."""
+
+    async def every() -> tuple[list[Any], dict[str, float]]:
+        settings = {"dtype": "fp32", "device": "cpu", "threads": 1}
+        async with serving(load_models, **settings) as (client, app):
+            await until_ready(client)
+            permits = asyncio.Semaphore(num_at_a_time)
+
+            async def one(path: str, body: dict[str, Any]) -> Any:
+                async with permits:
+                    response = await client.post(path, json=body)
+                    assert response.status_code == 200
+                    return response.json()
+
+            answers = await asyncio.gather(*(one(*body) for body in bodies))
+            counts = dict.fromkeys(("encode_sum", "encode_count", "score_sum", "score_count"), 0.0)
+            for metric in app.state.service.metrics.registry.collect():
+                for sample in metric.samples:
+                    name = f"{sample.labels.get('op')}_{sample.name.rpartition('_')[2]}"
+                    if metric.name == "blip_batch_size" and name in counts:
+                        counts[name] += sample.value
+            return answers, counts
+
+    return asyncio.run(every())
+
+
+def assert_same(ours: Any, expected: Any) -> None:
+    """Texts equal, numbers within 1e-4."""
+    if isinstance(expected, float):
+        assert ours == pytest.approx(expected, abs=1e-4)
+    elif isinstance(expected, dict):
+        assert ours.keys() == expected.keys()
+        for key, value in expected.items():
+            assert_same(ours[key], value)
+    elif isinstance(expected, list):
+        for one, other in zip(ours, expected, strict=True):
+            assert_same(one, other)
+    else:
+        assert ours == expected
+
+
+def test_64_mixed_requests_at_once_equal_one_at_a_time() -> None:
+    bodies = mixed_requests(64, num_images=20)
+    num_images = len({body["image"] for _, body in bodies})
+    alone, _ = ask(bodies, num_at_a_time=1)
+    together, counts = ask(bodies, num_at_a_time=64)
+    assert_same(together, alone)
+    assert counts["encode_sum"] == num_images < len(bodies)
+    assert counts["encode_count"] < counts["encode_sum"]
+    assert counts["score_count"] < counts["score_sum"] / 2
