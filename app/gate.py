@@ -25,6 +25,7 @@ from app.errors import (
 )
 from app.exchange import Exchange
 from app.service import Phase, Service
+from models.base import Task
 
 REFUSALS = (
     UnauthorizedError,
@@ -56,9 +57,9 @@ class Gate:
             if exchange.task is None:
                 await self._app(scope, exchange.receive, exchange.send)
             else:
-                await self._serve(exchange)
+                await self._serve(exchange, exchange.task)
         except Exception as error:
-            if isinstance(error, REFUSALS):
+            if isinstance(error, REFUSALS) and not exchange.accepted:
                 self._service.metrics.rejected.labels(problem_of(error).slug).inc()
             await exchange.fail(error)
         finally:
@@ -72,24 +73,33 @@ class Gate:
         if not _any_equal(given.encode("latin-1"), self._keys):
             raise UnauthorizedError("Send a valid key as `Authorization: Bearer` or `X-API-Key`.")
 
-    async def _serve(self, exchange: Exchange) -> None:
+    async def _serve(self, exchange: Exchange, task: Task) -> None:
         """A task: admitted, its body read, answered before its deadline; dropped when the client leaves."""
         service, settings = self._service, self._service.settings
         seconds = exchange.timeout_seconds(settings.request_timeout_seconds)
         if refusal := service.refusal():
             raise refusal
+        exchange.model = service.default_model(task)
         with service.inflight.lease() as exchange.lease, service.metrics.inflight_requests.track_inprogress():
             self._admit(exchange)
             with service.admitted(exchange):
                 async with exchange.limited(seconds):
-                    await self._answer(exchange, await self._read_body(exchange))
+                    body = await self._read_body(exchange)
+                    self._check_room()  # again: many may have come in while their bodies were on their way
+                    exchange.accepted = True
+                    service.approaching.add(exchange)
+                    await self._answer(exchange, body)
 
     def _admit(self, exchange: Exchange) -> None:
+        """By what the client says. Memory is counted as it is used: a promised body holds nobody else up."""
         if exchange.content_length > self._service.settings.max_body_bytes:
             raise self._too_large()
+        self._check_room()
+        self._service.inflight.check(exchange.content_length)
+
+    def _check_room(self) -> None:
         if not self._service.has_room:
             raise QueueFullError("The queue is full.")
-        exchange.lease.add_body(exchange.content_length)
 
     async def _read_body(self, exchange: Exchange) -> bytes:
         settings = self._service.settings
@@ -105,8 +115,7 @@ class Gate:
                     size += len(chunks[-1])
                     if size > settings.max_body_bytes:
                         raise self._too_large()
-                    if size > exchange.lease.held:
-                        exchange.lease.add_body(size - exchange.lease.held)
+                    exchange.lease.add_body(len(chunks[-1]))
                     more = message.get("more_body", False)
         except TimeoutError:
             raise SlowBodyError(f"The body took more than {settings.body_timeout_seconds:g} s.") from None

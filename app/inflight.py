@@ -18,10 +18,15 @@ class InflightBytes:
         self._lock = threading.Lock()
         self.used = 0
 
+    def check(self, num_bytes: int) -> None:
+        """Raises BytesFullError if there is no room for so many."""
+        if self.used + num_bytes > self._max_bytes:
+            raise BytesFullError("Too many bytes are in flight.")
+
     def add(self, num_bytes: int, *, refuse: bool = False) -> None:
         with self._lock:
-            if refuse and self.used + num_bytes > self._max_bytes:
-                raise BytesFullError("Too many bytes are in flight.")
+            if refuse:
+                self.check(num_bytes)
             self.used += num_bytes
 
     @contextmanager

@@ -173,6 +173,10 @@ class VqaFields(GenerationFields):
         if generating := self.model_fields_set & GenerationFields.model_fields.keys() - Fields.model_fields.keys():
             raise ValueError(f"{', '.join(sorted(generating))}: not with `candidates`, which are ranked")
         _check_pairs(len(self.question) * self.num_ranked, info)
+        # Each answer lists every candidate: the body of the answer is bounded as the one of a request is.
+        limit = _context(info).settings.max_body_bytes
+        if len(self.question) * sum(map(len, self.candidates)) > limit:
+            raise ValueError(f"candidates: the answers would have more than {limit} characters")
         return self
 
 

@@ -74,7 +74,6 @@ class Service:
     @contextmanager
     def admitted(self, exchange: Exchange) -> Iterator[None]:
         self.exchanges.add(exchange)
-        self.approaching.add(exchange)
         try:
             yield
         finally:
@@ -110,6 +109,10 @@ class Service:
             if task in model.checkpoints:
                 return model, model.checkpoints[task]
         raise InvalidInputError(f"model: does not have the task {task}")
+
+    def default_model(self, task: Task) -> str:
+        """The name of the model that answers when none is named. Raises InvalidInputError."""
+        return self.find(task, None)[0].name
 
     def _observe(self) -> None:
         observe, engine = self.metrics.observe, self.engine

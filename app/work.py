@@ -11,7 +11,7 @@ from itertools import islice
 from typing import Any, TypeVar, cast
 
 from app.engine.features import FeatureKey
-from app.exchange import Exchange
+from app.exchange import OTHER, Exchange
 from app.forms import Form, Upload, read_form
 from app.images import decode_image, open_image
 from app.schemas import Fields
@@ -46,6 +46,8 @@ class Work:
 
     def served(self, task: Task, name: str | None) -> tuple[ServedModel, Checkpoint]:
         """Raises UnknownModelError, InvalidInputError."""
+        if name not in self._service.models and name is not None:
+            self._exchange.model = OTHER
         model, checkpoint = self._service.find(task, name)
         self._exchange.model = model.name
         return model, checkpoint

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, TypeVar, cast
 
 import torch
@@ -33,7 +34,7 @@ from models.base import (
     Task,
     TextInput,
 )
-from models.blip import MatchNet
+from models.blip import MatchNet, VQANet
 from models.cache import Prefix
 from models.decoding import TokenGeneration
 from models.device import on_device
@@ -96,6 +97,15 @@ class _Runner:
 
     def generate(self, batch: Sequence[Item]) -> TokenGeneration:
         raise NotImplementedError(f"{self.unit} does not generate")
+
+    def _text(self, role: str, text: str, first_id: int, *, cut: bool = True) -> list[int]:
+        """[first] tokens [SEP], cut as the authors do. Raises InputError: no token, or too many for one uncut."""
+        ids = self._tokenizer.ids(text, first_id, limit=TEXT_TOKENS if cut else None)
+        if len(ids) == 2:
+            raise InputError(f"{role}: has no character that the model reads")
+        if len(ids) > TEXT_TOKENS:
+            raise InputError(f"{role}: has {len(ids)} tokens, at most {TEXT_TOKENS} are allowed")
+        return ids
 
     def _unsupported(self, request: Input) -> InputError:
         return InputError(f"{self.unit} does not take {type(request).__name__}")
@@ -204,26 +214,30 @@ class CaptionRunner(_GeneratingRunner):
 class VQARunner(_GeneratingRunner):
     """The heads of a VQA checkpoint: answers are generated, or ranked among candidates."""
 
+    def __init__(
+        self, unit: str, network: VQANet, tokenizer: WordPiece, special: SpecialTokens, device: torch.device
+    ) -> None:
+        super().__init__(unit, network, tokenizer, special, device)
+        # One list of answers is for many questions, and often for every request of a client.
+        self._candidates = lru_cache(maxsize=16)(self._tokenise_candidates)
+
     def prepare(self, request: Input) -> Item:
         match request:
             case QuestionInput():
                 plan = self._plan(request.settings, [self._special.dec], max_new_tokens=9, min_new_tokens=0)
                 return Item(Op.GENERATE, plan.batch_key, Question(self._question(request.question), plan))
             case RankInput():
-                candidates = [self._candidate(text) for text in request.candidates]
+                candidates = self._candidates(request.candidates)
                 question = RankedQuestion(self._question(request.question), candidates, request.k)
                 return Item(Op.SCORE, question, question)  # a key of its own: its candidates are a batch already
             case _:
                 raise self._unsupported(request)
 
     def _question(self, text: str) -> list[int]:
-        return self._tokenizer.ids(text, self._special.enc, limit=TEXT_TOKENS)
+        return self._text("question", text, self._special.enc)
 
-    def _candidate(self, text: str) -> list[int]:
-        ids = self._tokenizer.ids(text, self._special.dec)
-        if len(ids) > TEXT_TOKENS:
-            raise InputError(f"a candidate has {len(ids)} tokens, at most {TEXT_TOKENS} are allowed")
-        return ids
+    def _tokenise_candidates(self, texts: tuple[str, ...]) -> list[list[int]]:
+        return [self._text("candidate", text, self._special.dec, cut=False) for text in texts]
 
     def plan(self, item: Item) -> Plan:
         return item.payload.plan
@@ -276,9 +290,9 @@ class MatchRunner(_Runner):
     def prepare(self, request: Input) -> Item:
         match request:
             case PairInput(text):
-                return Item(Op.SCORE, "itm", self._tokenizer.ids(text, self._special.enc, limit=TEXT_TOKENS))
+                return Item(Op.SCORE, "itm", self._text("text", text, self._special.enc))
             case TextInput(text):
-                return Item(Op.SCORE, "text", self._tokenizer.ids(text, limit=TEXT_TOKENS))
+                return Item(Op.SCORE, "text", self._text("text", text, self._tokenizer.first_id))
             case ImageEmbeddingInput():
                 return Item(Op.SCORE, "image", None)
             case _:

@@ -146,6 +146,11 @@ BAD_FIELDS: list[tuple[str, dict[str, Any], str]] = [
     ("/vqa", {"candidates": ["red", "blue"], "rank_k": 0}, "rank_k"),
     ("/vqa", {"candidates": ["red", "blue"], "num_beams": 3}, "num_beams"),
     ("/vqa", {"candidates": [str(n) for n in range(128)], "question": ["?"] * 9}, "pairs"),
+    (
+        "/vqa",
+        {"candidates": ["x" * 9000] * 300, "rank_k": 1, "question": ["?"] * 9},
+        "the answers would have more than 20971520 characters",
+    ),
     ("/vqa", {"history": [{"question": "is it?", "answer": "yes"}]}, "history"),
     ("/vqa", {"history": [{"question": "is it?"}]}, "history"),
     ("/vqa", {"history": "is it?"}, "JSON"),

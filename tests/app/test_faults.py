@@ -65,7 +65,7 @@ def test_client_gone_before_its_body_is_complete() -> None:
             connection.leave()
             await connection.task
             assert connection.sent == []
-            assert there.count("requests_total", task="caption", model="other", code="499") == 1
+            assert there.count("requests_total", task="caption", model="fake", code="499") == 1
             assert there.service.inflight.used == 0
 
     run(test)

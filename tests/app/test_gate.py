@@ -234,6 +234,27 @@ def test_bytes_full() -> None:
     run(test)
 
 
+def test_who_only_promises_a_body_holds_nobody_up() -> None:
+    async def test() -> None:
+        async with lab(max_body_bytes=1000, max_inflight_bytes=1100, max_queue_items=2) as there:
+            promises = [Connection(there.app, "/caption", PNG | {"content-length": "1000"}) for _ in range(9)]
+            for connection in promises:
+                connection.send(b"a", more=True)
+
+            async def all_begun() -> bool:
+                return there.service.inflight.used == len(promises)
+
+            await until(all_begun)
+            response = await there.client.post("/caption", content=RED, headers=PNG)
+            assert response.status_code == 200
+            for connection in promises:
+                connection.leave()
+                await connection.task
+            assert there.service.inflight.used == 0
+
+    run(test)
+
+
 def test_bodies_and_pixels_are_counted_while_they_are_there() -> None:
     async def test() -> None:
         async with lab() as there:
@@ -249,6 +270,14 @@ def test_bodies_and_pixels_are_counted_while_they_are_there() -> None:
 
 
 # --- metrics ---
+
+
+def test_a_refused_request_counts_for_the_model_that_it_was_for(shared: Shared) -> None:
+    shared.ask("/caption", num_beams=99)
+    shared.post("/vqa", content=b"{", headers={"Content-Type": "application/json"})
+    text = shared.get("/metrics").text
+    assert 'blip_requests_total{code="422",model="fake",task="caption"}' in text
+    assert 'blip_requests_total{code="400",model="fake",task="vqa"}' in text
 
 
 def test_labels_are_bounded(shared: Shared) -> None:

@@ -5,7 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from models.base import Checkpoint, ImageEmbeddingInput, Input, PairInput, RankInput, ServedModel, Task, TextInput
+from models.base import (
+    Checkpoint,
+    ImageEmbeddingInput,
+    Input,
+    InputError,
+    PairInput,
+    QuestionInput,
+    RankInput,
+    ServedModel,
+    Task,
+    TextInput,
+)
 from models.loader import load
 from models.text import WordPiece
 from tests import golden
@@ -65,3 +76,29 @@ def test_a_caption_may_go_on_with_the_last_word_of_its_prompt() -> None:
     (_, *pieces, _) = tokenizer.ids("redish")
     assert tokenizer.text(pieces) == "redish"
     assert tokenizer.text(pieces[1:]) == "ish"
+
+
+@pytest.mark.parametrize("text", ["\u200b", "\x00", "\x01 \x02"])
+def test_text_without_a_token_is_refused(served: dict[str, ServedModel], text: str) -> None:
+    heads = {task: checkpoint.heads for task, checkpoint in served["blip"].checkpoints.items()}
+    for task, request in (
+        (Task.VQA, QuestionInput(text)),
+        (Task.VQA, RankInput("what is it?", ("red", text), 2)),
+        (Task.MATCH, PairInput(text)),
+        (Task.MATCH, TextInput(text)),
+    ):
+        with pytest.raises(InputError, match="no character that the model reads"):
+            heads[task].prepare(request)
+
+
+def test_candidates_are_tokenised_once_for_all_questions(served: dict[str, ServedModel]) -> None:
+    heads, candidates = served["blip"].checkpoints[Task.VQA].heads, tuple(f"answer {n}" for n in range(50))
+    first, second = (heads.prepare(RankInput(f"is it {n}?", candidates, 3)).payload for n in range(2))
+    assert first.candidates is second.candidates
+    assert first.ids != second.ids
+
+
+def test_a_candidate_that_is_too_long_is_refused(served: dict[str, ServedModel]) -> None:
+    heads = served["blip"].checkpoints[Task.VQA].heads
+    with pytest.raises(InputError, match="candidate: has 42 tokens, at most 35"):
+        heads.prepare(RankInput("what is it?", ("red", "red " * 40), 2))
