@@ -34,7 +34,7 @@ access_log = logging.getLogger("blip.access")
 logger = logging.getLogger("blip.gate")
 
 
-def _new_id() -> str:
+def new_id() -> str:
     return f"{random.getrandbits(128):032x}"  # a name, not a secret
 
 
@@ -45,7 +45,7 @@ class Exchange:
         self.scope = scope
         self.headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
         given_id = self.headers.get(b"x-request-id", "")
-        self.request_id = given_id if _REQUEST_ID.fullmatch(given_id) else _new_id()
+        self.request_id = given_id if _REQUEST_ID.fullmatch(given_id) else new_id()
         self.task = TASK_PATHS.get(scope["path"]) if scope["method"] == "POST" else None
         self.model = OTHER
         self.times = StageTimes(metrics)

@@ -7,6 +7,7 @@ import logging
 import socket
 import sys
 import time
+from functools import partial
 from types import FrameType
 
 import uvicorn
@@ -14,6 +15,7 @@ import uvicorn
 from app.errors import DrainingError
 from app.logs import configure_logging
 from app.main import Load, create_app, load_models
+from app.protocol import Protocol
 from app.service import Service
 from app.settings import Settings
 
@@ -69,6 +71,7 @@ def serve(settings: Settings, load: Load = load_models) -> int:
             app,
             host=settings.host,
             port=settings.port,
+            http=partial(Protocol, head_timeout_seconds=settings.body_timeout_seconds),  # type: ignore[arg-type]
             log_config=None,
             access_log=False,
             server_header=False,
