@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import binascii
 import json
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import sha256
@@ -76,7 +77,7 @@ def _gather(pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:
 
 def _read_json(body: bytes) -> tuple[list[bytes], dict[str, Any]]:
     try:
-        values = json.loads(body)
+        values = json.loads(body, object_pairs_hook=_distinct)
     except (ValueError, RecursionError):
         raise MalformedError("The body is not valid JSON.") from None
     if not isinstance(values, dict):
@@ -90,8 +91,16 @@ def _read_json(body: bytes) -> tuple[list[bytes], dict[str, Any]]:
     return [_decode_base64(one) for one in encoded], values
 
 
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Of a repeated key json.loads would keep the last value, silently."""
+    if len(values := dict(pairs)) < len(pairs):
+        [(name, _)] = Counter(name for name, _ in pairs).most_common(1)
+        raise InvalidInputError(f"{name[:64]!r}: is given more than once")
+    return values
+
+
 def _decode_base64(text: str) -> bytes:
-    """Base64, or a data URI of an image."""
+    """Base64, in lines or not, or a data URI of an image."""
     if text[:8].lower().startswith(("http://", "https://")):
         raise InvalidInputError("image: images by URL are not enabled")
     if text[:5].lower() == "data:":
@@ -99,7 +108,7 @@ def _decode_base64(text: str) -> bytes:
         if not comma or not kind.lower().startswith("image/") or not kind.lower().endswith(";base64"):
             raise MalformedError("image: a data URI must begin with data:image/...;base64,")
     try:
-        return binascii.a2b_base64(text, strict_mode=True)
+        return binascii.a2b_base64(text.replace("\r", "").replace("\n", ""), strict_mode=True)
     except ValueError:
         raise MalformedError("image: is not valid base64") from None
 

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.gate import Gate
-from app.routes import caption, embed, match, ops, vqa
+from app.routes import caption, docs, embed, match, ops, vqa
 from app.service import Phase, Service
 from app.settings import Settings
 from models.base import ServedModel
@@ -55,12 +55,13 @@ def create_app(settings: Settings | None = None, load: Load = load_models) -> Fa
         summary="Captions, visual question answering, image-text matching and embeddings with BLIP",
         lifespan=lifespan,
         redirect_slashes=False,
+        docs_url=None,  # ours needs no network
         redoc_url=None,
         exception_handlers={HTTPException: _to_the_gate},
     )
     app.state.service = service
     app.add_middleware(Gate, service=service)
-    for routes in (caption, vqa, match, embed, ops):
+    for routes in (caption, vqa, match, embed, ops, docs):
         app.include_router(routes.router)
     return app
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from app.answers import Problem
+from app.answers import HealthAnswer, ModelsAnswer, Problem
 from app.errors import INTERNAL, PROBLEMS, ROUTING, problem_body
 from app.schemas import Fields
 from models.base import Task
@@ -16,6 +16,7 @@ RED_SQUARE = (
     "iVBORw0KGgoAAAANSUhEUgAAACAAAAAgCAIAAAD8GO2jAAAAKElEQVR42u3NQQ0AAAgEoNP+nTWFDzcoQE1udQQCgUAgEAgEAsGTYAGj"
     "xAE/G/Q2tQAAAABJRU5ErkJggg=="
 )
+Responses = dict[int | str, dict[str, Any]]
 EXAMPLES: dict[Task, tuple[dict[str, Any], dict[str, Any]]] = {
     Task.CAPTION: (
         {"image": RED_SQUARE, "num_captions": 2},
@@ -72,7 +73,68 @@ SUMMARIES = {
     Task.MATCH: "Score images against texts",
     Task.EMBED: "Embed images and texts",
 }
-TASK_STATUSES = (400, 401, 404, 408, 413, 415, 422, 429, 500, 503, 504)
+TASK_STATUSES = (400, 401, 404, 405, 408, 413, 415, 422, 429, 500, 503, 504)
+MODELS_EXAMPLE = {
+    "models": [
+        {
+            "name": "blip",
+            "family": "blip",
+            "note": "base size",
+            "tasks": {
+                "caption": {
+                    "checkpoint": "Salesforce/blip-image-captioning-base",
+                    "revision": "82a37760796d32b1411fe092ab5d4e227313294b",
+                    "device": "cpu",
+                    "dtype": "fp32",
+                    "image_size": 384,
+                }
+            },
+        }
+    ],
+    "limits": {
+        "max_body_bytes": 20971520,
+        "max_pixels": 50000000,
+        "max_side": 16384,
+        "max_items": 64,
+        "max_pairs": 1024,
+        "max_text_chars": 10000,
+        "request_timeout_seconds": 60,
+    },
+}
+METRICS_EXAMPLE = """\
+# HELP blip_requests_total Answered requests
+# TYPE blip_requests_total counter
+blip_requests_total{code="200",model="blip",task="caption"} 12.0
+"""
+RETRY_AFTER = {"Retry-After": {"schema": {"type": "integer"}, "description": "seconds"}}
+PROBLEM_HEADERS: dict[int, dict[str, Any]] = {
+    401: {"WWW-Authenticate": {"schema": {"type": "string"}, "description": "Bearer"}},
+    405: {"Allow": {"schema": {"type": "string"}, "description": "the methods of the route"}},
+    429: RETRY_AFTER,
+    503: RETRY_AFTER,
+}
+ANSWER_HEADERS: dict[str, Any] = {
+    "X-Request-ID": {"schema": {"type": "string"}, "description": "the client's, or a new one"},
+    "Server-Timing": {
+        "schema": {"type": "string"},
+        "description": "milliseconds of each stage",
+        "example": "decode;dur=1.20, total;dur=25.31",
+    },
+}
+HEADERS = [
+    {
+        "name": "X-Request-ID",
+        "in": "header",
+        "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,128}$"},
+        "description": "a name for the request, in the answer and in the logs",
+    },
+    {
+        "name": "X-Request-Timeout",
+        "in": "header",
+        "schema": {"type": "number", "exclusiveMinimum": 0},
+        "description": "seconds; less than the service's own limit",
+    },
+]
 
 
 def document(task: Task, fields: type[Fields], answer: Any) -> dict[str, Any]:
@@ -82,7 +144,7 @@ def document(task: Task, fields: type[Fields], answer: Any) -> dict[str, Any]:
     return {
         "tags": ["tasks"],
         "summary": SUMMARIES[task],
-        "responses": answers(answer, example=response) | {status: PROBLEM[status] for status in TASK_STATUSES},
+        "responses": answers(answer, response) | problems(*TASK_STATUSES),
         "openapi_extra": {
             "parameters": [_query(name, field, schema) for name, field in _flat(schema).items()] + HEADERS,
             "requestBody": {"required": True, "content": _forms(fields, schema, request)},
@@ -90,14 +152,16 @@ def document(task: Task, fields: type[Fields], answer: Any) -> dict[str, Any]:
     }
 
 
-def answers(answer: Any, *further_statuses: int, example: Any = None) -> dict[int | str, dict[str, Any]]:
-    content: dict[str, Any] = {"schema": schema_of(answer)}
-    if example is not None:
-        content["example"] = example
-    description = "The answer" if example is not None else "The state"
+def answers(answer: Any, example: Any, otherwise: Any = None, *, media: str = "application/json") -> Responses:
+    """200, and the 503 of a health check, which is no problem+json."""
+    examples = {200: example} if otherwise is None else {200: example, 503: otherwise}
     return {
-        status: {"description": description, "content": {"application/json": content}}
-        for status in (200, *further_statuses)
+        status: {
+            "description": "The answer" if status == 200 else "The answer is no",
+            "headers": ANSWER_HEADERS,
+            "content": {media: {"schema": schema_of(answer), "example": body}},
+        }
+        for status, body in examples.items()
     }
 
 
@@ -122,27 +186,42 @@ def schema_of(type_: Any) -> dict[str, Any]:
 def _forms(fields: type[Fields], schema: dict[str, Any], example: dict[str, Any]) -> dict[str, Any]:
     """The three forms of one request."""
     fewest, most = fields.num_images
-    encoded = {"type": "string", "description": "base64, or a data:image/...;base64, URI"}
-    in_json = {"image": encoded}
-    file: dict[str, Any] = {"type": "string", "format": "binary"}
+    encoded = {"type": "string", "description": "base64 (in lines or not), or a data:image/...;base64, URI"}
+    in_json: dict[str, Any] = {"image": encoded}
+    file: dict[str, Any] = {"type": "string", "format": "binary", "description": "a file"}
+    example_file: Any = "(a file)"
     if most != 1:
-        in_json["images"] = {"type": "array", "items": encoded, "description": "in place of `image`"}  # type: ignore[dict-item]
-        file = {"type": "array", "items": file}
-    properties = schema["properties"]
-    required = schema.get("required", [])
-    flat = {name: value for name, value in example.items() if name not in ("image", "images")}
+        in_json["images"] = {
+            "type": "array",
+            "items": encoded,
+            "minItems": fewest,
+            "description": "in place of `image`",
+        }
+        file = {"type": "array", "items": file, "minItems": fewest, "description": "files, one part each"}
+        example_file = [example_file]
+    others = {name: value for name, value in example.items() if name not in ("image", "images")}
+    needed = [] if fewest else ["text"]  # in place of an image
     return {
         "multipart/form-data": {
-            "schema": {
-                **schema,
-                "properties": {"image": file, **_flat(schema)},
-                "required": [*required, *(["image"] if fewest else [])],
-            },
-            "example": {"image": "(a file)", **flat},
+            "schema": _with(schema, {"image": file, **_flat(schema)}, ["image", *needed]),
+            "example": {"image": example_file, **others},
         },
-        "application/json": {"schema": {**schema, "properties": {**in_json, **properties}}, "example": example},
-        "image/*": {"schema": {"type": "string", "format": "binary"}},
+        "application/json": {
+            "schema": _with(schema, {**in_json, **schema["properties"]}, [*in_json, *needed]),
+            "example": example,
+        },
+        "image/*": {
+            "schema": {"type": "string", "format": "binary", "description": "one image; other fields are in the query"},
+            "example": "(the bytes of the file)",
+        },
     }
+
+
+def _with(schema: dict[str, Any], properties: dict[str, Any], any_of: list[str]) -> dict[str, Any]:
+    """With other properties, of which one of `any_of` is required."""
+    if len(any_of) == 1:
+        return {**schema, "properties": properties, "required": [*any_of, *schema.get("required", ())]}
+    return {**schema, "properties": properties, "anyOf": [{"required": [name]} for name in any_of]}
 
 
 def _flat(schema: dict[str, Any]) -> dict[str, Any]:
@@ -161,21 +240,26 @@ def _query(name: str, field: dict[str, Any], schema: dict[str, Any]) -> dict[str
     }
 
 
+def problems(*statuses: int) -> Responses:
+    return {status: _problem(status) for status in statuses}
+
+
 def _problem(status: int) -> dict[str, Any]:
     """Every problem with this status, as an example each."""
-    problems = [problem for problem in (*PROBLEMS.values(), *ROUTING.values(), INTERNAL) if problem.status == status]
-    examples = {problem.slug: {"value": problem_body(problem, problem.title + ".", "3f0c1d9a")} for problem in problems}
-    response: dict[str, Any] = {
-        "description": "; ".join(dict.fromkeys(problem.title for problem in problems)),
+    found = [problem for problem in (*PROBLEMS.values(), *ROUTING.values(), INTERNAL) if problem.status == status]
+    examples = {problem.slug: {"value": problem_body(problem, problem.title + ".", "3f0c1d9a")} for problem in found}
+    return {
+        "description": "; ".join(dict.fromkeys(problem.title for problem in found)),
+        "headers": ANSWER_HEADERS | PROBLEM_HEADERS.get(status, {}),
         "content": {"application/problem+json": {"schema": schema_of(Problem), "examples": examples}},
     }
-    if any(problem.retry_after_seconds for problem in problems):
-        response["headers"] = {"Retry-After": {"schema": {"type": "integer"}, "description": "seconds"}}
-    return response
 
 
-HEADERS = [
-    {"name": "X-Request-ID", "in": "header", "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,128}$"}},
-    {"name": "X-Request-Timeout", "in": "header", "schema": {"type": "number"}, "description": "seconds"},
-]
-PROBLEM = {status: _problem(status) for status in TASK_STATUSES}
+LIVE = problems(405, 500) | answers(
+    HealthAnswer, {"status": "live"}, {"status": "failing", "reason": "the device does not answer"}
+)
+READY = problems(405, 500) | answers(
+    HealthAnswer, {"status": "ready"}, {"status": "not ready", "reason": "The models are not ready: loading."}
+)
+MODELS = answers(ModelsAnswer, MODELS_EXAMPLE) | problems(401, 405, 500)
+METRICS = answers(str, METRICS_EXAMPLE, media="text/plain") | problems(401, 405, 500)

@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse, Response
 
 from app.answers import CheckpointInfo, HealthAnswer, ModelInfo, ModelsAnswer
 from app.routes.common import answer, service_of
-from app.routes.documentation import PROBLEM, answers
+from app.routes.documentation import LIVE, METRICS, MODELS, READY
 from models.base import Checkpoint, ServedModel
 
 LIMITS = (
@@ -24,34 +24,33 @@ LIMITS = (
 router = APIRouter(tags=["operation"])
 
 
-@router.get("/health/live", responses=answers(HealthAnswer, 503))
+# The lower route serves, so that `Allow` names both methods; the upper documents, as FastAPI would tell it twice.
+@router.get("/health/live", responses=LIVE)
+@router.api_route("/health/live", methods=["GET", "HEAD"], include_in_schema=False)
 async def live(request: Request) -> Response:
-    """Whether the process should go on; 503: restart it."""
+    """Whether the process should go on; 503: restart it. HEAD asks the same."""
     if reason := service_of(request).sickness():
         return _health({"status": "failing", "reason": reason})
     return _health({"status": "live"})
 
 
-@router.get("/health/ready", responses=answers(HealthAnswer, 503))
+@router.get("/health/ready", responses=READY)
+@router.api_route("/health/ready", methods=["GET", "HEAD"], include_in_schema=False)
 async def ready(request: Request) -> Response:
-    """Whether requests are accepted."""
+    """Whether requests are accepted. HEAD asks the same."""
     if refusal := service_of(request).refusal():
         return _health({"status": "not ready", "reason": refusal.detail})
     return _health({"status": "ready"})
 
 
-@router.get(
-    "/metrics",
-    response_class=Response,
-    responses={200: {"description": "Prometheus text", "content": {"text/plain": {}}}, 401: PROBLEM[401]},
-)
+@router.get("/metrics", response_class=Response, responses=METRICS)
 async def metrics(request: Request) -> Response:
     """Prometheus metrics."""
     text = generate_latest(service_of(request).metrics.registry)
     return Response(text, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
-@router.get("/models", responses=answers(ModelsAnswer) | {401: PROBLEM[401]})
+@router.get("/models", responses=MODELS)
 async def models(request: Request) -> Response:
     """The served models, the profile's first one first, and the limits of a request."""
     service = service_of(request)

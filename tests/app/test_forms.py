@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+
 import httpx
 import pytest
 
@@ -84,3 +86,36 @@ def test_part_with_a_transfer_encoding(shared: Shared) -> None:
     )
     headers = {"content-type": "multipart/form-data; boundary=x"}
     assert shared.post("/caption", content=body, headers=headers).status_code == 200
+
+
+# --- JSON ---
+
+
+@pytest.mark.parametrize("prefix", ["", "data:image/png;base64,", "data:image/png;base64,\r\n"])
+def test_base64_in_lines(shared: Shared, prefix: str) -> None:
+    lines = base64.encodebytes(RED).decode()
+    assert lines.count("\n") > 1
+    expected = shared.ask("/caption").text
+    for wrapped in (lines, lines.replace("\n", "\r\n")):
+        assert shared.post("/caption", json={"image": prefix + wrapped}).text == expected
+        assert shared.post("/caption", json={"images": [prefix + wrapped]}).text == expected
+
+
+@pytest.mark.parametrize("space", [" ", "\t", "\x0b", "\u2028", "\\n"])
+def test_base64_with_other_spaces(shared: Shared, space: str) -> None:
+    image = b64(RED)
+    refused(shared.post("/caption", json={"image": image[:40] + space + image[40:]}), 400, "base64")
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "name"),
+    [
+        ("/caption", '{"image": "%", "image": "%"}', "image"),
+        ("/caption", '{"image": "%", "num_beams": 1, "num_beams": 2}', "num_beams"),
+        ("/caption", '{"image": "%", "num_beams": 1, "num\\u005fbeams": 1}', "num_beams"),
+        ("/vqa", '{"image": "%", "question": "?", "history": [{"answer": "a", "answer": "a"}]}', "answer"),
+        ("/caption", '{"image": "%", "no": {"such": [{"field": 1, "field": 1}]}}', "field"),
+    ],
+)
+def test_a_repeated_key_is_refused(shared: Shared, path: str, body: str, name: str) -> None:
+    refused(shared.post(path, content=body.replace("%", b64(RED)), headers=JSON), 422, f"'{name}'", "more than once")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import json
 import re
+from collections.abc import Callable, Iterator
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from pydantic import TypeAdapter
 
 from app import answers, schemas
 from app.errors import INTERNAL, PROBLEMS, ROUTING
+from app.service import Phase
 from tests.app.conftest import Shared
 from tests.app.support import BLUE, TASKS
 
@@ -55,6 +58,19 @@ def test_health(shared: Shared) -> None:
         assert (response.status_code, response.json()) == (200, {"status": status})
 
 
+@pytest.mark.parametrize("path", ["/health/live", "/health/ready"])
+def test_head_of_health(shared: Shared, path: str) -> None:
+    assert set(shared.post(path).headers["allow"].split(", ")) == {"GET", "HEAD"}
+    response = shared.request("HEAD", path)
+    assert (response.status_code, response.content) == (200, b"")
+    phase, shared.lab.service.phase = shared.lab.service.phase, Phase.FAILED
+    try:
+        response = shared.request("HEAD", path)
+        assert (response.status_code, response.content) == (shared.get(path).status_code, b"") == (503, b"")
+    finally:
+        shared.lab.service.phase = phase
+
+
 def test_metrics(shared: Shared) -> None:
     for path in TASKS:
         shared.ask(path, BLUE)
@@ -80,8 +96,27 @@ def openapi(shared: Shared) -> Any:
     return shared.get("/openapi.json").json()
 
 
-def test_docs(shared: Shared) -> None:
-    assert "openapi.json" in shared.get("/docs").text
+def test_docs_name_everything_and_need_no_other_host(shared: Shared, openapi: Any) -> None:
+    response = shared.get("/docs")
+    assert (response.status_code, response.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    assert 'href="openapi.json"' in response.text
+    assert not re.search(r"//|<script|<link|@import|url\(|src=", response.text)
+    head, *sections = response.text.split("<h2>")
+    assert head
+    operations = {f"{m.upper()} {path}": one for path, all_ in openapi["paths"].items() for m, one in all_.items()}
+    assert [section.partition("</h2>")[0] for section in sections] == [*operations]
+    for section, operation in zip(sections, operations.values(), strict=True):
+        for name in (*_names(operation), *(one["name"] for one in operation.get("parameters", ()))):
+            assert f"<td>{name}</td>" in section or f".{name}</td>" in section, name
+        for status, answer in operation["responses"].items():
+            assert f"<summary>{status}: {answer['description']}</summary>" in section
+
+
+def _names(node: Any) -> Iterator[str]:
+    """Of the properties in all schemas below."""
+    for key, value in node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ():
+        yield from value if key == "properties" else ()
+        yield from _names(value)
 
 
 def test_every_route_is_documented(openapi: Any) -> None:
@@ -111,7 +146,7 @@ def test_every_form_and_field_is_documented(openapi: Any, path: str) -> None:
 @pytest.mark.parametrize("path", TASKS)
 def test_examples_work(shared: Shared, openapi: Any, path: str) -> None:
     post = openapi["paths"][path]["post"]
-    content = post["requestBody"]["content"]
+    content = deepcopy(post["requestBody"]["content"])
     in_json, in_form = (content[kind]["example"] for kind in ("application/json", "multipart/form-data"))
     answer = post["responses"]["200"]["content"]["application/json"]["example"]
     assert answer["model"]
@@ -119,9 +154,84 @@ def test_examples_work(shared: Shared, openapi: Any, path: str) -> None:
     assert response.status_code == 200
     assert set(response.json()) == set(answer)
     encoded = in_json.get("image") or in_json["images"][0]
-    fields = {name: value for name, value in in_form.items() if name != "image"}
-    form = shared.post(path, files={"image": ("example.png", base64.b64decode(encoded))}, data=fields)
+    assert in_form.pop("image") in ("(a file)", ["(a file)"])
+    form = shared.post(path, files={"image": ("example.png", base64.b64decode(encoded))}, data=in_form)
     assert form.json() == response.json()
+
+
+def test_every_example_fits_its_schema(openapi: Any) -> None:
+    for path, methods in openapi["paths"].items():
+        for operation in methods.values():
+            bodies = [operation.get("requestBody", {"content": {}}), *operation["responses"].values()]
+            for media, content in ((media, one) for body in bodies for media, one in body["content"].items()):
+                examples = [one["value"] for one in content.get("examples", {}).values()] or [content["example"]]
+                for example in examples:
+                    assert fits(example, content["schema"]), (path, media, example)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "valid"),
+    [
+        ("/caption", {}, False),
+        ("/caption", {"image": "YQ=="}, True),
+        ("/caption", {"images": ["YQ=="]}, True),
+        ("/caption", {"images": []}, False),
+        ("/caption", {"images": "YQ=="}, False),
+        ("/caption", {"image": "YQ==", "num_captions": 9}, False),
+        ("/caption", {"image": "YQ==", "num_captains": 2}, False),
+        ("/vqa", {"question": "?"}, False),
+        ("/vqa", {"image": "YQ=="}, False),
+        ("/vqa", {"image": "YQ==", "question": ["?"]}, True),
+        ("/vqa", {"images": ["YQ=="], "question": "?"}, False),
+        ("/match", {"image": "YQ==", "text": "a", "head": "all"}, False),
+        ("/embed", {}, False),
+        ("/embed", {"text": "a"}, True),
+        ("/embed", {"image": "YQ=="}, True),
+    ],
+)
+def test_the_schema_tells_what_is_needed(openapi: Any, path: str, body: Any, valid: bool) -> None:
+    content = openapi["paths"][path]["post"]["requestBody"]["content"]
+    assert fits(body, content["application/json"]["schema"]) is valid
+
+
+def fits(value: Any, schema: Any) -> bool:
+    """As much of JSON Schema as ours use; an unknown word is an error."""
+    unknown = schema.keys() - CHECKS.keys() - {"title", "description", "default", "format"}
+    assert not unknown, unknown
+    return all(CHECKS[word](value, told, schema) for word, told in schema.items() if word in CHECKS)
+
+
+def _fits_others(value: Any, told: Any, schema: Any) -> bool:
+    others = [one for name, one in value.items() if name not in schema.get("properties", {})]
+    return all(fits(one, told) for one in others) if isinstance(told, dict) else told or not others
+
+
+PYTHON_TYPES: dict[str, Any] = {
+    "object": dict,
+    "array": list,
+    "string": str,
+    "integer": int,
+    "number": (int, float),
+    "boolean": bool,
+    "null": type(None),
+}
+CHECKS: dict[str, Callable[[Any, Any, Any], bool]] = {
+    "type": lambda value, told, _: (
+        isinstance(value, PYTHON_TYPES[told]) and (told == "boolean") >= isinstance(value, bool)
+    ),
+    "enum": lambda value, told, _: value in told,
+    "anyOf": lambda value, told, _: any(fits(value, one) for one in told),
+    "required": lambda value, told, _: value.keys() >= set(told),
+    "properties": lambda value, told, _: all(fits(value[name], one) for name, one in told.items() if name in value),
+    "additionalProperties": _fits_others,
+    "items": lambda value, told, _: all(fits(one, told) for one in value),
+    "minItems": lambda value, told, _: len(value) >= told,
+    "maxItems": lambda value, told, _: len(value) <= told,
+    "minimum": lambda value, told, _: value >= told,
+    "maximum": lambda value, told, _: value <= told,
+    "exclusiveMinimum": lambda value, told, _: value > told,
+    "exclusiveMaximum": lambda value, told, _: value < told,
+}
 
 
 @pytest.mark.parametrize("path", TASKS)
@@ -135,4 +245,18 @@ def test_every_problem_is_documented(openapi: Any, path: str) -> None:
             assert example["value"]["status"] == int(status)
             documented.add(slug)
     expected = {problem.slug for problem in (*PROBLEMS.values(), *ROUTING.values(), INTERNAL)}
-    assert documented == expected - {"client-gone", "method-not-allowed"}
+    assert documented == expected - {"client-gone"}
+
+
+def test_headers_of_answers_are_documented(shared: Shared, openapi: Any) -> None:
+    for path, methods in openapi["paths"].items():
+        for method, operation in methods.items():
+            assert "405" in operation["responses"]
+            for response in operation["responses"].values():
+                assert {"X-Request-ID", "Server-Timing"} <= response["headers"].keys()
+            wrong = shared.request("DELETE", path)
+            assert wrong.status_code == 405
+            for answer in (wrong, shared.request(method, path)):
+                documented = operation["responses"][str(answer.status_code)]["headers"]
+                told = {name.lower() for name in documented} | {"content-type", "content-length"}
+                assert set(answer.headers) <= told
