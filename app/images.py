@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import io
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 
 from app.errors import BadImageError, UnsupportedMediaError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 MAX_SIDE_RATIO = 100
 _EXIF_ORIENTATION = 0x0112
+_BYTES_PER_RGB_PIXEL = 4  # as Pillow holds it; and so of every mode not among these:
+_BYTES_PER_PIXEL = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16L": 2, "I;16B": 2, "I;16N": 2}
+_PIXELS_PER_BAND = 2**16
+_TIFF_LAYOUTS = {b"II*\0": ("<", "H", 12), b"MM\0*": (">", "H", 12), b"II+\0": ("<", "Q", 20)}  # order, count, entry
+_TIFF_SHORT, _TIFF_LONG, _TIFF_LONG8 = 3, 4, 16
+_TIFF_BITS, _TIFF_PHOTOMETRIC, _TIFF_SAMPLES = 258, 262, 277
+_TIFF_TILE_WIDTH, _TIFF_TILE_LENGTH = 322, 323
 _TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -37,7 +47,32 @@ def open_image(data: bytes, *, max_pixels: int, max_side: int) -> Image.Image:
         except (Image.DecompressionBombError, Image.DecompressionBombWarning):
             raise BadImageError(f"The image has more than {max_pixels} pixels.") from None
         _check_size(image.size, max_pixels, max_side)
+        if isinstance(image, TiffImageFile):
+            _check_tiles(image, data, max_pixels)
         return image
+
+
+def bitmap_bytes(image: Image.Image) -> int:
+    """What `decode_image` will hold at most at once for what `open_image` opened, its result included.
+
+    Raises BadImageError.
+    """
+    with _broken_if_it_fails():
+        pixels = image.width * image.height
+        loaded = pixels * _BYTES_PER_PIXEL.get(image.mode, _BYTES_PER_RGB_PIXEL)
+        rgb = pixels * _BYTES_PER_RGB_PIXEL
+        turned = image.format == "PNG" or _orientation(image) in _TRANSPOSITIONS  # a PNG may tell after its pixels
+        if image.format in ("WEBP", "AVIF"):  # while decoding: planes or canvases, bytes, bitmap; planes are kept
+            return 4 * rgb
+        if isinstance(image, TiffImageFile):
+            decoding = loaded + (loaded if turned else 0) + _tiff_unit_bytes(image)
+        elif image.info.get("progressive"):
+            decoding = loaded + 2 * pixels * len(image.getbands())  # coefficients
+        else:
+            decoding = loaded
+        if turned or image.has_transparency_data:
+            return max(decoding, 2 * rgb)
+        return decoding if image.mode == "RGB" else max(decoding, loaded + rgb)
 
 
 def decode_image(image: Image.Image) -> Image.Image:
@@ -45,10 +80,13 @@ def decode_image(image: Image.Image) -> Image.Image:
 
     Raises BadImageError.
     """
-    with _broken_if_it_fails(), image:
-        image.load()
+    with _broken_if_it_fails():
+        with image:  # the decoders' bytes go before there are copies
+            image.load()
         upright = _TRANSPOSITIONS.get(_orientation(image))
         rgb = _to_rgb(image)
+        if rgb is not image:
+            image.close()
         return rgb if upright is None else rgb.transpose(upright)
 
 
@@ -74,6 +112,35 @@ def _check_size(size: tuple[int, int], max_pixels: int, max_side: int) -> None:
         )
 
 
+def _check_tiles(image: TiffImageFile, data: bytes, max_pixels: int) -> None:
+    """libtiff allocates whole tiles, however small the picture. (Of a strip, Pillow has it allocate no more rows than
+    the picture's.) Tags that Pillow and libtiff could read differently, such as doubled ones, are refused."""
+    order, count_format, entry_bytes = _TIFF_LAYOUTS[data[:4]]
+    (num_entries,) = struct.unpack_from(order + count_format, data, image.tag_v2.offset)
+    begin = image.tag_v2.offset + struct.calcsize(order + count_format)
+    end = min(begin + num_entries * entry_bytes, len(data) - entry_bytes + 1)
+    entries = (struct.unpack_from(order + "HH", data, at) for at in range(begin, end, entry_bytes))
+    tiling = [(tag, kind) for tag, kind in entries if tag in (_TIFF_TILE_WIDTH, _TIFF_TILE_LENGTH)]
+    if not tiling:
+        return
+    width, height = image.tag_v2.get(_TIFF_TILE_WIDTH), image.tag_v2.get(_TIFF_TILE_LENGTH)
+    known = all(kind in (_TIFF_SHORT, _TIFF_LONG, _TIFF_LONG8) for _, kind in tiling)
+    if len(tiling) != 2 or not known or not isinstance(width, int) or not isinstance(height, int):
+        raise BadImageError("The image is broken: the size of its tiles is not clear.")
+    if width * height > max_pixels:
+        raise BadImageError(f"The image has tiles of {width} x {height} pixels; at most {max_pixels} are allowed.")
+
+
+def _tiff_unit_bytes(image: TiffImageFile) -> int:
+    """Of the tile, or at most of the strip, that libtiff decodes at a time; twice where it converts YCbCr."""
+    tags = image.tag_v2
+    if not image.use_load_libtiff:
+        return 0
+    num_pixels = tags.get(_TIFF_TILE_WIDTH, image.width) * tags.get(_TIFF_TILE_LENGTH, image.height)
+    num_bytes = max(4, tags.get(_TIFF_SAMPLES, 1) * max(tags.get(_TIFF_BITS, (1,))) // 8)
+    return int(num_pixels * num_bytes * (2 if tags.get(_TIFF_PHOTOMETRIC) == 6 else 1))
+
+
 def _starts_like_an_image(data: bytes) -> bool:
     plugins = (Image.OPEN[name] for name in FORMATS if name in Image.OPEN)
     return any(accept is not None and accept(data[:16]) for _, accept in plugins)
@@ -86,12 +153,15 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
+    """May be the image itself, or close it."""
     if image.mode.startswith(("I", "F")):
         return _deep_gray_to_rgb(image)
     if not image.has_transparency_data:
-        return image.convert("RGB")
-    rgba = image.convert("RGBA")
-    white = Image.new("RGB", image.size, "white")
+        return image if image.mode == "RGB" else image.convert("RGB")
+    rgba = image if image.mode == "RGBA" else image.convert("RGBA")
+    if rgba is not image:
+        image.close()
+    white = Image.new("RGB", rgba.size, "white")
     white.paste(rgba, mask=rgba)
     return white
 
@@ -99,15 +169,24 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 def _deep_gray_to_rgb(image: Image.Image) -> Image.Image:
     """16-bit, 32-bit and float gray, scaled to 8 bits (Pillow would clip them): from 0..65535, floats from 0..1; if
     there are values outside, from the range of the values."""
-    values = np.array(image, dtype=np.float32)  # (height, width)
-    if not np.isfinite(values).all():
+    extremes = np.array([(values.min(), values.max()) for _, values in _bands(image)])  # (bands, 2)
+    if not np.isfinite(extremes).all():
         raise BadImageError("The image is broken: it has values that are not finite.")
-    transparent = values == float(image.info.get("transparency", np.nan))
     low, high = 0.0, 1.0 if image.mode == "F" else 65535.0
-    if values.min() < low or values.max() > high:
-        low, high = float(values.min()), max(float(values.max()), float(values.min()) + 1)
-    values -= low
-    values *= 255 / (high - low)
-    gray = np.rint(values, out=values).astype(np.uint8)
-    gray[transparent] = 255
-    return Image.fromarray(gray).convert("RGB")
+    if extremes.min() < low or extremes.max() > high:
+        low, high = float(extremes.min()), float(extremes.max())
+    scale = 255 / max(high - low, 1.0)
+    transparent = float(image.info.get("transparency", np.nan))
+    rgb = Image.new("RGB", image.size)
+    for top, values in _bands(image):
+        gray = np.where(values == transparent, 255, np.rint((values - low) * scale)).astype(np.uint8)
+        rgb.paste(Image.fromarray(gray), (0, top))
+    return rgb
+
+
+def _bands(image: Image.Image) -> Iterator[tuple[int, NDArray[np.float64]]]:
+    """Top row, and values (rows, width): a few rows at a time, as eight bytes a pixel are too much for all of them."""
+    num_rows = max(1, _PIXELS_PER_BAND // image.width)
+    for top in range(0, image.height, num_rows):
+        band = image.crop((0, top, image.width, min(top + num_rows, image.height)))
+        yield top, np.array(band, dtype=np.float64)

@@ -13,7 +13,7 @@ from typing import Any, TypeVar, cast
 from app.engine.features import FeatureKey
 from app.exchange import OTHER, Exchange
 from app.forms import Form, Upload, read_form
-from app.images import decode_image, open_image
+from app.images import bitmap_bytes, decode_image, open_image
 from app.schemas import Fields
 from app.service import Service
 from models.base import (
@@ -30,7 +30,6 @@ from models.base import (
     Task,
 )
 
-BYTES_PER_PIXEL = 4  # of a decoded bitmap, as Pillow holds it
 BYTES_PER_PREPARED_PIXEL = 12  # three float32
 SMALL_BODY_BYTES = 256 * 1024  # parsed and hashed
 SMALL_TEXT_CHARS = 1000  # tokenised
@@ -114,7 +113,7 @@ class Work:
         settings, preprocessing, times = self._service.settings, checkpoint.preprocessing, self._exchange.times
         began = time.monotonic()
         header = open_image(data, max_pixels=settings.max_pixels, max_side=settings.max_side)
-        with self._exchange.lease.pixels(BYTES_PER_PIXEL * header.width * header.height):
+        with self._exchange.lease.pixels(bitmap_bytes(header)):
             image = decode_image(header)
             decoded = time.monotonic()
             item = checkpoint.tower.prepare(ImageInput(image, preprocessing))
