@@ -65,7 +65,8 @@ class Tally:
             asked = self.asked[name]
             goal = f"{GOALS[name]:7.1%}" if name in GOALS else " " * 7
             verdict = "" if name not in GOALS else "  met" if self.share(name) >= GOALS[name] else "  MISSED"
-            lines.append(f"{name:{width}}  {self.right[name]:6} {asked:6} {self.share(name):8.2%} {goal}{verdict}")
+            line = f"{name:{width}}  {self.right[name]:6} {asked:6} {self.share(name):8.2%} {goal}{verdict}"
+            lines.append(line.rstrip())
         return "\n".join(lines)
 
 
