@@ -5,6 +5,7 @@ Source: salesforce/BLIP models/blip.py, blip_vqa.py, blip_itm.py, and train_retr
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,7 +18,6 @@ from torch.nn import functional as F
 from models.base import (
     Capabilities,
     CaptionInput,
-    Features,
     Generated,
     GeneratedSequence,
     GenerationSettings,
@@ -39,6 +39,7 @@ from models.cache import Prefix
 from models.decoding import TokenGeneration
 from models.device import on_device
 from models.med import MED, KeyValue, Source, causal_mask, padding_mask
+from models.runner import UnitRunner
 from models.search import GeneratedTokens, Plan
 from models.text import WordPiece, pad
 
@@ -75,28 +76,18 @@ class RankedQuestion:
     k: int
 
 
-class _Runner:
+class _Runner(UnitRunner):
     """What the three runners share."""
 
     def __init__(
         self, unit: str, network: Any, tokenizer: WordPiece, special: SpecialTokens, device: torch.device
     ) -> None:
-        self.unit = unit
-        self.capabilities = Capabilities()
+        super().__init__(unit)
         self.network = network
         self._tokenizer = tokenizer
         self._special = special
         self._device = device
         self.stop_id = tokenizer.stop_id
-
-    def encode(self, batch: Sequence[Item]) -> list[Features]:
-        raise NotImplementedError(f"{self.unit} takes features")
-
-    def score(self, batch: Sequence[Item]) -> list[Scores]:
-        raise NotImplementedError(f"{self.unit} does not score")
-
-    def generate(self, batch: Sequence[Item]) -> TokenGeneration:
-        raise NotImplementedError(f"{self.unit} does not generate")
 
     def _text(self, role: str, text: str, first_id: int, *, cut: bool = True) -> list[int]:
         """[first] tokens [SEP], cut as the authors do. Raises InputError: no token, or too many for one uncut."""
@@ -159,11 +150,12 @@ class _GeneratingRunner(_Runner):
             sampling=settings.sampling,
         )
 
-    def plan(self, item: Item) -> Plan:
-        raise NotImplementedError
+    @abstractmethod
+    def plan(self, item: Item) -> Plan: ...
 
+    @abstractmethod
     def _source(self, batch: Sequence[Item]) -> Source:
-        raise NotImplementedError
+        """What the decoder's cross-attention looks at, one row an item."""
 
     def prefill(self, batch: Sequence[Item]) -> Prefix:
         source = self._source(batch)

@@ -9,19 +9,18 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from models.base import Capabilities, Features, ImageInput, Input, Item, Op, Preprocessing, Scores
-from models.decoding import TokenGeneration
+from models.base import Features, ImageInput, Input, Item, Op, Preprocessing
 from models.device import on_device
+from models.runner import UnitRunner
 from models.text import to_device
 from models.vit import ViT
 
 
-class TowerRunner:
-    """A `ModelRunner` that encodes; it holds one copy of a tower for every checkpoint that has it."""
+class TowerRunner(UnitRunner):
+    """Encodes; it holds one copy of a tower for every checkpoint that has it."""
 
     def __init__(self, unit: str, tower: ViT, device: torch.device) -> None:
-        self.unit = unit
-        self.capabilities = Capabilities()
+        super().__init__(unit)
         self._tower = tower
         self._device = device
 
@@ -34,12 +33,6 @@ class TowerRunner:
         pixels = to_device(torch.stack([item.payload for item in batch]), self._device)
         # A copy of each: a view would keep the features of the whole batch in memory as long as one of them.
         return [features.clone() for features in self._tower(pixels)]
-
-    def score(self, batch: Sequence[Item]) -> list[Scores]:
-        raise NotImplementedError(f"{self.unit} only encodes")
-
-    def generate(self, batch: Sequence[Item]) -> TokenGeneration:
-        raise NotImplementedError(f"{self.unit} only encodes")
 
 
 def preprocess(image: Image.Image, how: Preprocessing) -> Tensor:

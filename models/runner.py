@@ -1,0 +1,31 @@
+"""What every real runner has: its unit, and a clear error for the ops that it does not do."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+from models.base import Capabilities, Features, Generation, Input, Item, Scores
+
+
+class UnitRunner(ABC):
+    """A `ModelRunner` to be completed by `prepare` and by the ops that its items name."""
+
+    def __init__(self, unit: str, capabilities: Capabilities | None = None) -> None:
+        self.unit = unit
+        self.capabilities = capabilities or Capabilities()
+
+    @abstractmethod
+    def prepare(self, request: Input) -> Item: ...
+
+    def encode(self, batch: Sequence[Item]) -> list[Features]:  # noqa: ARG002
+        raise self._has_no("encode")
+
+    def score(self, batch: Sequence[Item]) -> list[Scores]:  # noqa: ARG002
+        raise self._has_no("score")
+
+    def generate(self, batch: Sequence[Item]) -> Generation:  # noqa: ARG002
+        raise self._has_no("generate")
+
+    def _has_no(self, op: str) -> TypeError:
+        return TypeError(f"the unit {self.unit} does not {op}")
