@@ -53,13 +53,10 @@ ARCHITECTURES = {
 }
 
 # The first part of our parameter names -> its prefix in Hugging Face's, and the map of the rest.
-_DECODER: dict[str, tuple[str, KeyMap]] = {
+_PARTS: dict[str, tuple[str, KeyMap]] = {
     "norm": ("vision_model.post_layernorm.", ()),
     "decoder": ("text_decoder.bert.", MED_KEYS),
     "head": ("text_decoder.cls.predictions.", LM_HEAD_KEYS),
-}
-_ENCODER: dict[str, tuple[str, KeyMap]] = {
-    "norm": ("vision_model.post_layernorm.", ()),
     "encoder": ("text_encoder.", MED_KEYS),
     "itm": ("itm_head.", ()),
     "image_projection": ("vision_proj.", ()),
@@ -69,15 +66,13 @@ _ENCODER: dict[str, tuple[str, KeyMap]] = {
 
 def hugging_face_names(module: nn.Module) -> dict[str, str]:
     """Our parameter name -> Hugging Face name, for a network or a tower of BLIP."""
-    parts = {**_ENCODER, **_DECODER}
+    if not isinstance(module, CaptionNet | VQANet | MatchNet):
+        return {name: rename(name, VIT_KEYS) for name, _ in module.named_parameters()}
     names = {}
     for name, _ in module.named_parameters():
         first, _, rest = name.partition(".")
-        if isinstance(module, CaptionNet | VQANet | MatchNet):
-            prefix, keys = parts[first]
-            names[name] = prefix + rename(rest, keys)
-        else:
-            names[name] = rename(name, VIT_KEYS)
+        prefix, keys = _PARTS[first]
+        names[name] = prefix + rename(rest, keys)
     return names
 
 

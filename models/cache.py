@@ -51,13 +51,14 @@ class Prefix:
 def join_sources(sources: Sequence[Source]) -> Source:
     """The rows of all; shorter ones are padded on the right and masked."""
     length = max(source.layers[0].key.shape[2] for source in sources)
-    masks = [F.pad(_mask(source), (0, length - _mask(source).shape[-1])) for source in sources]
     layers = [
         _cat([_padded_right(layer, length) for layer in same])
         for same in zip(*(source.layers for source in sources), strict=True)
     ]
-    unmasked = all(source.mask is None and source.layers[0].key.shape[2] == length for source in sources)
-    return Source(layers, None if unmasked else torch.cat(masks))
+    if all(source.mask is None and source.layers[0].key.shape[2] == length for source in sources):
+        return Source(layers)
+    masks = [_mask(source) for source in sources]
+    return Source(layers, torch.cat([F.pad(mask, (0, length - mask.shape[-1])) for mask in masks]))
 
 
 def _padded_right(layer: KeyValue, length: int) -> KeyValue:

@@ -95,11 +95,12 @@ class TokenGeneration:
     def _extend_beams(self, logits: Tensor) -> None:
         """`logits`: `(rows, beams, vocabulary)`."""
         num_rows, num_beams, vocabulary = logits.shape
-        scores = self._constrain(logits.log_softmax(-1))
+        log_probabilities = logits.log_softmax(-1)
+        scores = self._constrain(log_probabilities.clone())
         running = torch.tensor([[line.score for line in row.lines] for row in self._rows], device=logits.device)
         totals = (scores + running[..., None]).view(num_rows, -1)
         best, index = totals.topk(2 * num_beams, dim=-1)
-        chosen = self._model_log_probabilities(logits).view(num_rows, -1).gather(1, index)
+        chosen = self._where_allowed(logits, log_probabilities).view(num_rows, -1).gather(1, index)
         parents: list[int] = []
         for number, (row, *columns) in enumerate(
             zip(self._rows, best.tolist(), index.tolist(), chosen.tolist(), strict=True)
@@ -117,9 +118,10 @@ class TokenGeneration:
         for number, row in enumerate(self._rows):
             if row.plan.sampling is not None:
                 tokens[number] = sample(scores[number], row.plan.sampling, row.random)
-        chosen = self._model_log_probabilities(logits).gather(-1, tokens[..., None])[..., 0]
-        for row, ids, log_probabilities in zip(self._rows, tokens.tolist(), chosen.tolist(), strict=True):
-            row.extend_lines(ids, log_probabilities, self._decoder.stop_id)
+        log_probabilities = self._where_allowed(logits, logits.log_softmax(-1))
+        chosen = log_probabilities.gather(-1, tokens[..., None])[..., 0]
+        for row, ids, confidences in zip(self._rows, tokens.tolist(), chosen.tolist(), strict=True):
+            row.extend_lines(ids, confidences, self._decoder.stop_id)
 
     def _constrain(self, scores: Tensor) -> Tensor:
         """Repetition penalty (Keskar et al. 2019) and minimum length, in place, in the authors' order."""
@@ -135,12 +137,13 @@ class TokenGeneration:
                 scores[number, :, self._decoder.stop_id] = -torch.inf
         return scores
 
-    def _model_log_probabilities(self, logits: Tensor) -> Tensor:
+    def _where_allowed(self, logits: Tensor, log_probabilities: Tensor) -> Tensor:
         """For the confidence: with the stop token where it is allowed, before every penalty and temperature."""
-        if any(row.must_continue for row in self._rows):
-            forbidden = torch.tensor([row.must_continue for row in self._rows], device=logits.device)
-            logits = logits.clone()
-            logits[forbidden, :, self._decoder.stop_id] = -torch.inf
+        forbidden = [row.must_continue for row in self._rows]
+        if not any(forbidden):
+            return log_probabilities
+        logits = logits.clone()
+        logits[torch.tensor(forbidden, device=logits.device), :, self._decoder.stop_id] = -torch.inf
         return logits.log_softmax(-1)
 
     def _keep(self, numbers: list[int]) -> None:

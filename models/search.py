@@ -79,8 +79,10 @@ class Row:
         self.finished: list[tuple[float, Line]] = []  # beam search: (normalised score, line), at most num_beams
         self.done = False
         self.random = torch.Generator()  # of its own: a seed repeats whatever else is in the batch
-        if plan.sampling is not None:
-            self.random.manual_seed(torch.seed() if plan.sampling.seed is None else plan.sampling.seed)
+        if plan.sampling is not None and plan.sampling.seed is not None:
+            self.random.manual_seed(plan.sampling.seed)
+        elif plan.sampling is not None:
+            self.random.seed()
 
     @property
     def num_new_tokens(self) -> int:

@@ -95,6 +95,7 @@ class Weights:
             raise CheckpointError(f"{self._folder} has no weight {name}")
         if self._files[found].suffix == ".bin":
             return self._pickled[found]
+        # Opened anew for each: a mapping that stays would keep every page that was read resident.
         with safe_open(self._files[found], framework="pt") as file:
             return file.get_tensor(found)
 

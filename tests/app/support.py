@@ -21,6 +21,8 @@ from models.base import Capabilities, ServedModel
 from models.fake import FakeRunner, Hold, fake_models
 
 T = TypeVar("T")
+PNG = {"content-type": "image/png"}
+ROUTES = ("/models", "/metrics", "/openapi.json", "/docs", "/health/live", "/health/ready")
 TASKS = ("/caption", "/vqa", "/match", "/embed")
 FIELDS: dict[str, dict[str, str]] = {
     "/caption": {},

@@ -14,6 +14,7 @@ from models.fake import Fault
 from tests.app.support import (
     BLUE,
     GREEN,
+    PNG,
     RED,
     TASKS,
     Connection,
@@ -27,10 +28,6 @@ from tests.app.support import (
     until_ready,
     waiting,
 )
-
-PNG = {"content-type": "image/png"}
-ROUTES = ("/models", "/metrics", "/openapi.json", "/docs", "/health/live", "/health/ready")
-
 
 # --- 499: clients that leave ---
 

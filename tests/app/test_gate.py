@@ -10,7 +10,9 @@ import pytest
 from models.base import ServedModel
 from tests.app.conftest import Shared
 from tests.app.support import (
+    PNG,
     RED,
+    ROUTES,
     TASKS,
     Connection,
     b64,
@@ -21,10 +23,6 @@ from tests.app.support import (
     until,
     waiting,
 )
-
-PNG = {"content-type": "image/png"}
-ROUTES = ("/models", "/metrics", "/openapi.json", "/docs", "/health/live", "/health/ready")
-
 
 # --- every answer ---
 
