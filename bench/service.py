@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import httpx
 
-READY_SECONDS = 180.0
+READY_SECONDS = 600.0  # many gigabytes may be read from a slow disk
 EXIT_SECONDS = 30.0
 
 

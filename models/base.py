@@ -160,7 +160,6 @@ class Generated:
     """`num_sequences` sequences, best first (sampling: as drawn)."""
 
     sequences: tuple[GeneratedSequence, ...]
-    history_used: int | None = None  # turns of the history that fitted
 
 
 Scores = NDArray[np.float32]
@@ -187,6 +186,7 @@ class Item:
     key: Hashable
     payload: Any  # the runner's own: token ids, pixels, resolved settings
     features: Features | None = None  # of the image, for every op but encode and text
+    history_used: int | None = None  # turns of the history that fitted; None: none was given
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,3 +259,4 @@ class ServedModel:
     family: str
     checkpoints: Mapping[Task, Checkpoint]
     note: str | None = None  # what its users must know, such as "knows coloured shapes, not photos"
+    template: str | None = None  # the operator's, for questions; None: the authors'

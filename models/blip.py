@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import torch
 from torch import nn
 from transformers import BlipConfig
 
 from models.base import Task
-from models.layers import Head, LayerNorm
+from models.layers import Head, LayerNorm, serving_dtype
 from models.med import MED, LMHead, MEDConfig
 from models.vit import ViTConfig
-from models.weights import LM_HEAD_KEYS, MED_KEYS, VIT_KEYS, KeyMap, rename
+from models.weights import LM_HEAD_KEYS, MED_KEYS, VIT_KEYS, CheckpointError, KeyMap, rename
 
 
 class CaptionNet(nn.Module):
@@ -45,6 +46,7 @@ class MatchNet(nn.Module):
         self.text_projection = Head(text.width, dimensions)
 
 
+CONFIG = BlipConfig
 # What a checkpoint for a task must be, in Hugging Face's words.
 ARCHITECTURES = {
     Task.CAPTION: "BlipForConditionalGeneration",
@@ -74,6 +76,12 @@ def hugging_face_names(module: nn.Module) -> dict[str, str]:
         prefix, keys = _PARTS[first]
         names[name] = prefix + rename(rest, keys)
     return names
+
+
+def check(_: Task, config: BlipConfig) -> None:
+    """Raises CheckpointError if the networks would not compute what the configuration says."""
+    if {config.vision_config.hidden_act, config.text_config.hidden_act} != {"gelu"}:
+        raise CheckpointError("its activation is not BLIP's, gelu")
 
 
 # As vit.py has it, whatever a configuration says: the published ones hold the class default of transformers, 1e-5.
@@ -117,3 +125,11 @@ def build(task: Task, config: BlipConfig) -> nn.Module:
             return VQANet(vision, text)
         case _:
             return MatchNet(vision, text, config.image_text_hidden_size)
+
+
+def set_dtypes(network: nn.Module, dtype: torch.dtype) -> None:
+    serving_dtype(network, dtype)
+
+
+def language_model_of(_: nn.Module) -> None:
+    """None: its decoder is trained with the rest, for this one task."""

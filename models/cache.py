@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.med import KeyValue, Source
+from models.layers import KeyValue, Source
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,13 @@ class Prefix:
             return self
         past = [KeyValue(*(F.pad(part, (0, 0, missing, 0)) for part in layer)) for layer in self.past]
         return replace(self, past=past, mask=F.pad(self.mask, (missing, 0)))
+
+
+def empty_prefix(source: Source) -> Prefix:
+    """Before the first token: a line for each row of `source`, whose keys have the shape of the decoder's own."""
+    past = [KeyValue(key[:, :, :0], value[:, :, :0]) for key, value in source.layers]
+    key = source.layers[0].key
+    return Prefix(past, torch.zeros(len(key), 0, dtype=torch.bool, device=key.device), source)
 
 
 def join_sources(sources: Sequence[Source]) -> Source:

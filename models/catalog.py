@@ -6,11 +6,12 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from models.base import Task
 
 PACKAGED = Path(__file__).with_name("catalog.toml")
+TEMPLATED = frozenset({"blip2"})  # the families that put a question into a template
 
 
 class CatalogError(RuntimeError):
@@ -22,10 +23,13 @@ class _Entry(BaseModel):
 
 
 class CheckpointEntry(_Entry):
-    """A hub repository at a revision, or a folder."""
+    """A hub repository at a revision, or a folder. Equal entries are one checkpoint, whatever tasks name it."""
 
     checkpoint: str = Field(min_length=1)
     revision: str | None = None
+    # For a checkpoint with a language model:
+    quantize: Literal["int8"] | None = None  # its weights
+    max_prompt_tokens: int | None = Field(None, ge=8)  # prompts are cut to it, as LAVIS does to 32; None: never
 
 
 class Sanity(_Entry):
@@ -38,11 +42,14 @@ class Sanity(_Entry):
 class ModelEntry(_Entry):
     """A served model: any subset of the checkpoints. `match` also serves embed."""
 
-    family: Literal["blip"]
+    family: Literal["blip", "blip2"]
     caption: CheckpointEntry | None = None
     vqa: CheckpointEntry | None = None
     match: CheckpointEntry | None = None
     note: str | None = None
+    template: Annotated[str, StringConstraints(strip_whitespace=True)] | None = (
+        None  # of questions, with one "{}"; None: the authors'
+    )
     sanity: Sanity | None = None
 
     @model_validator(mode="after")
@@ -51,7 +58,17 @@ class ModelEntry(_Entry):
             raise ValueError("needs a checkpoint for caption, vqa or match")
         if self.sanity is not None and self.caption is None:
             raise ValueError("sanity needs a checkpoint for caption")
+        if self.template is not None:
+            self._check_template(self.template)
         return self
+
+    def _check_template(self, template: str) -> None:
+        if self.family not in TEMPLATED:
+            raise ValueError(f"template is not for {self.family}, whose questions are asked as they are")
+        if self.vqa is None:
+            raise ValueError("template needs a checkpoint for vqa")
+        if template.count("{}") != 1:
+            raise ValueError(f"template {template!r} must hold exactly one {{}}, where the question goes")
 
     @property
     def checkpoints(self) -> dict[Task, CheckpointEntry]:

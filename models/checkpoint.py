@@ -3,89 +3,174 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
 from torch import nn
-from transformers import BlipConfig
 
-from models import blip
-from models.base import Preprocessing, Task
-from models.blip_runners import SpecialTokens
-from models.catalog import CheckpointEntry
+from models.base import ModelRunner, Preprocessing, Task
+from models.catalog import CheckpointEntry, ModelEntry
+from models.device import dtype_name
+from models.family import FAMILIES, Family
 from models.layers import serving_dtype
-from models.text import WordPiece
+from models.quantize import int8_quantizer, quantizable, saved_bytes
 from models.vit import ViT
-from models.weights import CheckpointError
+from models.weights import CheckpointError, Weights
 
-# Of the authors' transform/: CLIP's, for a checkpoint without a preprocessor's file.
+# Of the authors' transform/ and processors/: CLIP's, for a checkpoint without a preprocessor's file.
 IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
 IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CheckpointPlan:
-    """A checkpoint that is to be loaded, as its files describe it."""
+    """A checkpoint that is to be loaded, as its files describe it; one object, however many tasks name it."""
 
     entry: CheckpointEntry
-    task: Task
+    task: Task  # the first of them
+    family: Family
     folder: Path
-    config: BlipConfig
-    dtype: torch.dtype
+    config: Any  # the family's, of transformers
+    dtype: torch.dtype  # the serving dtype
+    preprocessing: Preprocessing
 
     @cached_property
-    def num_bytes(self) -> int:
-        return sum(parameter.nbytes for module in self.build() for parameter in module.parameters())
+    def tower_digest(self) -> str:
+        """What tells towers apart; it takes reading the tower, but not keeping it. Raises CheckpointError."""
+        tower = self._tower()
+        return Weights(self.folder).digest(tower, self._names(tower), tower.config)
 
-    def build(self) -> tuple[ViT, nn.Module]:
-        """The tower and the network, without weights, on the meta device."""
+    @cached_property
+    def tower_bytes(self) -> int:
+        return sum(parameter.nbytes for parameter in self._tower().parameters())
+
+    @cached_property
+    def network_bytes(self) -> int:
+        """Of all but the tower."""
+        network = self._network()
+        whole = sum(parameter.nbytes for parameter in network.parameters())
+        return whole - sum(saved_bytes(linear) for linear in self._quantized(network))
+
+    @property
+    def dtype_name(self) -> str:
+        """The serving dtype; and the language model's, where that is another one."""
+        linears = self._of_language_model(self._network())
+        others = {self.entry.quantize or dtype_name(linear.weight.dtype) for linear in linears}
+        return "+".join(dict.fromkeys([dtype_name(self.dtype), *others]))
+
+    def load_tower(self, device: torch.device) -> ViT:
+        tower = self._tower()
+        Weights(self.folder).load(tower, self._names(tower), device)
+        return tower
+
+    def load_network(self, device: torch.device) -> nn.Module:
+        network = self._network()
+        Weights(self.folder).load(network, self._names(network), device, self._finisher(network))
+        return network
+
+    def make_runner(self, unit: str, network: nn.Module, device: torch.device) -> ModelRunner:
+        """Raises CheckpointError if the tokenizer is another checkpoint's."""
+        limit = self.entry.max_prompt_tokens
+        options = {} if limit is None else {"max_prompt_tokens": limit}
+        return self.family.make_runner(self.task, unit, network, self.folder, self.config, device, **options)
+
+    def check_options(self) -> None:
+        """Raises CheckpointError if the catalog asks for what this checkpoint cannot have."""
+        asked = [name for name in ("quantize", "max_prompt_tokens") if getattr(self.entry, name) is not None]
+        if asked and self.family.networks.language_model_of(self._network()) is None:
+            raise CheckpointError(f"{asked[0]} is for a language model, which it does not have")
+        if self.entry.quantize:
+            int8_quantizer()
+
+    def _tower(self) -> ViT:
         with torch.device("meta"):
-            tower, network = ViT(blip.vision_config(self.config)), blip.build(self.task, self.config)
-        serving_dtype(tower, self.dtype), serving_dtype(network, self.dtype)
-        return tower, network
+            tower = ViT(self.family.networks.vision_config(self.config))
+        serving_dtype(tower, self.dtype)
+        return tower
 
-    def special_tokens(self, tokenizer: WordPiece) -> SpecialTokens:
-        """[DEC] and [ENC], not in the tokenizer files. Raises CheckpointError if these are another checkpoint's."""
-        text = self.config.text_config
-        special = SpecialTokens(dec=text.bos_token_id, enc=text.bos_token_id + 1)
-        if special.enc >= text.vocab_size:
-            raise CheckpointError(f"[ENC] is {special.enc}, but the vocabulary has {text.vocab_size} entries")
-        if tokenizer.stop_id != text.sep_token_id or not special.dec <= len(tokenizer) <= text.vocab_size:
-            raise CheckpointError(
-                f"the tokenizer ({len(tokenizer)} entries, [SEP] {tokenizer.stop_id}) is not the one of config.json "
-                f"({special.dec} entries before [DEC], [SEP] {text.sep_token_id})"
-            )
-        return special
+    def _network(self) -> nn.Module:
+        with torch.device("meta"):
+            network = self.family.networks.build(self.task, self.config)
+        self.family.networks.set_dtypes(network, self.dtype)
+        return network
 
-    def preprocessing(self) -> Preprocessing:
-        """Raises CheckpointError if it makes another size than the tower takes: transformers would cut it silently."""
-        size: int = self.config.vision_config.image_size
-        file = self.folder / "preprocessor_config.json"
-        processor = json.loads(file.read_text()) if file.is_file() else {}
-        made = processor.get("size", size)
-        if made not in (size, {"height": size, "width": size}):
-            raise CheckpointError(f"the preprocessor makes {made}, the tower takes {size} pixels")
-        mean, std = processor.get("image_mean", IMAGE_MEAN), processor.get("image_std", IMAGE_STD)
-        return Preprocessing(size, tuple(mean), tuple(std))
+    def _names(self, module: nn.Module) -> dict[str, str]:
+        return self.family.networks.hugging_face_names(module)
+
+    def _of_language_model(self, network: nn.Module) -> list[nn.Linear]:
+        """Its big matrix products."""
+        model = self.family.networks.language_model_of(network)
+        return quantizable(model) if model is not None else []
+
+    def _quantized(self, network: nn.Module) -> list[nn.Linear]:
+        """The layers whose weights are to be int8."""
+        return self._of_language_model(network) if self.entry.quantize else []
+
+    def _finisher(self, network: nn.Module) -> Callable[[nn.Module], None]:
+        """Quantises each layer as soon as it is loaded, so that never more than one is there in both forms."""
+        chosen = set(self._quantized(network))
+        if not chosen:
+            return lambda _: None
+        quantize = int8_quantizer()
+        return lambda part: quantize(part) if part in chosen else None
 
 
-def plan_checkpoint(entry: CheckpointEntry, task: Task, dtype: torch.dtype) -> CheckpointPlan:
-    """Fetch the files that are not here yet. Raises CheckpointError."""
+def plan_checkpoints(entries: Mapping[str, ModelEntry], dtype: torch.dtype) -> dict[str, dict[Task, CheckpointPlan]]:
+    """What is to be loaded, by served model and task; files that are not here yet are fetched. Raises
+    CheckpointError."""
+    known: dict[tuple[CheckpointEntry, str], CheckpointPlan] = {}
+    plans: dict[str, dict[Task, CheckpointPlan]] = {}
+    for name, entry in entries.items():
+        family = FAMILIES[entry.family]
+        plans[name] = {}
+        for task, slot in entry.checkpoints.items():
+            key = slot, family.networks.ARCHITECTURES[task]
+            if key not in known:
+                known[key] = _plan(slot, task, family, dtype)
+            plans[name][task] = known[key]
+    return plans
+
+
+def kept_bytes(plans: Set[CheckpointPlan]) -> int:
+    """The memory of the weights once all are loaded; equal towers count once. Raises CheckpointError."""
+    towers: dict[str, int] = {}
+    for plan in plans:
+        with naming(plan.entry):
+            towers[plan.tower_digest] = plan.tower_bytes
+    return sum(towers.values()) + sum(plan.network_bytes for plan in plans)
+
+
+def _plan(entry: CheckpointEntry, task: Task, family: Family, dtype: torch.dtype) -> CheckpointPlan:
     with naming(entry):
         folder = _fetch(entry)
         if not (folder / "config.json").is_file():
             raise CheckpointError("it has no config.json")
-        config = BlipConfig.from_pretrained(folder, local_files_only=True)
-        if (config.architectures or [None])[0] != blip.ARCHITECTURES[task]:
-            raise CheckpointError(f"it is {config.architectures}; {task} needs {blip.ARCHITECTURES[task]}")
-        if {config.vision_config.hidden_act, config.text_config.hidden_act} != {"gelu"}:
-            raise CheckpointError("its activation is not BLIP's, gelu")
-        return CheckpointPlan(entry, task, folder, config, dtype)
+        config = family.networks.CONFIG.from_pretrained(folder, local_files_only=True)
+        needed = family.networks.ARCHITECTURES[task]
+        if (config.architectures or [None])[0] != needed:
+            raise CheckpointError(f"it is {config.architectures}; {task} needs {needed}")
+        family.networks.check(task, config)
+        preprocessing = _preprocessing(folder, family.networks.vision_config(config).image_size)
+        plan = CheckpointPlan(entry, task, family, folder, config, dtype, preprocessing)
+        plan.check_options()
+        return plan
+
+
+def _preprocessing(folder: Path, size: int) -> Preprocessing:
+    """Raises CheckpointError if it makes another size than the tower takes: transformers would cut it silently."""
+    file = folder / "preprocessor_config.json"
+    processor = json.loads(file.read_text()) if file.is_file() else {}
+    made = processor.get("size", size)
+    if made not in (size, {"height": size, "width": size}):
+        raise CheckpointError(f"the preprocessor makes {made}, the tower takes {size} pixels")
+    mean, std = processor.get("image_mean", IMAGE_MEAN), processor.get("image_std", IMAGE_STD)
+    return Preprocessing(size, tuple(mean), tuple(std))
 
 
 def _fetch(entry: CheckpointEntry) -> Path:

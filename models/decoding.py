@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from models.base import Generated, Item
 from models.cache import Prefix
 from models.device import on_device
-from models.med import KeyValue, Source
+from models.layers import KeyValue, Source
 from models.search import GeneratedTokens, Plan, Row, sample
 
 
@@ -31,13 +31,28 @@ class Decoder(Protocol):
     def prefill(self, batch: Sequence[Item]) -> Prefix: ...
 
     def decode(
-        self, ids: Tensor, positions: Tensor, mask: Tensor, source: Source | None, past: list[KeyValue] | None
+        self, ids: Tensor, positions: Tensor, mask: Tensor, source: Source | None, past: list[KeyValue]
     ) -> tuple[Tensor, list[KeyValue]]:
-        """Feed one token a line, `ids` `(lines, 1)` at `positions` `(lines, 1)`, with `mask` `(lines, tokens)`.
+        """Feed one token a line, `ids` `(lines, 1)` at `positions` `(lines, 1)` of the text, which begins at 0, with
+        `mask` `(lines, tokens)`.
 
         Returns float32 logits `(lines, vocabulary)` and the longer cache."""
 
     def finish(self, item: Item, sequences: Sequence[GeneratedTokens]) -> Generated: ...
+
+
+def feed(decoder: Decoder, prefix: Prefix, ids: Sequence[int], positions: Sequence[int]) -> tuple[Tensor, Prefix]:
+    """Give each line its next token: float32 logits `(lines, vocabulary)` of the one after, and what is known then."""
+    device = prefix.mask.device
+    mask = F.pad(prefix.mask, (0, 1), value=True)
+    logits, past = decoder.decode(
+        torch.tensor(ids, device=device)[:, None],
+        torch.tensor(positions, device=device)[:, None],
+        mask,
+        prefix.source,
+        prefix.past,
+    )
+    return logits, Prefix(past, mask, prefix.source)
 
 
 class TokenGeneration:
@@ -69,19 +84,10 @@ class TokenGeneration:
     @on_device
     def step(self) -> list[tuple[Item, Generated]]:
         assert self._state is not None
-        state, device = self._state, self._state.mask.device
         lines = [(row, line) for row in self._rows for line in row.lines]
         last = [line.ids[-1] if line.ids else row.plan.prompt[-1] for row, line in lines]
         positions = [len(row.plan.prompt) - 1 + len(line.ids) for row, line in lines]
-        mask = F.pad(state.mask, (0, 1), value=True)
-        logits, past = self._decoder.decode(
-            torch.tensor(last, device=device)[:, None],
-            torch.tensor(positions, device=device)[:, None],
-            mask,
-            state.source,
-            past=state.past,
-        )
-        self._state = Prefix(past, mask, state.source)
+        logits, self._state = feed(self._decoder, self._state, last, positions)
         logits = logits.view(len(self._rows), -1, logits.shape[-1])
         if self._rows[0].plan.is_beam_search:
             self._extend_beams(logits)
@@ -129,7 +135,7 @@ class TokenGeneration:
             penalty = row.plan.repetition_penalty
             if penalty != 1.0:
                 for line, line_scores in zip(row.lines, scores[number], strict=True):
-                    seen = torch.tensor(sorted({*row.plan.prompt, *line.ids}), device=scores.device)
+                    seen = torch.tensor(sorted({*row.plan.counted, *line.ids}), device=scores.device)
                     values = line_scores[seen]
                     penalised = torch.where(values < 0, values * penalty, values / penalty)
                     line_scores[seen] = penalised.nan_to_num()  # a tiny penalty must not make it infinite

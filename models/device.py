@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import re
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
 from typing import ParamSpec, TypeVar
@@ -16,6 +19,7 @@ from models.base import DeviceLostError
 P = ParamSpec("P")
 T = TypeVar("T")
 
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h, in bytes
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -52,6 +56,22 @@ def free_bytes(device: torch.device, cgroup: Path = Path("/sys/fs/cgroup")) -> i
         used = int((cgroup / "memory.current").read_text()) - (int(files[1]) if files else 0)
         available = min(available, int(text) - used)
     return available
+
+
+@contextmanager
+def tensors_apart() -> Iterator[None]:
+    """While weights are loaded: each tensor in a mapping of its own. On the heap, temporary ones would leave holes
+    between those that stay, which glibc does not give back; with another C library, nothing is changed."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is None:
+        yield
+        return
+    mallopt(M_MMAP_THRESHOLD, 2**20)
+    try:
+        yield
+    finally:  # what glibc comes to by itself, after a while
+        mallopt(M_MMAP_THRESHOLD, 2**25)
+        mallopt(M_TRIM_THRESHOLD, 2**26)
 
 
 def on_device(function: Callable[P, T]) -> Callable[P, T]:

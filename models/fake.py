@@ -28,6 +28,7 @@ from models.base import (
     Op,
     Preprocessing,
     QuestionInput,
+    RankInput,
     Scores,
     ServedModel,
     Task,
@@ -35,6 +36,7 @@ from models.base import (
 from models.fake_answers import DIMENSIONS, generated, pixels, scores
 
 MAX_PROMPT_WORDS = 64
+MAX_TURNS = 8  # of a history
 PREPROCESSING = Preprocessing(image_size=32, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 
 T = TypeVar("T")
@@ -156,9 +158,14 @@ class FakeRunner:
                     raise InputError(f"the prompt has {len(prompt.split())} words; {MAX_PROMPT_WORDS} fit")
                 return Item(Op.GENERATE, (kind, settings), request)
             case QuestionInput(settings=settings):
-                return Item(Op.GENERATE, (kind, settings), request)
+                return Item(Op.GENERATE, (kind, settings), request, history_used=self._history_used(request))
+            case RankInput():
+                return Item(Op.SCORE, kind, request, history_used=self._history_used(request))
             case _:
                 return Item(Op.SCORE, kind, request)
+
+    def _history_used(self, request: QuestionInput | RankInput) -> int | None:
+        return min(len(request.history), MAX_TURNS) if self.capabilities.history and request.history else None
 
     def encode(self, batch: Sequence[Item]) -> list[Features]:
         """Pixels `(4, 4, 3)` -> features `(16, 3)`: the pixels themselves, in 0..1."""
@@ -206,7 +213,7 @@ class FakeGeneration:
 
     def _add(self, batch: Sequence[Item]) -> None:
         for item in batch:
-            result = generated(item, self._runner.capabilities)
+            result = generated(item)
             self._rows[item] = max(sequence.num_tokens for sequence in result.sequences), result
 
 

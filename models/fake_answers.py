@@ -43,7 +43,6 @@ GRID = 4  # pixels a side of what the tower sees
 NUM_HASHED = 6  # dimensions of an embedding that tell texts without colours apart
 DIMENSIONS = len(NAMES) + NUM_HASHED
 NUM_VECTORS = 4  # of an image, unless it is pooled
-MAX_TURNS = 8  # of a history
 
 
 def pixels(image: Image.Image) -> NDArray[np.float32]:
@@ -51,7 +50,7 @@ def pixels(image: Image.Image) -> NDArray[np.float32]:
     return np.asarray(image.resize((GRID, GRID), Image.Resampling.BOX), np.float32) / np.float32(255)
 
 
-def generated(item: Item, capabilities: Capabilities) -> Generated:
+def generated(item: Item) -> Generated:
     """Of a caption or an answer: the nearest colour first, or, sampled, colours as drawn."""
     request: CaptionInput | QuestionInput = item.payload
     settings = request.settings
@@ -59,12 +58,12 @@ def generated(item: Item, capabilities: Capabilities) -> Generated:
     order = np.argsort(distances, kind="stable")
     if settings.sampling is not None:
         order = np.random.default_rng(settings.sampling.seed).permutation(order)
-    sequences = tuple(
-        _sequence(_words(request, NAMES[index]), exp(-float(distances[index])), settings)
-        for index in order[: settings.num_sequences]
+    return Generated(
+        tuple(
+            _sequence(_words(request, NAMES[index]), exp(-float(distances[index])), settings)
+            for index in order[: settings.num_sequences]
+        )
     )
-    history = request.history if isinstance(request, QuestionInput) else ()
-    return Generated(sequences, min(len(history), MAX_TURNS) if capabilities.history else None)
 
 
 def scores(item: Item, capabilities: Capabilities) -> Scores:

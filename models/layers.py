@@ -3,6 +3,9 @@ normalisation, embeddings and heads are exact: their weights stay float32, whate
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -37,6 +40,44 @@ def merge_heads(x: Tensor) -> Tensor:
 def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
     """Scaled dot-product attention over split heads; `mask` is true where a query may look."""
     return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+
+
+class KeyValue(NamedTuple):
+    """Keys and values of one layer, each `(rows, heads, tokens, width / heads)`."""
+
+    key: Tensor
+    value: Tensor
+
+    def followed_by(self, other: KeyValue) -> KeyValue:
+        """The tokens of both, this one's first."""
+        return KeyValue(torch.cat([self.key, other.key], 2), torch.cat([self.value, other.value], 2))
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What the cross-attention of every layer looks at, projected once and shared by the lines that ask about it.
+
+    `layers`: one `KeyValue` a layer, over `rows` sources. `mask`: `(rows, 1, 1, tokens)`, true where there is a token;
+    None if every token is one. `lines`: how many consecutive lines look at each row; None: equally many."""
+
+    layers: list[KeyValue]
+    mask: Tensor | None = None
+    lines: tuple[int, ...] | None = None
+
+
+def padding_mask(mask: Tensor) -> Tensor:
+    """Bidirectional: `(lines, tokens)` -> `(lines, 1, 1, tokens)`."""
+    return mask[:, None, None, :]
+
+
+def causal_mask(mask: Tensor) -> Tensor:
+    """Every token looks at itself and back, never at padding: `(lines, tokens)` -> `(lines, 1, tokens, tokens)`.
+
+    The diagonal is always true: a padding token with nothing to look at would be NaN."""
+    length = mask.shape[1]
+    earlier = torch.ones(length, length, dtype=torch.bool, device=mask.device).tril()
+    itself = torch.eye(length, dtype=torch.bool, device=mask.device)
+    return (earlier & mask[:, None, None, :]) | itself
 
 
 def serving_dtype(module: nn.Module, dtype: torch.dtype) -> nn.Module:

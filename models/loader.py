@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -11,7 +11,6 @@ from typing import cast
 import torch
 from PIL import Image
 
-from models import blip
 from models.base import (
     CaptionInput,
     Checkpoint,
@@ -32,13 +31,11 @@ from models.base import (
     TextInput,
     is_finite,
 )
-from models.blip_runners import RUNNERS
-from models.catalog import CheckpointEntry, ModelEntry, Sanity, read_catalog
-from models.checkpoint import CheckpointPlan, naming, plan_checkpoint
-from models.device import choose_device, choose_dtype, dtype_name, free_bytes
-from models.text import WordPiece
+from models.catalog import Sanity, read_catalog
+from models.checkpoint import CheckpointPlan, kept_bytes, naming, plan_checkpoints
+from models.device import choose_device, choose_dtype, free_bytes, tensors_apart
 from models.tower import TowerRunner
-from models.weights import CheckpointError, Weights, tensor_digest
+from models.weights import CheckpointError
 
 log = logging.getLogger("blip.loader")
 
@@ -62,33 +59,27 @@ def load(profile: str, *, catalog: Path | None, device: str, dtype: str, threads
     serving = choose_dtype(dtype, place)
     entries = read_catalog(catalog).profile(profile)
     plans = plan_checkpoints(entries, serving)
-    _check_memory(plans, place)
-    loader = _Loader(place)
-    return [
-        ServedModel(name, entry.family, loader.checkpoints(plans[name], entry.sanity), entry.note)
-        for name, entry in entries.items()
-    ]
-
-
-def plan_checkpoints(entries: Mapping[str, ModelEntry], dtype: torch.dtype) -> dict[str, dict[Task, CheckpointPlan]]:
-    """What `load` would load, by served model and task. Raises CheckpointError."""
-    return {
-        name: {task: plan_checkpoint(slot, task, dtype) for task, slot in entry.checkpoints.items()}
-        for name, entry in entries.items()
-    }
+    with tensors_apart():
+        _check_memory({plan for model in plans.values() for plan in model.values()}, place)
+        loader = _Loader(place)
+        return [
+            ServedModel(name, entry.family, loader.checkpoints(plans[name], entry.sanity), entry.note, entry.template)
+            for name, entry in entries.items()
+        ]
 
 
 class _Loader:
-    """Loads checkpoints, each once, and towers, each once however many checkpoints have it."""
+    """Loads each checkpoint, and each tower, once."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._towers: dict[str, TowerRunner] = {}
-        self._loaded: dict[tuple[CheckpointEntry, Task], Checkpoint] = {}
+        self._loaded: dict[CheckpointPlan, Checkpoint] = {}
+        self._warm: set[tuple[CheckpointPlan, Task]] = set()
         self._units: set[str] = set()
 
     def checkpoints(self, plans: Mapping[Task, CheckpointPlan], sanity: Sanity | None) -> dict[Task, Checkpoint]:
-        checkpoints = {task: self._checkpoint(plan) for task, plan in plans.items()}
+        checkpoints = {task: self._checkpoint(plan, task) for task, plan in plans.items()}
         if sanity is not None:
             with naming(plans[Task.CAPTION].entry):
                 _check_caption(checkpoints[Task.CAPTION], sanity)
@@ -96,31 +87,38 @@ class _Loader:
             checkpoints[Task.EMBED] = checkpoints[Task.MATCH]
         return checkpoints
 
-    def _checkpoint(self, plan: CheckpointPlan) -> Checkpoint:
-        key = plan.entry, plan.task
-        if key not in self._loaded:
-            with naming(plan.entry):
-                self._loaded[key] = self._load(plan)
-                _warm_up(self._loaded[key], WARM_UP[plan.task])
-        return self._loaded[key]
+    def _checkpoint(self, plan: CheckpointPlan, task: Task) -> Checkpoint:
+        with naming(plan.entry):
+            if plan not in self._loaded:
+                self._loaded[plan] = self._load(plan)
+            if (plan, task) not in self._warm:
+                _warm_up(self._loaded[plan], WARM_UP[task])
+                self._warm.add((plan, task))
+        return self._loaded[plan]
 
     def _load(self, plan: CheckpointPlan) -> Checkpoint:
-        weights, (tower, network) = Weights(plan.folder), plan.build()
-        weights.load(tower, blip.hugging_face_names(tower), self._device)
-        weights.load(network, blip.hugging_face_names(network), self._device)
-        digest = tensor_digest(tower, tower.config)
-        runner = self._towers.setdefault(digest, TowerRunner(f"tower-{digest[:8]}", tower, self._device))
-        tokenizer, unit = WordPiece(plan.folder), self._new_unit(plan.entry.checkpoint)
-        log.info("loaded %s, %.1f MB with %s", unit, plan.num_bytes / 1e6, runner.unit)
+        tower = self._tower(plan)
+        unit = self._new_unit(plan.entry.checkpoint)
+        heads = plan.make_runner(unit, plan.load_network(self._device), self._device)
+        log.info("loaded %s, %.1f MB beside %s", unit, plan.network_bytes / 1e6, tower.unit)
         return Checkpoint(
             name=unit,
             revision=plan.entry.revision,
-            tower=runner,
-            heads=RUNNERS[plan.task](unit, network, tokenizer, plan.special_tokens(tokenizer), self._device),
-            preprocessing=plan.preprocessing(),
-            dtype=dtype_name(plan.dtype),
+            tower=tower,
+            heads=heads,
+            preprocessing=plan.preprocessing,
+            dtype=plan.dtype_name,
             device=str(self._device),
         )
+
+    def _tower(self, plan: CheckpointPlan) -> TowerRunner:
+        """Known by its digest before it is loaded: there is never a second copy of it."""
+        digest = plan.tower_digest
+        if digest not in self._towers:
+            unit = f"tower-{digest[:8]}"
+            self._towers[digest] = TowerRunner(unit, plan.load_tower(self._device), self._device)
+            log.info("loaded %s, %.1f MB", unit, plan.tower_bytes / 1e6)
+        return self._towers[digest]
 
     def _new_unit(self, checkpoint: str) -> str:
         """The last two parts of the checkpoint's name, with a number where that is taken."""
@@ -133,10 +131,9 @@ class _Loader:
         return unit
 
 
-def _check_memory(plans: Mapping[str, Mapping[Task, CheckpointPlan]], device: torch.device) -> None:
-    """Raises CheckpointError if the weights will not fit; a tower counts for each of its checkpoints, as it is read."""
-    distinct = {(plan.entry, plan.task): plan for model in plans.values() for plan in model.values()}
-    needed = sum(plan.num_bytes for plan in distinct.values()) * MEMORY_MARGIN
+def _check_memory(plans: Set[CheckpointPlan], device: torch.device) -> None:
+    """Raises CheckpointError if the weights will not fit."""
+    needed = kept_bytes(plans) * MEMORY_MARGIN
     available = free_bytes(device)
     if needed > available:
         raise CheckpointError(f"the weights need {needed / 1e9:.1f} GB on {device}, {available / 1e9:.1f} GB are free")

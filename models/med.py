@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.layers import Head, LayerNorm, attend, merge_heads, split_heads
+from models.layers import Head, KeyValue, LayerNorm, Source, attend, merge_heads, split_heads
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,25 +26,6 @@ class MEDConfig:
     num_heads: int
     mlp_width: int
     norm_epsilon: float
-
-
-class KeyValue(NamedTuple):
-    """Keys and values of one layer, each `(rows, heads, tokens, width / heads)`."""
-
-    key: Tensor
-    value: Tensor
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """What the cross-attention of every layer looks at, projected once and shared by the lines that ask about it.
-
-    `layers`: one `KeyValue` a layer, over `rows` sources. `mask`: `(rows, 1, 1, tokens)`, true where there is a token;
-    None if every token is one. `lines`: how many consecutive lines look at each row; None: equally many."""
-
-    layers: list[KeyValue]
-    mask: Tensor | None = None
-    lines: tuple[int, ...] | None = None
 
 
 class Attention(nn.Module):
@@ -100,7 +81,7 @@ class Layer(nn.Module):
         """`x`: `(lines, tokens, width)`. Returns the new `x` and the keys and values of past and present tokens."""
         present = self.self_attention.project(x)
         if past is not None:
-            present = KeyValue(torch.cat([past.key, present.key], 2), torch.cat([past.value, present.value], 2))
+            present = past.followed_by(present)
         x = self.self_attention(x, present, mask)
         if look is not None:
             keys, source = look
@@ -166,18 +147,3 @@ class LMHead(nn.Module):
 
     def forward(self, states: Tensor, tokens: nn.Embedding) -> Tensor:
         return F.linear(self.norm(F.gelu(self.transform(states))), tokens.weight, self.bias)
-
-
-def padding_mask(mask: Tensor) -> Tensor:
-    """Bidirectional: `(lines, tokens)` -> `(lines, 1, 1, tokens)`."""
-    return mask[:, None, None, :]
-
-
-def causal_mask(mask: Tensor) -> Tensor:
-    """Every token looks at itself and back, never at padding: `(lines, tokens)` -> `(lines, 1, tokens, tokens)`.
-
-    The diagonal is always true: a padding token with nothing to look at would be NaN."""
-    length = mask.shape[1]
-    earlier = torch.ones(length, length, dtype=torch.bool, device=mask.device).tril()
-    itself = torch.eye(length, dtype=torch.bool, device=mask.device)
-    return (earlier & mask[:, None, None, :]) | itself

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
-from models.base import Capabilities, Features, Generation, Input, Item, Scores
+import torch
+
+from models.base import Capabilities, Features, Generation, Input, InputError, Item, Scores
 
 
 class UnitRunner(ABC):
@@ -29,3 +32,15 @@ class UnitRunner(ABC):
 
     def _has_no(self, op: str) -> TypeError:
         return TypeError(f"the unit {self.unit} does not {op}")
+
+
+class HeadsRunner(UnitRunner):
+    """The heads of a checkpoint: a network on a device."""
+
+    def __init__(self, unit: str, network: Any, device: torch.device, capabilities: Capabilities | None = None) -> None:
+        super().__init__(unit, capabilities)
+        self.network = network
+        self._device = device
+
+    def _unsupported(self, request: Input) -> InputError:
+        return InputError(f"{self.unit} does not take {type(request).__name__}")

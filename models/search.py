@@ -1,6 +1,7 @@
 """The search of one request: which tokens its lines, beams or samples, go on with.
 
-Source: the beam search of transformers 4.15, which salesforce/BLIP pins (generation_beam_search.py).
+Source: the beam search of transformers 4.15, which salesforce/BLIP pins (generation_beam_search.py). LAVIS pins 4.33,
+which has it end later: see `Plan.lookahead`.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ class Plan:
     """How one row is generated: the settings of its request, with the authors' defaults filled in."""
 
     prompt: tuple[int, ...]  # token ids, the start token first
+    counted: tuple[int, ...]  # what the authors' search takes for generated before: its length and repetitions count
     num_sequences: int
     num_beams: int
     max_new_tokens: int
@@ -29,6 +31,7 @@ class Plan:
     length_penalty: float
     repetition_penalty: float
     sampling: Sampling | None
+    lookahead: int = 0  # tokens beyond the present length at which the end of a search is judged
 
     @property
     def num_lines(self) -> int:
@@ -106,7 +109,7 @@ class Row:
 
         They come best first. Returns the parent of each new line."""
         num_beams = self.plan.num_beams
-        length = len(self.plan.prompt) + self.num_new_tokens  # before this step's token
+        length = len(self.plan.counted) + self.num_new_tokens  # before this step's token
         lines: list[Line] = []
         parents: list[int] = []
         for rank, (score, parent, token, log_probability) in enumerate(candidates):
@@ -120,7 +123,7 @@ class Row:
             elif rank < num_beams:
                 self._keep(line, length)
         self.lines = lines
-        best_running = candidates[0][0] / length**self.plan.length_penalty
+        best_running = candidates[0][0] / (length + self.plan.lookahead) ** self.plan.length_penalty
         full = len(self.finished) == num_beams
         if full and min(score for score, _ in self.finished) >= best_running:
             self.done = True
@@ -131,7 +134,7 @@ class Row:
         return parents
 
     def _keep(self, line: Line, length: int) -> None:
-        """The authors' length rule: the start token and the prompt count, the stop token does not."""
+        """The authors' length rule: what was there before counts, the stop token does not."""
         score = line.score / length**self.plan.length_penalty
         if len(self.finished) < self.plan.num_beams:
             self.finished.append((score, line))

@@ -1,4 +1,4 @@
-"""The tower of BLIP: a Vision Transformer without its final norm.
+"""The tower of BLIP and BLIP-2: a Vision Transformer without its final norm.
 
 Source: Dosovitskiy et al. 2021; salesforce/BLIP models/vit.py."""
 

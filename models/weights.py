@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-KeyMap = tuple[tuple[str, str], ...]
+KeyMap = tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...]
 
 # Our name -> the Hugging Face name: every pattern that matches is replaced, in order.
 VIT_KEYS: KeyMap = (
@@ -47,11 +47,65 @@ LM_HEAD_KEYS: KeyMap = (
     (r"^transform\.", "transform.dense."),
     (r"^norm\.", "transform.LayerNorm."),
 )
-# Tied weights: a checkpoint may hold either name.
+QFORMER_KEYS: KeyMap = (
+    (r"^queries$", "query_tokens"),
+    (r"^tokens\.", "embeddings.word_embeddings."),
+    (r"^positions\.", "embeddings.position_embeddings."),
+    (r"^norm\.", "qformer.layernorm."),
+    (r"^layers\.", "qformer.encoder.layer."),
+    (r"\.query_feed_forward\.up\.", ".intermediate_query.dense."),
+    (r"\.query_feed_forward\.down\.", ".output_query.dense."),
+    (r"\.query_feed_forward\.norm\.", ".output_query.LayerNorm."),
+    (r"\.text_feed_forward\.up\.", ".intermediate.dense."),
+    (r"\.text_feed_forward\.down\.", ".output.dense."),
+    (r"\.text_feed_forward\.norm\.", ".output.LayerNorm."),
+    (r"\.self_attention\.", ".attention."),
+    (r"\.cross_attention\.", ".crossattention."),
+    (r"\.(attention|crossattention)\.(query|key|value)\.", r".\1.attention.\2."),
+    (r"\.(attention|crossattention)\.out\.", r".\1.output.dense."),
+    (r"\.(attention|crossattention)\.norm\.", r".\1.output.LayerNorm."),
+)
+OPT_KEYS: KeyMap = (
+    (r"^tokens\.", "embed_tokens."),
+    (r"^positions\.", "embed_positions."),
+    (r"^norm\.", "final_layer_norm."),
+    (r"\.attention_norm\.", ".self_attn_layer_norm."),
+    (r"\.(query|key|value)\.", lambda found: f".self_attn.{found[1][0]}_proj."),
+    (r"\.out\.", ".self_attn.out_proj."),
+    (r"\.mlp_norm\.", ".final_layer_norm."),
+    (r"\.up\.", ".fc1."),
+    (r"\.down\.", ".fc2."),
+    (r"^", "language_model.model.decoder."),
+)
+T5_KEYS: KeyMap = (
+    (r"^tokens\.", "shared."),
+    (r"^head\.", "lm_head."),
+    (r"coder\.norm\.", "coder.final_layer_norm."),
+    (r"\.distances\.", ".block.0.layer.0.SelfAttention.relative_attention_bias."),
+    (r"\.layers\.", ".block."),
+    (r"^(encoder.*)\.feed_forward\.", r"\1.layer.1.DenseReluDense."),
+    (r"^(decoder.*)\.feed_forward\.", r"\1.layer.2.DenseReluDense."),
+    (r"\.attention\.", ".layer.0.SelfAttention."),
+    (r"\.cross_attention\.", ".layer.1.EncDecAttention."),
+    (r"\.(SelfAttention|EncDecAttention|DenseReluDense)\.norm\.", ".layer_norm."),
+    (r"Attention\.(query|key|value|out)\.", lambda found: f"Attention.{found[1][0]}."),
+    (r"\.gate\.", ".wi_0."),
+    (r"\.up\.", ".wi_1."),
+    (r"\.down\.", ".wo."),
+    (r"^", "language_model."),
+)
+# Tied weights: a checkpoint may hold any of the names.
 TIED = {
-    "text_decoder.bert.embeddings.word_embeddings.weight": "text_decoder.cls.predictions.decoder.weight",
-    "text_decoder.cls.predictions.bias": "text_decoder.cls.predictions.decoder.bias",
+    "text_decoder.bert.embeddings.word_embeddings.weight": ("text_decoder.cls.predictions.decoder.weight",),
+    "text_decoder.cls.predictions.bias": ("text_decoder.cls.predictions.decoder.bias",),
+    "language_model.model.decoder.embed_tokens.weight": ("language_model.lm_head.weight",),
+    "language_model.shared.weight": (
+        "language_model.encoder.embed_tokens.weight",
+        "language_model.decoder.embed_tokens.weight",
+    ),
 }
+# How much of a pickled file may stay mapped after it was read: mapping it anew takes some milliseconds.
+MAPPED_BYTES = 2**27
 
 
 class CheckpointError(RuntimeError):
@@ -66,54 +120,98 @@ def rename(name: str, keys: KeyMap) -> str:
 
 
 class Weights:
-    """The tensors of a checkpoint folder, read one by one when asked for."""
+    """The tensors of a checkpoint folder, read one by one when asked for. Files are mapped, and what was read of them
+    leaves the memory again."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._pickle = _Pickle()
         self._files = self._index()
 
     def _index(self) -> dict[str, Path]:
-        """Tensor name -> the safetensors file that holds it."""
-        sharded = self._folder / "model.safetensors.index.json"
-        if sharded.is_file():
-            names: dict[str, str] = json.loads(sharded.read_text())["weight_map"]
-            return {name: self._folder / file for name, file in names.items()}
-        single = self._folder / "model.safetensors"
-        if single.is_file():
-            with safe_open(single, framework="pt") as file:
-                return dict.fromkeys(file.keys(), single)
-        pickled = self._folder / "pytorch_model.bin"
-        if pickled.is_file():
-            self._pickled = torch.load(pickled, map_location="cpu", weights_only=True)
-            return dict.fromkeys(self._pickled, pickled)
+        """Tensor name -> the file that holds it."""
+        for file in ("model.safetensors", "pytorch_model.bin"):
+            sharded, single = self._folder / f"{file}.index.json", self._folder / file
+            if sharded.is_file():
+                names: dict[str, str] = json.loads(sharded.read_text())["weight_map"]
+                return {name: self._folder / shard for name, shard in names.items()}
+            if single.is_file():
+                return dict.fromkeys(self._names(single), single)
         raise CheckpointError(f"no model.safetensors or pytorch_model.bin in {self._folder}")
 
+    def _names(self, file: Path) -> Iterable[str]:
+        if file.suffix == ".bin":
+            return self._pickle.open(file)
+        with safe_open(file, framework="pt") as opened:
+            return opened.keys()
+
     def read(self, name: str) -> Tensor:
-        """One tensor as it is stored. Raises CheckpointError if there is none of that name."""
-        found = next((key for key in (name, TIED.get(name)) if key in self._files), None)
+        """One tensor as it is stored; copy it, for its file is mapped as long as it lives. Raises CheckpointError if
+        there is none of that name."""
+        found = next((key for key in (name, *TIED.get(name, ())) if key in self._files), None)
         if found is None:
             raise CheckpointError(f"{self._folder} has no weight {name}")
         if self._files[found].suffix == ".bin":
-            return self._pickled[found]
+            return self._pickle.read(self._files[found], found)
         # Opened anew for each: a mapping that stays would keep every page that was read resident.
         with safe_open(self._files[found], framework="pt") as file:
             return file.get_tensor(found)
 
-    def load(self, module: nn.Module, names: Mapping[str, str], device: torch.device) -> None:
+    def _read_for(self, name: str, parameter: Tensor, device: torch.device) -> Tensor:
+        """A copy in the parameter's dtype. Raises CheckpointError if it is missing or misshapen."""
+        tensor = self.read(name)
+        if tensor.shape != parameter.shape:
+            raise CheckpointError(
+                f"{self._folder}: {name} has shape {tuple(tensor.shape)}, "
+                f"its configuration says {tuple(parameter.shape)}"
+            )
+        return tensor.to(device, parameter.dtype, copy=True)
+
+    def load(
+        self,
+        module: nn.Module,
+        names: Mapping[str, str],
+        device: torch.device,
+        finish: Callable[[nn.Module], None] = lambda _: None,
+    ) -> None:
         """Fill a module that was built on the meta device, each parameter straight into its dtype and place.
 
-        `names`: our parameter name -> Hugging Face name. Raises CheckpointError: a weight is missing or misshapen."""
-        state = {}
-        for ours, parameter in module.named_parameters():
-            tensor = self.read(names[ours])
-            if tensor.shape != parameter.shape:
-                raise CheckpointError(
-                    f"{self._folder}: {names[ours]} has shape {tuple(tensor.shape)}, "
-                    f"its configuration says {tuple(parameter.shape)}"
-                )
-            state[ours] = tensor.to(device, parameter.dtype, copy=True)
-        module.load_state_dict(state, assign=True)
-        module.requires_grad_(False).eval()
+        `names`: our parameter name -> Hugging Face name. `finish` gets each submodule as soon as its own weights are
+        there. Raises CheckpointError: a weight is missing or misshapen."""
+        for path, part in module.named_modules():
+            for name, parameter in list(part.named_parameters(recurse=False)):
+                ours = f"{path}.{name}" if path else name
+                tensor = self._read_for(names[ours], parameter, device)
+                setattr(part, name, nn.Parameter(tensor, requires_grad=False))
+            finish(part)
+        module.eval()
+
+    def digest(self, module: nn.Module, names: Mapping[str, str], config: object) -> str:
+        """The `tensor_digest` that the module would have once loaded, with one tensor at a time in memory."""
+        parameters = sorted(module.named_parameters())
+        cpu = torch.device("cpu")
+        return _digest(config, ((name, self._read_for(names[name], value, cpu)) for name, value in parameters))
+
+
+class _Pickle:
+    """The torch.save file that was read last, mapped."""
+
+    def __init__(self) -> None:
+        self._file: Path | None = None
+        self._tensors: dict[str, Tensor] = {}
+        self._bytes = 0  # that were read since it was mapped
+
+    def open(self, file: Path) -> dict[str, Tensor]:
+        if file != self._file or self._bytes > MAPPED_BYTES:
+            self._tensors.clear()  # the old mapping goes, and with it every page of it that was read
+            self._tensors = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+            self._file, self._bytes = file, 0
+        return self._tensors
+
+    def read(self, file: Path, name: str) -> Tensor:
+        tensor = self.open(file)[name]
+        self._bytes += tensor.nbytes
+        return tensor
 
 
 def save(path: Path, parts: Mapping[str, Tensor]) -> None:
@@ -123,8 +221,12 @@ def save(path: Path, parts: Mapping[str, Tensor]) -> None:
 
 def tensor_digest(module: nn.Module, config: object) -> str:
     """SHA-256 over a module's configuration and the names, dtypes and values of its parameters."""
+    return _digest(config, sorted(module.named_parameters()))
+
+
+def _digest(config: object, tensors: Iterable[tuple[str, Tensor]]) -> str:
     digest = hashlib.sha256(repr(config).encode())
-    for name, parameter in sorted(module.named_parameters()):
-        digest.update(f"{name} {parameter.dtype}".encode())
-        digest.update(parameter.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    for name, tensor in tensors:
+        digest.update(f"{name} {tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()

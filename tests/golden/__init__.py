@@ -12,7 +12,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 BLIP = Path(__file__).parent / "blip"
-CATALOG = BLIP / "catalog.toml"
+CATALOG = BLIP / "catalog.toml"  # its profile: golden
+BLIP2 = Path(__file__).parent / "blip2"
+BLIP2_CATALOG = BLIP2 / "catalog.toml"  # its profile: golden2
 
 # Which served model of the catalog holds which of the golden checkpoints.
 SERVED = {"caption": "blip", "vqa": "blip", "retrieval": "blip", "caption_wide": "wide"}
@@ -43,7 +45,7 @@ def array(reference: dict[str, Any]) -> Tensor:
 @cache
 def image_file(name: str) -> Path:
     files = {image["id"]: image["file"] for image in json.loads((BLIP / "cases_shared.json").read_text())["images"]}
-    return BLIP / files[name]
+    return BLIP / files[name] if name in files else BLIP2 / blip2()["images"][name]["file"]
 
 
 @cache
@@ -56,3 +58,20 @@ def new_tokens(case: dict[str, Any]) -> dict[str, Any]:
     """The originals' lengths count the prompt, ours do not."""
     prompt = len(case["decoder_input_ids"])
     return {"max_new_tokens": case["max_length"] - prompt, "min_new_tokens": max(case["min_length"] - prompt, 0)}
+
+
+@cache
+def blip2() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((BLIP2 / "cases_shared.json").read_text())
+    return found
+
+
+def blip2_settings(kind: str, case: dict[str, Any]) -> dict[str, Any]:
+    """How a case of `opt` or `t5` generates. LAVIS' lengths count a start token, but for T5's longest."""
+    asked = {"num_sequences": "num_captions", "num_beams": "num_beams"}
+    asked |= {name: name for name in ("length_penalty", "repetition_penalty")}
+    settings = {ours: case["kwargs"][theirs] for ours, theirs in asked.items() if theirs in case["kwargs"]}
+    if case["api"] == "generate":
+        settings["max_new_tokens"] = case["kwargs"].get("max_length", 30) - (kind == "opt")
+        settings["min_new_tokens"] = max(case["kwargs"].get("min_length", 1) - 1, 0)
+    return settings

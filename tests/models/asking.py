@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from models.base import Checkpoint, Generated, ImageInput, Input, Item
+from models.base import Checkpoint, Generated, ImageInput, Input, Item, Op, is_finite
 from tests import golden
 
 
@@ -44,3 +44,10 @@ def network(checkpoint: Checkpoint) -> Any:
 def states(checkpoint: Checkpoint, image: str) -> Tensor:
     """What the heads look at, `(1, tokens, width)`, after the final norm."""
     return network(checkpoint).norm(features(checkpoint, image)[None])
+
+
+def is_answered(checkpoint: Checkpoint, image: str, prepared: Item) -> bool:
+    """Whether the answer to a prepared request about an image is finite."""
+    asked = replace(prepared, features=features(checkpoint, image))
+    (answer,) = (score if asked.op is Op.SCORE else generate)(checkpoint, [asked])
+    return is_finite(answer)

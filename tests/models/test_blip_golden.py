@@ -21,7 +21,7 @@ from models.base import (
     Task,
     TextInput,
 )
-from models.med import causal_mask
+from models.layers import causal_mask
 from tests import golden
 from tests.models import asking
 

@@ -17,11 +17,12 @@ mine = ["mine", "blip-base"]
 family = "blip"
 match = { checkpoint = "weights" }
 """
+BLIP2 = '[models.mine]\nfamily = "blip2"\nvqa = { checkpoint = "x" }\n'
 
 
 def test_the_packaged_profiles_are_whole_and_pinned() -> None:
     catalog = read_catalog()
-    assert {"demo", "blip-base", "blip-large"} <= set(catalog.profiles)
+    assert {"demo", "blip-base", "blip-large", "blip2-opt", "blip2-t5", "blip-and-blip2"} <= set(catalog.profiles)
     for name in catalog.profiles:
         for model in catalog.profile(name).values():
             assert set(model.checkpoints) == {Task.CAPTION, Task.VQA, Task.MATCH}
@@ -38,6 +39,18 @@ def test_an_operators_entries_join_the_packaged_ones(tmp_path: Path) -> None:
     assert models["mine"].checkpoints[Task.MATCH].checkpoint == str(tmp_path / "weights")
 
 
+def test_options_of_a_language_model(tmp_path: Path) -> None:
+    (tmp_path / "own.toml").write_text(
+        '[profiles]\nmine = ["mine"]\n[models.mine]\nfamily = "blip2"\ntemplate = "{} Short answer:"\n'
+        'vqa = { checkpoint = "x", quantize = "int8", max_prompt_tokens = 32 }\ncaption = { checkpoint = "x" }\n'
+    )
+    model = read_catalog(tmp_path / "own.toml").profile("mine")["mine"]
+    vqa, caption = model.checkpoints[Task.VQA], model.checkpoints[Task.CAPTION]
+    assert model.template == "{} Short answer:"
+    assert (vqa.quantize, vqa.max_prompt_tokens) == ("int8", 32)
+    assert (caption.quantize, caption.max_prompt_tokens) == (None, None)
+
+
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
@@ -45,12 +58,24 @@ def test_an_operators_entries_join_the_packaged_ones(tmp_path: Path) -> None:
         ('[models.mine]\nfamily = "clip"', r"wrong at models\.mine\.family"),
         ('[models.mine]\nfamily = "blip"\ncaptions = { checkpoint = "x" }', r"wrong at models\.mine\.captions"),
         ('[profiles]\nmine = ["nobody"]', "unknown models: nobody"),
-        ("", "unknown profile 'mine'; there are: blip-base"),
+        ("", "unknown profile 'mine'; there are: blip-and-blip2, blip-base"),
         ("[profiles]\nmine = []", r"wrong at profiles\.mine"),
         ('[models.mine]\nfamily = "blip"', "needs a checkpoint for caption, vqa or match"),
         (
             '[models.mine]\nfamily = "blip"\nvqa = { checkpoint = "x" }\nsanity = { image = "x", caption = "y" }',
             "sanity needs a checkpoint for caption",
+        ),
+        (BLIP2 + 'template = "Q: {} A: {}"', r"template 'Q: {} A: {}' must hold exactly one {}"),
+        (BLIP2 + 'template = "Q: "', "must hold exactly one"),
+        (BLIP2.replace("vqa", "match") + 'template = "{}?"', "template needs a checkpoint for vqa"),
+        (BLIP2.replace("blip2", "blip") + 'template = "{}?"', "template is not for blip,"),
+        (
+            '[models.mine]\nfamily = "blip2"\nvqa = { checkpoint = "x", quantize = "int4" }',
+            r"models\.mine\.vqa\.quantize",
+        ),
+        (
+            '[models.mine]\nfamily = "blip2"\nvqa = { checkpoint = "x", max_prompt_tokens = 0 }',
+            r"models\.mine\.vqa\.max_prompt_tokens",
         ),
     ],
 )

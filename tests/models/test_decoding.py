@@ -13,42 +13,61 @@ from models.base import (
     Generated,
     GeneratedSequence,
     GenerationSettings,
+    Input,
     Item,
     Op,
     QuestionInput,
     Sampling,
     ServedModel,
     Task,
+    Turn,
 )
 from models.cache import Prefix
 from models.decoding import TokenGeneration
-from models.med import KeyValue
+from models.layers import KeyValue
 from models.search import GeneratedTokens, Plan, sample
 from tests.models import asking
 
 IMAGES = ("s0_ev0", "s1_ev1", "s3_china_160x120", "s5_flower_L_90x140")
 PROMPTS = (None, "", "a photo of a big", "there is a red")
 QUESTIONS = ("what is it?", "is there a red circle in the picture, or is it a blue one?", "color?")
+HISTORY = (Turn("what shape is in the image?", "circle"), Turn("is there a blue shape?", "no"))
 
 
 @pytest.fixture(scope="module")
-def caption(served: dict[str, ServedModel]) -> Checkpoint:
-    return served["blip"].checkpoints[Task.CAPTION]
+def checkpoints(served: dict[str, ServedModel], served2: dict[str, ServedModel]) -> dict[str, Checkpoint]:
+    """One for each decoder."""
+    blip = served["blip"].checkpoints
+    language = {name: served2[name].checkpoints[Task.VQA] for name in ("opt", "t5")}
+    return {"caption": blip[Task.CAPTION], "vqa": blip[Task.VQA], **language}
 
 
 @pytest.fixture(scope="module")
-def vqa(served: dict[str, ServedModel]) -> Checkpoint:
-    return served["blip"].checkpoints[Task.VQA]
+def caption(checkpoints: dict[str, Checkpoint]) -> Checkpoint:
+    return checkpoints["caption"]
 
 
-def captions(checkpoint: Checkpoint, settings: GenerationSettings) -> list[Item]:
-    return [asking.item(checkpoint, image, CaptionInput(prompt, settings)) for image in IMAGES for prompt in PROMPTS]
+def captions(settings: GenerationSettings) -> list[Input]:
+    return [CaptionInput(prompt, settings) for prompt in PROMPTS]
 
 
-def questions(checkpoint: Checkpoint, settings: GenerationSettings) -> list[Item]:
-    return [
-        asking.item(checkpoint, image, QuestionInput(text, settings=settings)) for text in QUESTIONS for image in IMAGES
-    ]
+def questions(settings: GenerationSettings) -> list[Input]:
+    return [QuestionInput(text, settings=settings) for text in QUESTIONS]
+
+
+def mixed(settings: GenerationSettings) -> list[Input]:
+    """BLIP-2 answers all in one generation."""
+    dialogue = QuestionInput("is it red?", HISTORY, settings=settings)
+    return [CaptionInput(None, settings), questions(settings)[1], CaptionInput("a photo of", settings), dialogue]
+
+
+REQUESTS = {"caption": captions, "vqa": questions, "opt": mixed, "t5": mixed}
+
+
+def items_of(checkpoints: dict[str, Checkpoint], decoder: str, settings: GenerationSettings) -> list[Item]:
+    """Every request about every image."""
+    requests = REQUESTS[decoder](settings)
+    return [asking.item(checkpoints[decoder], image, request) for image in IMAGES for request in requests]
 
 
 def assert_equal(together: list[Generated], alone: list[Generated]) -> None:
@@ -69,29 +88,24 @@ SETTINGS = {
 }
 
 
+@pytest.mark.parametrize("decoder", REQUESTS)
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
-def test_a_batch_of_different_prompts_equals_each_alone(caption: Checkpoint, settings: GenerationSettings) -> None:
-    items = captions(caption, settings)
-    alone = [asking.generate(caption, [item])[0] for item in items]
-    assert len({one.sequences[0].text for one in alone}) > 3
-    assert_equal(asking.generate(caption, items), alone)
-
-
-@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
-def test_a_batch_of_questions_of_different_lengths_equals_each_alone(
-    vqa: Checkpoint, settings: GenerationSettings
+def test_a_batch_of_different_requests_equals_each_alone(
+    checkpoints: dict[str, Checkpoint], decoder: str, settings: GenerationSettings
 ) -> None:
-    items = questions(vqa, settings)
-    assert_equal(asking.generate(vqa, items), [asking.generate(vqa, [item])[0] for item in items])
+    checkpoint, items = checkpoints[decoder], items_of(checkpoints, decoder, settings)
+    assert len({item.key for item in items}) == 1
+    alone = [asking.generate(checkpoint, [item])[0] for item in items]
+    assert len({one.sequences[0].text for one in alone}) > 3
+    assert_equal(asking.generate(checkpoint, items), alone)
 
 
-@pytest.mark.parametrize("task", [Task.CAPTION, Task.VQA])
+@pytest.mark.parametrize("decoder", REQUESTS)
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
 def test_rows_that_join_later_and_rows_that_leave_change_nobody_else(
-    served: dict[str, ServedModel], task: Task, settings: GenerationSettings
+    checkpoints: dict[str, Checkpoint], decoder: str, settings: GenerationSettings
 ) -> None:
-    checkpoint = served["blip"].checkpoints[task]
-    items = (captions if task is Task.CAPTION else questions)(checkpoint, settings)
+    checkpoint, items = checkpoints[decoder], items_of(checkpoints, decoder, settings)
     first, leaver, second, third = items[:3], items[3], items[4:6], items[6:]
     answers: dict[Item, Generated] = {}
     generation = checkpoint.heads.generate([*first, leaver])
@@ -127,11 +141,12 @@ def test_the_settings_are_kept(caption: Checkpoint) -> None:
         assert 0 < sequence.confidence <= 1
 
 
-def test_a_seed_repeats_and_another_differs(caption: Checkpoint) -> None:
+@pytest.mark.parametrize("decoder", REQUESTS)
+def test_a_seed_repeats_and_another_differs(checkpoints: dict[str, Checkpoint], decoder: str) -> None:
     def texts(seed: int | None) -> list[str]:
         settings = GenerationSettings(num_sequences=8, sampling=Sampling(temperature=3.0, top_p=1.0, seed=seed))
-        (answer,) = asking.generate(caption, [asking.item(caption, IMAGES[2], CaptionInput(None, settings))])
-        return [sequence.text for sequence in answer.sequences]
+        item = asking.item(checkpoints[decoder], IMAGES[2], REQUESTS[decoder](settings)[0])
+        return [sequence.text for sequence in asking.generate(checkpoints[decoder], [item])[0].sequences]
 
     assert texts(1) == texts(1)
     assert texts(1) != texts(2)
@@ -172,7 +187,9 @@ def test_a_stop_token_that_is_certain_but_forbidden_leaves_the_confidence_finite
         def finish(self, _: Item, sequences: Sequence[GeneratedTokens]) -> Generated:
             return Generated(tuple(GeneratedSequence("", one.confidence, one.num_tokens) for one in sequences))
 
-    plan = Plan((2,), 1, 1, max_new_tokens=3, min_new_tokens=2, length_penalty=1, repetition_penalty=1, sampling=None)
+    plan = Plan(
+        (2,), (2,), 1, 1, max_new_tokens=3, min_new_tokens=2, length_penalty=1, repetition_penalty=1, sampling=None
+    )
     generation = TokenGeneration(Certain(), [Item(Op.GENERATE, None, plan)])
     assert [generation.step() for _ in range(2)] == [[], []]
     ((_, generated),) = generation.step()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
 from models.base import DeviceLostError
-from models.device import choose_device, free_bytes, on_device
+from models.device import choose_device, free_bytes, on_device, tensors_apart
 
 
 @on_device
@@ -46,3 +48,15 @@ def test_free_memory_is_that_of_the_container(tmp_path: Path, limit: str, expect
 def test_a_named_device_is_taken_as_it_is() -> None:
     assert choose_device("cpu") == torch.device("cpu")
     assert choose_device("auto").type in ("cpu", "cuda", "mps")
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads the resident memory from /proc")
+def test_temporary_tensors_leave_no_holes_between_those_that_stay() -> None:
+    process, kept, megabyte = psutil.Process(), [], 2**20
+    before = process.memory_info().rss
+    with tensors_apart():
+        for _ in range(16):
+            temporary = torch.ones(2 * megabyte)  # of 4 bytes
+            kept.append(temporary[: megabyte // 2].clone())
+    del temporary
+    assert process.memory_info().rss - before < 1.25 * sum(tensor.nbytes for tensor in kept)

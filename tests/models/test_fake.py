@@ -114,9 +114,12 @@ def test_questions_are_answered(runner: FakeRunner, question: str, answer: str) 
 
 
 def test_history_is_counted_where_it_can_be_used(runner: FakeRunner) -> None:
-    request = QuestionInput("is it red?", history=(Turn("a?", "b"),) * 20)
-    assert say(runner, request).history_used is None
-    assert say(FakeRunner("talks", Capabilities(history=True)), request).history_used == 8
+    talks = FakeRunner("talks", Capabilities(history=True))
+    history = (Turn("a?", "b"),) * 20
+    for request in (QuestionInput("is it red?", history), RankInput("is it red?", ("yes", "no"), 2, history)):
+        assert runner.prepare(request).history_used is None
+        assert talks.prepare(request).history_used == 8
+    assert talks.prepare(QuestionInput("is it red?")).history_used is None
 
 
 def test_match_tells_the_right_text(runner: FakeRunner) -> None:

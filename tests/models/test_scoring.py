@@ -33,22 +33,44 @@ CASES = {
 }
 
 
+MODELS = ("blip", "opt", "t5")
+
+
+@pytest.fixture(scope="module")
+def every(served: dict[str, ServedModel], served2: dict[str, ServedModel]) -> dict[str, ServedModel]:
+    return served | served2
+
+
 def together_and_alone(checkpoint: Checkpoint, requests: list[tuple[str, Input]]) -> tuple[list[float], list[float]]:
     items = [asking.item(checkpoint, image, request) for image, request in requests]
     assert len({item.key for item in items}) == 1
     return asking.score(checkpoint, items), [asking.score(checkpoint, [item])[0] for item in items]
 
 
+@pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("requests", CASES.values(), ids=CASES)
-def test_a_batch_of_scores_equals_each_alone(served: dict[str, ServedModel], requests: list[tuple[str, Input]]) -> None:
-    together, alone = together_and_alone(served["blip"].checkpoints[Task.MATCH], requests)
+def test_a_batch_of_scores_equals_each_alone(
+    every: dict[str, ServedModel], model: str, requests: list[tuple[str, Input]]
+) -> None:
+    together, alone = together_and_alone(every[model].checkpoints[Task.MATCH], requests)
     np.testing.assert_allclose(together, alone, atol=1e-5)
     assert np.ptp(alone, axis=0).max() > 0.01
 
 
-def test_ranked_candidates_of_many_lengths(served: dict[str, ServedModel]) -> None:
+def test_an_image_of_many_vectors_can_have_one(served2: dict[str, ServedModel]) -> None:
+    checkpoint = served2["opt"].checkpoints[Task.MATCH]
+    requests = [ImageEmbeddingInput(pooling) for pooling in checkpoint.heads.capabilities.pooling]
+    several, mean = asking.score(checkpoint, [asking.item(checkpoint, IMAGES[0], request) for request in requests])
+    dimensions = checkpoint.heads.capabilities.dimensions
+    assert (several.shape, mean.shape) == ((8, dimensions), (1, dimensions))
+    for vectors in (several, mean):
+        np.testing.assert_allclose(np.linalg.norm(vectors, axis=-1), 1, atol=1e-6)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_ranked_candidates_of_many_lengths(every: dict[str, ServedModel], model: str) -> None:
     """In several passes: the order in which they come, and who else is there, does not matter."""
-    checkpoint = served["blip"].checkpoints[Task.VQA]
+    checkpoint = every[model].checkpoints[Task.VQA]
     words = ("red", "a red circle", "a small blue triangle at the bottom left", "circle")
     candidates = tuple(f"{word} {more}".strip() for more in range(60) for word in words)
     one, other = (
@@ -94,7 +116,7 @@ def test_text_without_a_token_is_refused(served: dict[str, ServedModel], text: s
 def test_candidates_are_tokenised_once_for_all_questions(served: dict[str, ServedModel]) -> None:
     heads, candidates = served["blip"].checkpoints[Task.VQA].heads, tuple(f"answer {n}" for n in range(50))
     first, second = (heads.prepare(RankInput(f"is it {n}?", candidates, 3)).payload for n in range(2))
-    assert first.candidates is second.candidates
+    assert first.how.candidates is second.how.candidates
     assert first.ids != second.ids
 
 

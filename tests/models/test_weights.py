@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import NamedTuple, cast
 
+import psutil
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
+from torch import nn
 from transformers import (
+    Blip2ForConditionalGeneration,
+    Blip2ForImageTextRetrieval,
     BlipConfig,
     BlipForConditionalGeneration,
     BlipForImageTextRetrieval,
@@ -18,46 +26,60 @@ from transformers import (
 
 from models import blip
 from models.base import Task
+from models.family import FAMILIES, Networks
+from models.layers import serving_dtype
 from models.vit import ViT
 from models.weights import CheckpointError, Weights, save, tensor_digest
+from tests.golden import BLIP, BLIP2
 
-SLOTS = {Task.CAPTION: "caption", Task.VQA: "vqa", Task.MATCH: "retrieval"}
-CLASSES = {
-    Task.CAPTION: BlipForConditionalGeneration,
-    Task.VQA: BlipForQuestionAnswering,
-    Task.MATCH: BlipForImageTextRetrieval,
-}
-CHECKPOINTS = Path(__file__).parents[1] / "golden" / "blip" / "checkpoints"
-
-
-@pytest.fixture(scope="module", params=SLOTS)
-def pair(request: pytest.FixtureRequest) -> tuple[Task, PreTrainedModel]:
-    return request.param, CLASSES[request.param].from_pretrained(CHECKPOINTS / SLOTS[request.param])
-
-
-def test_the_key_map_names_every_weight_of_transformers(pair: tuple[Task, PreTrainedModel]) -> None:
-    task, reference = pair
-    modules = (ViT(blip.vision_config(reference.config)), blip.build(task, reference.config))
-    ours = {name for module in modules for name in blip.hugging_face_names(module).values()}
-    assert ours == {name for name, _ in reference.named_parameters()}
+CASES = [
+    ("blip", Task.CAPTION, BLIP / "checkpoints" / "caption", BlipForConditionalGeneration),
+    ("blip", Task.VQA, BLIP / "checkpoints" / "vqa", BlipForQuestionAnswering),
+    ("blip", Task.MATCH, BLIP / "checkpoints" / "retrieval", BlipForImageTextRetrieval),
+    ("blip2", Task.CAPTION, BLIP2 / "checkpoints" / "opt", Blip2ForConditionalGeneration),
+    ("blip2", Task.CAPTION, BLIP2 / "checkpoints" / "t5", Blip2ForConditionalGeneration),
+    ("blip2", Task.MATCH, BLIP2 / "checkpoints" / "itm", Blip2ForImageTextRetrieval),
+]
+CAPTION = BLIP / "checkpoints" / "caption"
+CPU = torch.device("cpu")
 
 
-def test_image_embeddings_equal_those_of_transformers(pair: tuple[Task, PreTrainedModel]) -> None:
-    task, reference = pair
-    weights, cpu = Weights(CHECKPOINTS / SLOTS[task]), torch.device("cpu")
+class Case(NamedTuple):
+    networks: Networks
+    folder: Path
+    reference: PreTrainedModel
+    modules: tuple[ViT, nn.Module]  # without weights
+
+
+@pytest.fixture(scope="module", params=CASES, ids=lambda case: f"{case[0]}-{case[2].name}")
+def case(request: pytest.FixtureRequest) -> Case:
+    family, task, folder, model_class = request.param
+    networks, reference = FAMILIES[family].networks, model_class.from_pretrained(folder)
     with torch.device("meta"):
-        tower, network = ViT(blip.vision_config(reference.config)), blip.build(task, reference.config)
-    for module in (tower, network):
-        weights.load(module, blip.hugging_face_names(module), cpu)
+        modules = ViT(networks.vision_config(reference.config)), networks.build(task, reference.config)
+    return Case(networks, folder, reference, modules)
+
+
+def test_the_key_map_names_every_weight_of_transformers(case: Case) -> None:
+    ours = {name for module in case.modules for name in case.networks.hugging_face_names(module).values()}
+    assert ours == {name for name, _ in case.reference.named_parameters()}
+
+
+def test_image_embeddings_equal_those_of_transformers(case: Case) -> None:
+    tower, network = case.modules
+    for module in case.modules:
+        Weights(case.folder).load(module, case.networks.hugging_face_names(module), CPU)
+    norm = cast("nn.LayerNorm", network.norm)
+    case.reference.vision_model.post_layernorm.eps = norm.eps  # transformers has not the authors'
     size = tower.config.image_size
     pixels = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        expected = reference.vision_model(pixels).last_hidden_state
-        torch.testing.assert_close(network.norm(tower(pixels)), expected, atol=1e-5, rtol=0)  # type: ignore[operator]
+        expected = case.reference.vision_model(pixels).last_hidden_state
+        torch.testing.assert_close(norm(tower(pixels)), expected, atol=1e-5, rtol=0)
 
 
-def small() -> torch.nn.Linear:
-    return torch.nn.Linear(2, 3, device="meta")
+def small() -> nn.Linear:
+    return nn.Linear(2, 3, device="meta")
 
 
 NAMES = {"weight": "w", "bias": "b"}
@@ -66,18 +88,51 @@ NAMES = {"weight": "w", "bias": "b"}
 def test_weights_go_straight_into_their_dtype(tmp_path: Path) -> None:
     save(tmp_path / "model.safetensors", {"w": torch.ones(3, 2, dtype=torch.float16), "b": torch.zeros(3)})
     module = small().to(torch.bfloat16)
-    Weights(tmp_path).load(module, NAMES, torch.device("cpu"))
+    Weights(tmp_path).load(module, NAMES, CPU)
     assert module.weight.dtype is torch.bfloat16
     assert module.weight.tolist() == [[1, 1]] * 3
     assert not module.weight.requires_grad
 
 
-def test_a_checkpoint_of_several_files(tmp_path: Path) -> None:
-    save(tmp_path / "one.safetensors", {"w": torch.ones(3, 2)})
-    save(tmp_path / "two.safetensors", {"b": torch.zeros(3)})
-    index = '{"weight_map": {"w": "one.safetensors", "b": "two.safetensors"}}'
-    (tmp_path / "model.safetensors.index.json").write_text(index)
-    assert Weights(tmp_path).read("b").tolist() == [0, 0, 0]
+def test_each_part_is_finished_when_its_own_weights_are_there(tmp_path: Path) -> None:
+    save(tmp_path / "model.safetensors", {"w": torch.ones(3, 2), "b": torch.zeros(3)})
+    with torch.device("meta"):
+        module = nn.Sequential(nn.Linear(2, 3), nn.Linear(2, 3))
+    finished: list[tuple[nn.Module, list[bool]]] = []
+    Weights(tmp_path).load(
+        module,
+        {f"{layer}.{ours}": theirs for layer in range(2) for ours, theirs in NAMES.items()},
+        CPU,
+        lambda part: finished.append((part, [value.is_meta for value in module.parameters()])),
+    )
+    assert finished[1:] == [(module[0], [False, False, True, True]), (module[1], [False] * 4)]
+
+
+@pytest.mark.parametrize(("file", "write"), [("model.safetensors", save_file), ("pytorch_model.bin", torch.save)])
+def test_a_checkpoint_of_several_files(tmp_path: Path, file: str, write: Callable[[object, Path], None]) -> None:
+    for name, tensor in {"w": torch.ones(3, 2), "b": torch.zeros(3)}.items():
+        write({name: tensor}, tmp_path / f"{name}{Path(file).suffix}")
+    index = {"weight_map": {name: f"{name}{Path(file).suffix}" for name in "wb"}}
+    (tmp_path / f"{file}.index.json").write_text(json.dumps(index))
+    weights = Weights(tmp_path)
+    assert [weights.read(name).tolist() for name in "bwb"] == [[0] * 3, [[1, 1]] * 3, [0] * 3]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads the resident memory from /proc")
+@pytest.mark.parametrize(("file", "write"), [("model.safetensors", save_file), ("pytorch_model.bin", torch.save)])
+def test_what_was_read_leaves_the_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, write: Callable[[object, Path], None]
+) -> None:
+    megabyte = 2**20
+    monkeypatch.setattr("models.weights.MAPPED_BYTES", 8 * megabyte)
+    names = [f"w{number}" for number in range(64)]
+    write({name: torch.ones(megabyte // 4) for name in names}, tmp_path / file)
+    weights, process = Weights(tmp_path), psutil.Process()
+    before, most = process.memory_info().rss, 0
+    for name in names:
+        assert weights.read(name).sum() == megabyte // 4
+        most = max(most, process.memory_info().rss - before)
+    assert most < 24 * megabyte
 
 
 def test_a_pickled_checkpoint_is_read_as_weights_only(tmp_path: Path) -> None:
@@ -88,17 +143,18 @@ def test_a_pickled_checkpoint_is_read_as_weights_only(tmp_path: Path) -> None:
         Weights(tmp_path)
 
 
-def test_tied_weights_go_by_either_name(tmp_path: Path) -> None:
-    tensors = load_file(CHECKPOINTS / "caption" / "model.safetensors")
-    tensors["text_decoder.cls.predictions.decoder.weight"] = tensors.pop(
-        "text_decoder.bert.embeddings.word_embeddings.weight"
-    )
-    save_file(tensors, tmp_path / "model.safetensors")
-    config = BlipConfig.from_pretrained(CHECKPOINTS / "caption")
-    with torch.device("meta"):
-        network = blip.CaptionNet(blip.vision_config(config), blip.text_config(config))
-    Weights(tmp_path).load(network, blip.hugging_face_names(network), torch.device("cpu"))
-    assert torch.equal(network.decoder.tokens.weight, tensors["text_decoder.cls.predictions.decoder.weight"])
+TIES = [
+    ("text_decoder.bert.embeddings.word_embeddings.weight", "text_decoder.cls.predictions.decoder.weight"),
+    ("language_model.model.decoder.embed_tokens.weight", "language_model.lm_head.weight"),
+    ("language_model.shared.weight", "language_model.encoder.embed_tokens.weight"),
+    ("language_model.shared.weight", "language_model.decoder.embed_tokens.weight"),
+]
+
+
+@pytest.mark.parametrize(("name", "other"), TIES)
+def test_tied_weights_go_by_either_name(tmp_path: Path, name: str, other: str) -> None:
+    save(tmp_path / "model.safetensors", {other: torch.ones(2)})
+    assert Weights(tmp_path).read(name).tolist() == [1, 1]
 
 
 @pytest.mark.parametrize(
@@ -108,7 +164,7 @@ def test_tied_weights_go_by_either_name(tmp_path: Path) -> None:
 def test_a_wrong_checkpoint_is_one_clear_line(tmp_path: Path, tensors: dict[str, torch.Tensor], complaint: str) -> None:
     save(tmp_path / "model.safetensors", tensors)
     with pytest.raises(CheckpointError, match=complaint) as caught:
-        Weights(tmp_path).load(small(), NAMES, torch.device("cpu"))
+        Weights(tmp_path).load(small(), NAMES, CPU)
     assert "\n" not in str(caught.value)
 
 
@@ -118,9 +174,20 @@ def test_an_empty_folder_is_one_clear_line(tmp_path: Path) -> None:
 
 
 def test_a_digest_tells_values_dtypes_and_configurations_apart() -> None:
-    module = torch.nn.Linear(2, 2)
-    same, other = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
+    module = nn.Linear(2, 2)
+    same, other = nn.Linear(2, 2), nn.Linear(2, 2)
     same.load_state_dict(module.state_dict())
     assert tensor_digest(module, "a") == tensor_digest(same, "a") != tensor_digest(other, "a")
     assert tensor_digest(same, "a") != tensor_digest(same, "b")
     assert tensor_digest(same, "a") != tensor_digest(same.to(torch.bfloat16), "a")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_digest_is_known_before_loading(dtype: torch.dtype) -> None:
+    config, weights = BlipConfig.from_pretrained(CAPTION), Weights(CAPTION)
+    with torch.device("meta"):
+        tower = serving_dtype(ViT(blip.vision_config(config)), dtype)
+    names = blip.hugging_face_names(tower)
+    digest = weights.digest(tower, names, "a")
+    weights.load(tower, names, CPU)
+    assert digest == tensor_digest(tower, "a")

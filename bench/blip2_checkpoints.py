@@ -1,0 +1,149 @@
+"""Full-size BLIP-2 checkpoints with seeded random bfloat16 weights, in Hugging Face format, written shard by shard."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from transformers import Blip2Config
+
+from models import blip2
+from models.base import Task
+from models.vit import ViT
+from models.weights import save
+
+GOLDEN = Path("tests/golden/blip2/checkpoints")  # whose tiny tokenizers will do
+SHARD_BYTES = 10**9  # about; what writing takes of memory
+DEVIATION = 0.02  # small enough for what 39 blocks add up to be finite in any dtype
+CATALOG = """[profiles]
+random-blip2 = ["random-blip2"]
+random-blip2-int8 = ["random-blip2-int8"]
+[models.random-blip2]
+family = "blip2"
+caption = { checkpoint = "opt" }
+vqa = { checkpoint = "opt" }
+match = { checkpoint = "itm" }
+[models.random-blip2-int8]
+family = "blip2"
+caption = { checkpoint = "opt", quantize = "int8" }
+vqa = { checkpoint = "opt", quantize = "int8" }
+match = { checkpoint = "itm" }
+"""
+
+
+class Kind(NamedTuple):
+    task: Task
+    golden: str  # the checkpoint whose files, but for sizes and weights, it has
+    sizes: dict[str, dict[str, Any]]
+
+
+# As published; what is not here has the defaults of transformers, which are those of the published checkpoints.
+VISION = {
+    "hidden_size": 1408,
+    "intermediate_size": 6144,
+    "num_hidden_layers": 39,
+    "num_attention_heads": 16,
+    "image_size": 224,
+    "patch_size": 14,
+}
+QFORMER = {
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "encoder_hidden_size": 1408,
+    "cross_attention_frequency": 2,
+    "max_position_embeddings": 512,
+    "vocab_size": 30_523,
+}
+OPT = {
+    "hidden_size": 2560,
+    "word_embed_proj_dim": 2560,
+    "ffn_dim": 10_240,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "max_position_embeddings": 2048,
+    "vocab_size": 50_304,
+}
+KINDS = {
+    "opt": Kind(Task.CAPTION, "opt_noimgtok", {"vision_config": VISION, "qformer_config": QFORMER, "text_config": OPT}),
+    "itm": Kind(Task.MATCH, "itm_noimgtok", {"vision_config": VISION, "qformer_config": QFORMER}),
+}
+
+
+def write_blip2(folder: Path) -> Path:
+    """Checkpoints of the sizes of blip2-opt-2.7b and blip2-itm-vit-g, with one tower, in `folder` (9.8 GB), if they are
+    not there yet. Returns the catalog that names them. Raises OSError if the disk has too little room."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, kind in KINDS.items():
+        if not (folder / name / "model.safetensors.index.json").is_file():
+            _write(folder / name, kind)
+    catalog = folder / "catalog.toml"
+    catalog.write_text(CATALOG)
+    return catalog
+
+
+def _write(folder: Path, kind: Kind) -> None:
+    """The index of the weights comes last: where it is, the checkpoint is whole."""
+    golden = GOLDEN / kind.golden
+    shutil.copytree(golden, folder, ignore=shutil.ignore_patterns("*.safetensors"), dirs_exist_ok=True)
+    content = json.loads((golden / "config.json").read_text()) | {"num_query_tokens": 32, "image_text_hidden_size": 256}
+    for part, sizes in kind.sizes.items():
+        content[part] |= sizes
+    (folder / "config.json").write_text(json.dumps(content))
+    pixels = content["vision_config"]["image_size"]
+    processor = json.loads((golden / "preprocessor_config.json").read_text())
+    processor["size"] = {"height": pixels, "width": pixels}
+    (folder / "preprocessor_config.json").write_text(json.dumps(processor))
+    shapes = _shapes(kind.task, Blip2Config.from_pretrained(folder))
+    needed = sum(2 * shape.numel() for shape in shapes.values())
+    if (free := shutil.disk_usage(folder).free) < needed + SHARD_BYTES:
+        raise OSError(f"{folder} needs {needed / 1e9:.1f} GB, the disk has {free / 1e9:.1f} GB")
+    _write_weights(folder, shapes)
+
+
+def _shapes(task: Task, config: Blip2Config) -> dict[str, torch.Size]:
+    """By Hugging Face name."""
+    with torch.device("meta"):
+        modules = ViT(blip2.vision_config(config)), blip2.build(task, config)
+    return {
+        theirs: module.get_parameter(ours).shape
+        for module in modules
+        for ours, theirs in blip2.hugging_face_names(module).items()
+    }
+
+
+def _write_weights(folder: Path, shapes: dict[str, torch.Size]) -> None:
+    places: dict[str, str] = {}
+    for number, shard in enumerate(_shards(shapes)):
+        file = f"model-{number:05}.safetensors"
+        save(folder / file, shard)
+        places |= dict.fromkeys(shard, file)
+        shard.clear()  # before the next is made
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+
+
+def _shards(shapes: dict[str, torch.Size]) -> Iterator[dict[str, Tensor]]:
+    shard: dict[str, Tensor] = {}
+    for name, shape in shapes.items():
+        shard[name] = _random(name, shape)
+        if sum(tensor.nbytes for tensor in shard.values()) >= SHARD_BYTES:
+            yield shard
+            shard = {}
+    yield shard
+
+
+def _random(name: str, shape: torch.Size) -> Tensor:
+    """Seeded by the name, so that both checkpoints have the same tower."""
+    tensor = torch.empty(shape, dtype=torch.bfloat16)
+    if name.endswith(".bias"):
+        return tensor.zero_()
+    if len(shape) == 1:
+        return tensor.fill_(1)  # of a normalisation
+    return tensor.normal_(0, DEVIATION, generator=torch.Generator().manual_seed(zlib.crc32(name.encode())))

@@ -1,0 +1,86 @@
+"""OPT, a decoder-only language model, over embeddings: BLIP-2 puts an image's projected queries before the text.
+
+Source: Zhang et al. 2022; transformers models/opt/modeling_opt.py, which LAVIS runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.layers import KeyValue, LayerNorm, attend, merge_heads, split_heads
+
+OFFSET = 2  # the first two rows of the position embedding are not used
+
+
+@dataclass(frozen=True, slots=True)
+class OPTConfig:
+    vocabulary: int
+    num_positions: int
+    width: int
+    num_layers: int
+    num_heads: int
+    mlp_width: int
+
+
+class Layer(nn.Module):
+    """A pre-norm transformer layer."""
+
+    def __init__(self, config: OPTConfig) -> None:
+        super().__init__()
+        self.num_heads = config.num_heads
+        self.attention_norm = LayerNorm(config.width)
+        self.query = nn.Linear(config.width, config.width)
+        self.key = nn.Linear(config.width, config.width)
+        self.value = nn.Linear(config.width, config.width)
+        self.out = nn.Linear(config.width, config.width)
+        self.mlp_norm = LayerNorm(config.width)
+        self.up = nn.Linear(config.width, config.mlp_width)
+        self.down = nn.Linear(config.mlp_width, config.width)
+
+    def forward(self, x: Tensor, mask: Tensor, past: KeyValue | None) -> tuple[Tensor, KeyValue]:
+        """`x`: `(lines, tokens, width)`. Returns the new `x` and the keys and values of past and present tokens."""
+        states = self.attention_norm(x)
+        query, key, value = (split_heads(part(states), self.num_heads) for part in (self.query, self.key, self.value))
+        seen = KeyValue(key, value)
+        if past is not None:
+            seen = past.followed_by(seen)
+        x = x + self.out(merge_heads(attend(query, seen.key, seen.value, mask)))
+        return x + self.down(F.relu(self.up(self.mlp_norm(x)))), seen
+
+
+class OPT(nn.Module):
+    def __init__(self, config: OPTConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.tokens = nn.Embedding(config.vocabulary, config.width)  # and, tied, the output matrix
+        self.positions = nn.Embedding(config.num_positions + OFFSET, config.width)
+        self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_layers))
+        self.norm = LayerNorm(config.width)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The serving dtype."""
+        return cast("Layer", self.layers[0]).up.weight.dtype
+
+    def forward(
+        self, x: Tensor, positions: Tensor, mask: Tensor, past: Sequence[KeyValue] | None = None
+    ) -> tuple[Tensor, list[KeyValue]]:
+        """Hidden states `(lines, tokens, width)` after the final norm, and every layer's keys and values.
+
+        `x`: embeddings `(lines, tokens, width)`, of `self.tokens` or projected. `positions`: `(lines, tokens)`.
+        `mask`: true where a token may look, broadcast to `(lines, 1, tokens, past + tokens)`."""
+        x = (x + self.positions(positions + OFFSET)).to(self.dtype)
+        kept: list[KeyValue] = []
+        for index, layer in enumerate(self.layers):
+            x, seen = layer(x, mask, past[index] if past is not None else None)
+            kept.append(seen)
+        return self.norm(x), kept
+
+    def logits(self, states: Tensor) -> Tensor:
+        """`(..., width)` -> `(..., vocabulary)` float32."""
+        return F.linear(states.float(), self.tokens.weight)
