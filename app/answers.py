@@ -84,12 +84,17 @@ class CheckpointInfo(TypedDict):
     device: str
     dtype: str
     image_size: Annotated[int, Field(description="pixels")]
+    history: NotRequired[Annotated[bool, Field(description="vqa: whether it takes earlier turns")]]
+    template: NotRequired[Annotated[bool, Field(description="vqa: whether it takes a template of the prompt")]]
+    dimensions: NotRequired[Annotated[int | None, Field(description="embed: of each vector")]]
+    pooling: NotRequired[Annotated[list[str], Field(description="embed: of images with several vectors; else empty")]]
 
 
 class ModelInfo(TypedDict):
     name: str
     family: str
     note: str | None
+    template: Annotated[str | None, Field(description="the operator's, for questions; null: the authors'")]
     tasks: dict[str, CheckpointInfo]
 
 

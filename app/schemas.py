@@ -66,6 +66,12 @@ def _objects(value: object) -> object:
     return value
 
 
+def _with_one_place(template: str) -> str:
+    if template.count("{}") != 1:
+        raise ValueError("must hold {} once, where the question goes")
+    return template
+
+
 OneOrMany = BeforeValidator(_listed, json_schema_input_type=str | list[str])
 Prompt = Annotated[str, AfterValidator(_limited)]
 Text = Annotated[str, AfterValidator(_stripped), AfterValidator(_limited)]
@@ -82,7 +88,7 @@ class Fields(BaseModel):
 
 
 class GenerationFields(Fields):
-    num_beams: int | None = Field(None, ge=1, le=8, description="default: the authors' (BLIP 3)")
+    num_beams: int | None = Field(None, ge=1, le=8, description="default: the authors' (BLIP 3, BLIP-2 5)")
     max_new_tokens: int | None = Field(None, ge=1, le=256, description="default: the authors'")
     min_new_tokens: int | None = Field(None, ge=0, le=256, description="default: the authors'")
     length_penalty: float | None = Field(None, ge=-10, le=10, description="default: the authors'")
@@ -150,10 +156,12 @@ class VqaFields(GenerationFields):
         None, min_length=2, max_length=4096, description="answers to rank, in place of generating one"
     )
     rank_k: int | None = Field(None, ge=1, le=4096, description="candidates scored in whole; default 128")
-    history: Annotated[list[TurnFields], BeforeValidator(_objects)] | None = Field(
+    history: Annotated[list[TurnFields], BeforeValidator(_few), BeforeValidator(_objects)] | None = Field(
         None, description="earlier turns, oldest first (JSON only, and only models that say so)"
     )
-    template: Text | None = Field(None, description="of the prompt; {} is the question (only models that say so)")
+    template: Annotated[Text, AfterValidator(_with_one_place)] | None = Field(
+        None, description="of the prompt; {} is the question (only models that say so)"
+    )
 
     @property
     def num_ranked(self) -> int:

@@ -56,7 +56,7 @@ async def vqa(work: Work, form: Form[VqaFields]) -> VqaAnswer:
     fields = form.fields
     model, checkpoint = work.served(Task.VQA, fields.model)
     _check_dialogue(fields, checkpoint.heads.capabilities)
-    [items] = await work.prepare(checkpoint.heads, _question_inputs(fields))
+    [items] = await work.prepare(checkpoint.heads, _question_inputs(fields, fields.template or model.template))
     [features] = await work.features(checkpoint, form.images)
     items = [replace(item, features=features) for item in items]
     if candidates := fields.candidates:
@@ -65,6 +65,9 @@ async def vqa(work: Work, form: Form[VqaFields]) -> VqaAnswer:
     else:
         generated = await work.generate(checkpoint.heads, items)
         answers = [_answer(question, one) for question, one in zip(fields.question, generated, strict=True)]
+    for answer, item in zip(answers, items, strict=True):
+        if item.history_used is not None:
+            answer["history_used"] = item.history_used
     return {"model": model.name, "answers": answers}
 
 
@@ -142,12 +145,12 @@ def _check_dialogue(fields: VqaFields, capabilities: Capabilities) -> None:
         raise InvalidInputError("template: the model takes no template")
 
 
-def _question_inputs(fields: VqaFields) -> list[QuestionInput | RankInput]:
+def _question_inputs(fields: VqaFields, template: str | None) -> list[QuestionInput | RankInput]:
     if fields.candidates is None:
         settings = fields.settings()
-        return [QuestionInput(question, fields.turns, fields.template, settings) for question in fields.question]
+        return [QuestionInput(question, fields.turns, template, settings) for question in fields.question]
     candidates, k = tuple(fields.candidates), fields.num_ranked
-    return [RankInput(question, candidates, k, fields.turns, fields.template) for question in fields.question]
+    return [RankInput(question, candidates, k, fields.turns, template) for question in fields.question]
 
 
 def _caption(generated: Generated) -> Caption:
@@ -158,10 +161,7 @@ def _caption(generated: Generated) -> Caption:
 
 def _answer(question: str, generated: Generated) -> Answer:
     best = generated.sequences[0]
-    answer: Answer = {"question": question, "answer": best.text, "confidence": best.confidence}
-    if generated.history_used is not None:
-        answer["history_used"] = generated.history_used
-    return answer
+    return {"question": question, "answer": best.text, "confidence": best.confidence}
 
 
 def _ranked(question: str, candidates: list[str], probabilities: Scores) -> Answer:

@@ -8,8 +8,8 @@ from starlette.responses import Response
 
 from app import tasks
 from app.answers import MatchAnswer
+from app.documentation import document
 from app.routes.common import answer, open_form
-from app.routes.documentation import document
 from app.schemas import MatchFields
 from models.base import Task
 

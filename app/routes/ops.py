@@ -8,9 +8,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from app.answers import CheckpointInfo, HealthAnswer, ModelInfo, ModelsAnswer
+from app.documentation import LIVE, METRICS, MODELS, READY
 from app.routes.common import answer, service_of
-from app.routes.documentation import LIVE, METRICS, MODELS, READY
-from models.base import Checkpoint, ServedModel
+from models.base import Checkpoint, ServedModel, Task
 
 LIMITS = (
     "max_body_bytes",
@@ -66,15 +66,27 @@ def _health(body: HealthAnswer) -> Response:
 
 
 def _model(model: ServedModel) -> ModelInfo:
-    tasks: dict[str, CheckpointInfo] = {task: _checkpoint(one) for task, one in model.checkpoints.items()}
-    return {"name": model.name, "family": model.family, "note": model.note, "tasks": tasks}
-
-
-def _checkpoint(checkpoint: Checkpoint) -> CheckpointInfo:
+    tasks: dict[str, CheckpointInfo] = {task: _checkpoint(task, one) for task, one in model.checkpoints.items()}
     return {
+        "name": model.name,
+        "family": model.family,
+        "note": model.note,
+        "template": model.template,
+        "tasks": tasks,
+    }
+
+
+def _checkpoint(task: Task, checkpoint: Checkpoint) -> CheckpointInfo:
+    info: CheckpointInfo = {
         "checkpoint": checkpoint.name,
         "revision": checkpoint.revision,
         "device": checkpoint.device,
         "dtype": checkpoint.dtype,
         "image_size": checkpoint.preprocessing.image_size,
     }
+    capabilities = checkpoint.heads.capabilities
+    if task is Task.VQA:
+        info |= {"history": capabilities.history, "template": capabilities.template}
+    if task is Task.EMBED:
+        info |= {"dimensions": capabilities.dimensions, "pooling": list(capabilities.pooling)}
+    return info

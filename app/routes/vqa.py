@@ -8,8 +8,8 @@ from starlette.responses import Response
 
 from app import tasks
 from app.answers import VqaAnswer
+from app.documentation import document
 from app.routes.common import answer, open_form
-from app.routes.documentation import document
 from app.schemas import VqaFields
 from models.base import Task
 

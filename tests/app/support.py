@@ -6,15 +6,16 @@ import asyncio
 import base64
 import io
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
 from PIL import Image
 
-from app.main import create_app
+from app.main import create_app, load_models
 from app.service import Service
 from app.settings import Settings
 from models.base import Capabilities, ServedModel
@@ -98,6 +99,36 @@ async def serving(
         httpx.AsyncClient(transport=transport, base_url="http://test", timeout=30) as client,
     ):
         yield client, app
+
+
+class Asking:
+    """Asks a service from outside of an event loop."""
+
+    def __init__(self, client: httpx.AsyncClient, runner: asyncio.Runner) -> None:
+        self._client = client
+        self._runner = runner
+
+    def ask(self, path: str, bodies: Sequence[Mapping[str, Any]]) -> list[Any]:
+        """The answers to all bodies, sent concurrently."""
+
+        async def every() -> list[httpx.Response]:
+            return await asyncio.gather(*(self._client.post(path, json=body) for body in bodies))
+
+        responses = self._runner.run(every())
+        assert [response.status_code for response in responses] == [200] * len(bodies)
+        return [response.json() for response in responses]
+
+
+@contextmanager
+def asking(profile: str, catalog: Path) -> Iterator[Asking]:
+    """A service of real checkpoints, in fp32."""
+    settings = {"profile": profile, "catalog": catalog, "dtype": "fp32", "device": "cpu", "threads": 1}
+    with asyncio.Runner() as runner:
+        stack = AsyncExitStack()
+        client, _ = runner.run(stack.enter_async_context(serving(load_models, **settings)))
+        runner.run(until_ready(client))
+        yield Asking(client, runner)
+        runner.run(stack.aclose())
 
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:

@@ -63,11 +63,32 @@ def test_matching_and_its_embeddings(client: httpx.Client) -> None:
     assert cosine == pytest.approx(true["itc"], abs=1e-5)
 
 
+def test_a_dialogue(client: httpx.Client) -> None:
+    history = [{"question": "what is to the left of the green rectangle?", "answer": "blue circle"}]
+    body = {"model": "demo-blip2", "image": b64(EXAMPLE), "question": "and where is that one?", "history": history}
+    (answer,) = client.post("/vqa", json=body).json()["answers"]
+    assert answer["history_used"] == 1
+    assert answer["answer"] in {"top left", "bottom left"}
+
+
+def test_one_vector_for_each_query(client: httpx.Client) -> None:
+    body = {"model": "demo-blip2", "image": b64(EXAMPLE), "text": CAPTION}
+    embedded = client.post("/embed", json=body).json()
+    ((score,),) = client.post("/match", json=body | {"head": "itc"}).json()["scores"]
+    (image,), (text,) = embedded["images"], embedded["texts"]
+    cosines = [sum(a * b for a, b in zip(one, text["embedding"], strict=True)) for one in image["embedding"]]
+    assert len(cosines) > 1
+    assert max(cosines) == pytest.approx(score["itc"], abs=1e-5)
+    pooled = client.post("/embed", json=body | {"pooling": "mean"}).json()["images"][0]["embedding"]
+    assert sum(number * number for number in pooled) == pytest.approx(1, abs=1e-5)
+
+
 def test_it_says_that_it_is_a_demo(client: httpx.Client) -> None:
-    (model,) = client.get("/models").json()["models"]
-    assert model["name"] == "demo"
-    assert "coloured shapes, not photos" in model["note"]
-    assert set(model["tasks"]) == {"caption", "vqa", "match", "embed"}
+    served = client.get("/models").json()["models"]
+    assert [(model["name"], model["family"]) for model in served] == [("demo", "blip"), ("demo-blip2", "blip2")]
+    for model in served:
+        assert "coloured shapes, not photos" in model["note"]
+        assert set(model["tasks"]) == {"caption", "vqa", "match", "embed"}
 
 
 # --- promise 1 ------------------------------------------------------------------------------------------------------
@@ -76,7 +97,7 @@ Body = tuple[str, dict[str, Any]]
 
 
 def mixed_requests(number: int, num_images: int) -> list[Body]:
-    """All tasks by turns, questions of many lengths, each image several times."""
+    """All tasks by turns, of both models, questions of many lengths, each image several times."""
     rng = Random("mixed")
     scenes = [random_scene(rng, 1 + index % 3) for index in range(num_images)]
     bodies: list[Body] = []
@@ -84,12 +105,17 @@ def mixed_requests(number: int, num_images: int) -> list[Body]:
         scene, pixels = rng.choice(scenes)
         file = io.BytesIO()
         Image.fromarray(pixels).save(file, "PNG")
-        image = {"image": b64(file.getvalue())}
+        image = {"model": ("demo", "demo-blip2")[index // 4 % 2], "image": b64(file.getvalue())}
+        asked: dict[str, Any] = {"question": [random_question(rng, scene)[0] for _ in range(1 + index % 3)]}
+        if image["model"] == "demo-blip2" and index % 3:
+            asked["history"] = [{"question": "what shape is it?", "answer": "circle"}] * (index % 3)
+        if index % 5 == 0:
+            asked["candidates"] = ["red", "green rectangle", "yes", "top left"]
         texts = [str(describe(scene)), str(random_caption(rng, scene)), "a red circle"]
         bodies.append(
             (
                 ("/caption", image | {"num_captions": 1 + index % 3}),
-                ("/vqa", image | {"question": [random_question(rng, scene)[0] for _ in range(1 + index % 4)]}),
+                ("/vqa", image | asked),
                 ("/match", image | {"text": texts}),
                 ("/embed", image | {"text": texts}),
             )[index % 4]
@@ -145,6 +171,6 @@ def test_64_mixed_requests_at_once_equal_one_at_a_time() -> None:
     alone, _ = ask(bodies, num_at_a_time=1)
     together, counts = ask(bodies, num_at_a_time=64)
     assert_same(together, alone)
-    assert counts["encode_sum"] == num_images < len(bodies)
+    assert counts["encode_sum"] == num_images < len(bodies)  # both families have one tower
     assert counts["encode_count"] < counts["encode_sum"]
     assert counts["score_count"] < counts["score_sum"] / 2

@@ -15,6 +15,7 @@ from pydantic import TypeAdapter
 from app import answers, schemas
 from app.errors import INTERNAL, PROBLEMS, ROUTING
 from app.service import Phase
+from models.fake_answers import DIMENSIONS
 from tests.app.conftest import Shared
 from tests.app.support import BLUE, TASKS
 
@@ -47,7 +48,11 @@ def test_models(shared: Shared) -> None:
         "device": "cpu",
         "dtype": "fp32",
         "image_size": 32,
+        "history": False,
+        "template": False,
     }
+    assert model["template"] is None
+    assert (model["tasks"]["embed"]["dimensions"], model["tasks"]["embed"]["pooling"]) == (DIMENSIONS, [])
     assert answer["limits"]["max_body_bytes"] == 20 * 2**20
     assert answer["limits"]["max_items"] == 64
 

@@ -135,6 +135,10 @@ def test_history_and_template_where_the_model_takes_them() -> None:
             assert checked(response, VqaAnswer)["answers"][0]["history_used"] == 1
             asked = QuestionInput("why?", (Turn("is it red?", "yes"),), "Q: {} A:")
             assert there.heads.calls[0].payloads == [asked]
+            ranked = await there.ask("/vqa", question="why?", history=[turn] * 2, candidates=["yes", "no"])
+            assert checked(ranked, VqaAnswer)["answers"][0]["history_used"] == 2
+            alone = await there.ask("/vqa", question="why?")
+            assert "history_used" not in checked(alone, VqaAnswer)["answers"][0]
 
     run(test)
 

@@ -77,16 +77,19 @@ TASK_STATUSES = (400, 401, 404, 405, 408, 413, 415, 422, 429, 500, 503, 504)
 MODELS_EXAMPLE = {
     "models": [
         {
-            "name": "blip",
-            "family": "blip",
-            "note": "base size",
+            "name": "blip2-opt",
+            "family": "blip2",
+            "note": "with OPT",
+            "template": "Question: {} Short answer:",
             "tasks": {
-                "caption": {
-                    "checkpoint": "Salesforce/blip-image-captioning-base",
-                    "revision": "82a37760796d32b1411fe092ab5d4e227313294b",
+                "vqa": {
+                    "checkpoint": "Salesforce/blip2-opt-2.7b",
+                    "revision": "59a1ef6c1e5117b3f65523d1c6066825bcf315e3",
                     "device": "cpu",
-                    "dtype": "fp32",
-                    "image_size": 384,
+                    "dtype": "bf16",
+                    "image_size": 224,
+                    "history": True,
+                    "template": True,
                 }
             },
         }

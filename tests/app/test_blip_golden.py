@@ -2,55 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack
-from typing import Any
+from collections.abc import Iterator
 
-import httpx
 import numpy as np
 import pytest
 
-from app.main import load_models
 from tests import golden
-from tests.app.support import b64, serving, until_ready
-
-
-class Golden:
-    """The golden checkpoints, served."""
-
-    def __init__(self, client: httpx.AsyncClient, runner: asyncio.Runner) -> None:
-        self._client = client
-        self._runner = runner
-
-    def ask(self, path: str, bodies: Sequence[Mapping[str, Any]]) -> list[Any]:
-        """The answers to all bodies, sent concurrently."""
-
-        async def every() -> list[httpx.Response]:
-            return await asyncio.gather(*(self._client.post(path, json=body) for body in bodies))
-
-        responses = self._runner.run(every())
-        assert [response.status_code for response in responses] == [200] * len(bodies)
-        return [response.json() for response in responses]
+from tests.app.support import Asking, asking, b64
 
 
 @pytest.fixture(scope="module")
-def served() -> Iterator[Golden]:
-    settings = {"profile": "golden", "catalog": golden.CATALOG, "dtype": "fp32", "device": "cpu", "threads": 1}
-    with asyncio.Runner() as runner:
-        stack = AsyncExitStack()
-        client, _ = runner.run(stack.enter_async_context(serving(load_models, **settings)))
-        runner.run(until_ready(client))
-        yield Golden(client, runner)
-        runner.run(stack.aclose())
+def served() -> Iterator[Asking]:
+    with asking("golden", golden.CATALOG) as served:
+        yield served
 
 
 def image(name: str) -> str:
     return b64(golden.image_file(name).read_bytes())
 
 
-def test_captions_with_every_prompt_greedy_and_beams(served: Golden) -> None:
+def test_captions_with_every_prompt_greedy_and_beams(served: Asking) -> None:
     cases = golden.cases("caption_generate")
     bodies = [
         {
@@ -72,7 +44,7 @@ def test_captions_with_every_prompt_greedy_and_beams(served: Golden) -> None:
     )
 
 
-def test_the_authors_defaults_are_ours(served: Golden) -> None:
+def test_the_authors_defaults_are_ours(served: Asking) -> None:
     batched = golden.one("caption_generate_batched")
     bodies = [{"model": "blip", "images": [image(name) for name in batched["images"]]}]
     (answer,) = served.ask("/caption", bodies)
@@ -80,7 +52,7 @@ def test_the_authors_defaults_are_ours(served: Golden) -> None:
 
 
 @pytest.mark.parametrize("num_beams", [3, 1])
-def test_answers(served: Golden, num_beams: int) -> None:
+def test_answers(served: Asking, num_beams: int) -> None:
     cases = golden.cases("vqa_generate")
     bodies = [
         {
@@ -97,7 +69,7 @@ def test_answers(served: Golden, num_beams: int) -> None:
     assert answers == [(case["answer"] if num_beams == 3 else case["greedy"]["answer"]).strip() for case in cases]
 
 
-def test_ranked_answers(served: Golden) -> None:
+def test_ranked_answers(served: Asking) -> None:
     candidates = golden.one("vqa_answer_list")["answers"]
     cases = [case for case in golden.cases("vqa_rank") if not case["topk_boundary_tied"]]
     bodies = [
@@ -122,7 +94,7 @@ def test_ranked_answers(served: Golden) -> None:
         assert ours == pytest.approx(expected, abs=1e-4)
 
 
-def test_matching(served: Golden) -> None:
+def test_matching(served: Asking) -> None:
     cases = golden.cases("itm")
     bodies = [{"image": image(case["image"]), "text": case["text"]} for case in cases]
     assert len(cases) == 48
@@ -133,7 +105,7 @@ def test_matching(served: Golden) -> None:
         assert scores["itc"] == pytest.approx(case["itc_cosine"], abs=2e-5)
 
 
-def test_embeddings(served: Golden) -> None:
+def test_embeddings(served: Asking) -> None:
     itc = golden.one("itc")
     body = {"images": [image(name) for name in itc["images"]], "text": itc["texts"]}
     (answer,) = served.ask("/embed", [body])
@@ -142,7 +114,7 @@ def test_embeddings(served: Golden) -> None:
         np.testing.assert_allclose(ours, itc[features], atol=2e-5)
 
 
-def test_retrieval(served: Golden) -> None:
+def test_retrieval(served: Asking) -> None:
     """`evaluation` of train_retrieval.py: match logit + cosine of the best k, in both directions."""
     retrieval = golden.one("retrieval_eval")
     body = {"images": [image(name) for name in retrieval["images"]], "text": retrieval["texts_pre_caption30"]}
