@@ -99,16 +99,22 @@ class CaptionBatch:
 
 
 @dataclass(frozen=True, slots=True)
-class JointBatch:
-    """Phase 2: `captions` for the decoder; `said` is a true text a picture; `true` (n, n + 24) tells which of these
-    and of the 24 short captions are true of which picture; `spoilt` is a false text a picture, one word away from a
-    true one."""
+class JointTexts:
+    """`captions` for the decoder; `said` is a true text a picture; `true` (n, n + 24) tells which of these and of the
+    24 short captions are true of which picture; `spoilt` is a false text a picture, one word away from a true one."""
 
-    pixels: Tensor
     captions: Texts
     said: Texts
     true: Tensor
     spoilt: Texts
+
+
+@dataclass(frozen=True, slots=True)
+class JointBatch:
+    """Phase 2: pictures (n, 64, 64, 3) and their texts."""
+
+    pixels: Tensor
+    texts: JointTexts
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +144,18 @@ def _spoilt(rng: Random, caption: Caption, scene: Scene) -> Caption:
         caption = random_caption(rng, scene)
 
 
+def joint_texts(rng: Random, scenes: Sequence[Scene], captions: Sequence[str]) -> JointTexts:
+    said = [random_caption(rng, scene) for scene in scenes]
+    candidates = [*said, *_short_captions()]
+    spoilt = [str(_spoilt(rng, caption, scene)) for caption, scene in zip(said, scenes, strict=True)]
+    return JointTexts(
+        texts(captions, vocabulary.dec_id()),
+        texts([str(caption) for caption in said]),
+        torch.tensor([[caption.true_of(scene) for caption in candidates] for scene in scenes]),
+        texts(spoilt),
+    )
+
+
 class CaptionBatches(Dataset[CaptionBatch]):
     def __init__(self, name: str, mix: Mix, public: Sequence[Example], num_pictures: int) -> None:
         self.name, self.mix, self.public, self.num_pictures = name, mix, public, num_pictures
@@ -157,17 +175,8 @@ class JointBatches(Dataset[JointBatch]):
         rng = Random(f"{self.name} {index}")
         drawn = [self.mix.draw(rng, self.public) for _ in range(self.num_pictures)]
         scenes = [scene for scene, _ in drawn]
-        said = [random_caption(rng, scene) for scene in scenes]
-        candidates = [*said, *_short_captions()]
-        true = [[caption.true_of(scene) for caption in candidates] for scene in scenes]
-        spoilt = [str(_spoilt(rng, caption, scene)) for caption, scene in zip(said, scenes, strict=True)]
-        return JointBatch(
-            stack([pixels for _, pixels in drawn]),
-            texts([prompted(scene) for scene in scenes], vocabulary.dec_id()),
-            texts([str(caption) for caption in said]),
-            torch.tensor(true),
-            texts(spoilt),
-        )
+        captions = [prompted(scene) for scene in scenes]
+        return JointBatch(stack([pixels for _, pixels in drawn]), joint_texts(rng, scenes, captions))
 
 
 class QuestionBatches(Dataset[QuestionBatch]):

@@ -1,29 +1,50 @@
-"""Phase 2's loss: ITC + ITM + LM (Li et al. 2022, section 3.2), the tower run once per picture."""
+"""The joint loss ITC + ITM + LM (BLIP: Li et al. 2022, section 3.2; BLIP-2: Li et al. 2023, section 3.2, where LM is
+called ITG), the tower run once per picture."""
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.layers import Source
 from training.captions import SHORT_CAPTIONS
-from training.data import JointBatch, Texts, normalise, texts
-from training.network import PreTraining
+from training.data import JointTexts, Texts, texts
 
 SHORT = texts(SHORT_CAPTIONS)
 
 
-def joint_loss(model: PreTraining, batch: JointBatch) -> Tensor:
-    seen = model.see(normalise(batch.pixels))
+class Joined(Protocol):
+    """A model in joint training. `seen`: what the text looks at, `(n, tokens, width)`."""
+
+    log_temperature: nn.Parameter  # of ITC
+
+    def similarity(self, seen: Tensor, words: Tensor) -> Tensor:
+        """ITC's cosines of n pictures with embedded texts: (n, texts)."""
+
+    def embed_texts(self, lines: Texts) -> Tensor:
+        """ITC's unit vectors (lines, dimensions)."""
+
+    def look_at(self, seen: Tensor) -> Source: ...
+
+    def match(self, source: Source, lines: Texts) -> Tensor:
+        """ITM's two logits for each line against its source: (lines, 2)."""
+
+    def caption_loss(self, seen: Tensor, captions: Texts) -> Tensor: ...
+
+
+def joint_loss(model: Joined, seen: Tensor, batch: JointTexts) -> Tensor:
     similarity = scaled_similarity(model, seen, batch.said)
     itm = matching_loss(model, seen, batch, similarity.detach())
     return contrastive_loss(similarity, batch.true) + itm + model.caption_loss(seen, batch.captions)
 
 
-def scaled_similarity(model: PreTraining, seen: Tensor, said: Texts) -> Tensor:
+def scaled_similarity(model: Joined, seen: Tensor, said: Texts) -> Tensor:
     """ITC's logits of the pictures against their texts and the 24 short ones: (n, n + 24)."""
     words = torch.cat([model.embed_texts(said), model.embed_texts(SHORT)])
-    return model.embed_images(seen) @ words.T / model.log_temperature.exp().clamp(min=0.01)
+    return model.similarity(seen, words) / model.log_temperature.exp().clamp(min=0.01)
 
 
 def contrastive_loss(similarity: Tensor, true: Tensor) -> Tensor:
@@ -36,7 +57,7 @@ def contrastive_loss(similarity: Tensor, true: Tensor) -> Tensor:
     return (to_text + to_image) / 2
 
 
-def matching_loss(model: PreTraining, seen: Tensor, batch: JointBatch, similarity: Tensor) -> Tensor:
+def matching_loss(model: Joined, seen: Tensor, batch: JointTexts, similarity: Tensor) -> Tensor:
     """ITM. True: each picture with its text. False: each picture with a false text that ITC likes, and with a true one
     in which a word was changed; each text with a false picture that ITC likes."""
     number = len(seen)
@@ -46,9 +67,9 @@ def matching_loss(model: PreTraining, seen: Tensor, batch: JointBatch, similarit
     some = own[likely.sum(1) > 0]  # a text may be true of every picture
     false_pictures = torch.multinomial(likely[some], 1)[:, 0]
     lines = interleave(batch.said, said.take(false_texts), batch.spoilt)  # three of each picture
-    source, parts = model.encoder.look_at(seen), lines.by_length(number, 3)
+    source, parts = model.look_at(seen), lines.by_length(number, 3)
     logits = [model.match(source, lines.take(part)) for part in parts]
-    logits.append(model.match(model.encoder.look_at(seen[false_pictures]), batch.said.take(some)))
+    logits.append(model.match(model.look_at(seen[false_pictures]), batch.said.take(some)))
     target = torch.cat([*(part % 3 == 0 for part in parts), torch.zeros(len(some), dtype=torch.bool)]).long()
     weight = torch.tensor([1.0, 1.5])  # there are three false lines to each true one
     return F.cross_entropy(torch.cat(logits), target, weight=weight)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from random import Random
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from training import vocabulary
 from training.captions import SHORT_CAPTIONS, describe, entails, parse, random_caption, spoil
 from training.data import normalise, stack, texts
 from training.easyvqa import Example
+from training.joint import Joined
 from training.network import Answering, PreTraining, greedy, spell
 from training.questions import random_question
 from training.scenes import Pixels, Scene, random_scene
@@ -30,7 +32,12 @@ def share(right: Sequence[bool]) -> float:
     return sum(right) / len(right)
 
 
-def see(model: PreTraining, pictures: Sequence[Pixels]) -> Tensor:
+class Seeing(Joined, Protocol):
+    def see(self, pixels: Tensor) -> Tensor:
+        """Normalised pixels (n, 3, 64, 64) -> what the text looks at."""
+
+
+def see(model: Seeing, pictures: Sequence[Pixels]) -> Tensor:
     return torch.cat([model.see(normalise(part)) for part in torch.split(stack(pictures), 100)])
 
 
@@ -64,13 +71,13 @@ def measure_captions(model: PreTraining, public: Sequence[Example], scenes: Sequ
 
 
 @torch.no_grad()
-def measure_matching(model: PreTraining, public: Sequence[Example], scenes: Sequence[tuple[Scene, Pixels]]) -> Figures:
+def measure_matching(model: Seeing, public: Sequence[Example], scenes: Sequence[tuple[Scene, Pixels]]) -> Figures:
     """Which of the 24 short captions ITC and ITM choose; how often ITM tells true from nearly true."""
     seen = see(model, [example.pixels for example in public])
     asked = texts(SHORT_CAPTIONS)
     right = torch.tensor([SHORT_CAPTIONS.index(f"a {example.scene.shapes[0].name}") for example in public])
-    similarity = model.embed_images(seen) @ model.embed_texts(asked).T
-    source = model.encoder.look_at(seen)
+    similarity = model.similarity(seen, model.embed_texts(asked))
+    source = model.look_at(seen)
     repeated = texts(SHORT_CAPTIONS * len(public))
     logits = model.match(source, repeated).view(len(public), len(SHORT_CAPTIONS), 2)
     rng = Random("measure matching")
@@ -78,7 +85,7 @@ def measure_matching(model: PreTraining, public: Sequence[Example], scenes: Sequ
     for (scene, _), row in zip(scenes, see(model, [pixels for _, pixels in scenes]), strict=True):
         caption = random_caption(rng, scene)
         pair = texts([str(caption), str(spoil(rng, caption, scene) or parse("a gray shape"))])
-        margins = model.match(model.encoder.look_at(row[None]), pair).diff(dim=-1)[:, 0]
+        margins = model.match(model.look_at(row[None]), pair).diff(dim=-1)[:, 0]
         told.append((margins > 0).tolist() == [True, False])
     return {
         "itc24": float((similarity.argmax(1) == right).float().mean()),

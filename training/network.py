@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.layers import Head, LayerNorm
-from models.med import MED, LMHead, MEDConfig, Source, causal_mask, padding_mask
+from models.layers import Head, LayerNorm, Source, causal_mask, padding_mask
+from models.med import MED, LMHead, MEDConfig
 from models.vit import ViT, ViTConfig
 from training import vocabulary
 from training.data import Texts
@@ -93,14 +93,17 @@ class PreTraining(nn.Module):
         prompt = len(vocabulary.encode(vocabulary.PROMPT, vocabulary.dec_id())) - 1  # without [SEP]; no loss, as theirs
         return lm_loss(self.decoder, self.lm_head, self.decoder.look_at(seen), captions, prompt).mean()
 
-    def embed_images(self, seen: Tensor) -> Tensor:
-        """ITC's unit vectors (n, 64)."""
-        return F.normalize(self.vision_proj(seen[:, 0]), dim=-1)
+    def similarity(self, seen: Tensor, words: Tensor) -> Tensor:
+        """ITC's cosines (n, texts)."""
+        return F.normalize(self.vision_proj(seen[:, 0]), dim=-1) @ words.T
 
     def embed_texts(self, lines: Texts) -> Tensor:
         """ITC's unit vectors (lines, 64)."""
         states, _ = self.encoder(lines.ids, padding_mask(lines.mask))
         return F.normalize(self.text_proj(states[:, 0]), dim=-1)
+
+    def look_at(self, seen: Tensor) -> Source:
+        return self.encoder.look_at(seen)
 
     def match(self, source: Source, lines: Texts) -> Tensor:
         """ITM's two logits for each line against its source."""

@@ -72,7 +72,7 @@ def _easy_color(rng: Random, scene: Scene) -> Question:
     return rng.choice([*_COLOR, "what color is it?"]).format(rng.choice([shape.kind, "shape"])), shape.color
 
 
-def _exists(rng: Random, scene: Scene) -> Question:
+def whether_it_is_there(rng: Random, scene: Scene) -> Question:
     """easy-VQA's yes or no questions: a kind or a colour, said or denied; half of them true."""
     shape = rng.choice(scene.shapes)
     if rng.random() < 0.4:
@@ -114,24 +114,25 @@ def _unique(rng: Random, scene: Scene) -> tuple[Shape, Phrase]:
     return shape, rng.choice(phrases)
 
 
-def _the(phrase: Phrase) -> str:
+def the_phrase(phrase: Phrase) -> str:
+    """`phrase` with "the" in the place of "a"."""
     return "the " + str(phrase).removeprefix("a ")
 
 
 def _size(rng: Random, scene: Scene) -> Question:
     shape, phrase = _unique(rng, scene)
-    name = "it" if len(scene.shapes) == 1 and rng.random() < 0.3 else _the(phrase)
+    name = "it" if len(scene.shapes) == 1 and rng.random() < 0.3 else the_phrase(phrase)
     if phrase.size is None and rng.random() < 0.6:
         return rng.choice((f"how big is {name}?", f"what size is {name}?", f"is {name} small or large?")), shape.size
     asked = rng.choice(SIZES)
     if phrase.size:
-        name = _the(Phrase(phrase.color, phrase.kind))
+        name = the_phrase(Phrase(phrase.color, phrase.kind))
     return f"is {name} {asked}?", yes(asked == shape.size)
 
 
 def _position(rng: Random, scene: Scene) -> Question:
     shape, phrase = _unique(rng, scene)
-    name = "it" if len(scene.shapes) == 1 and rng.random() < 0.3 else _the(phrase)
+    name = "it" if len(scene.shapes) == 1 and rng.random() < 0.3 else the_phrase(phrase)
     if rng.random() < 0.6:
         form = rng.choice(("where is {}?", "where in the image is {}?", "in which corner is {}?"))
         return form.format(name), shape.position
@@ -148,7 +149,7 @@ def _attribute(rng: Random, scene: Scene) -> Question:
     phrases = [phrase for phrase in phrases if sum(phrase.fits(other) for other in scene.shapes) == 1]
     if not phrases:
         return _number(rng, scene)
-    name = _the(rng.choice(phrases))
+    name = the_phrase(rng.choice(phrases))
     if asks_color:
         return rng.choice((f"what color is {name}?", f"what is the color of {name}?")), shape.color
     return rng.choice((f"what is {name}?", f"what kind of shape is {name}?")), shape.kind
@@ -187,7 +188,7 @@ def _related(rng: Random, scene: Scene) -> Question | None:
     if len(found) != 1:
         return None
     (other,) = found
-    ending = f"{relation} {_the(phrase)}?"
+    ending = f"{relation} {the_phrase(phrase)}?"
     return rng.choice(
         (
             (f"what is {ending}", other.name),
@@ -199,10 +200,10 @@ def _related(rng: Random, scene: Scene) -> Question | None:
 
 _Maker = Callable[[Random, Scene], Question | None]
 _ONE: tuple[_Maker, ...] = (
-    *(_exists,) * 6, *(_easy_kind,) * 3, *(_easy_color,) * 3,
+    *(whether_it_is_there,) * 6, *(_easy_kind,) * 3, *(_easy_color,) * 3,
     _exists_phrase, _size, _size, _position, _position, _number, _everything, _attribute,
 )  # fmt: skip
 _SEVERAL: tuple[_Maker, ...] = (
-    *(_exists,) * 2, *(_exists_phrase,) * 2, _size, _position, _position, *(_attribute,) * 2,
+    *(whether_it_is_there,) * 2, *(_exists_phrase,) * 2, _size, _position, _position, *(_attribute,) * 2,
     *(_number,) * 2, *(_relation,) * 3, *(_related,) * 3,
 )  # fmt: skip

@@ -82,7 +82,7 @@ class Training:
         torch.manual_seed(SEED + 2)
 
         def loss(batch: JointBatch) -> Tensor:
-            return joint_loss(model, batch)
+            return joint_loss(model, model.see(normalise(batch.pixels)), batch.texts)
 
         def look() -> Figures:
             captions = measure_captions(model, self.held_out, self.scenes)

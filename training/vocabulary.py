@@ -78,7 +78,7 @@ def encode(text: str, first: int) -> list[int]:
     return [first, *(known[word] for word in re.findall(r"[a-z]+|[^\sa-z]", text)), SEP]
 
 
-def save(folder: Path) -> None:
+def save(folder: Path, processor: str = "BlipProcessor") -> None:
     """vocab.txt, tokenizer.json, tokenizer_config.json and special_tokens_map.json."""
     vocabulary = folder / "vocab.txt"
     vocabulary.write_text("".join(f"{word}\n" for word in words()))
@@ -91,7 +91,7 @@ def save(folder: Path) -> None:
         "do_lower_case": True,
         "model_max_length": 320,
         "never_split": None,
-        "processor_class": "BlipProcessor",
+        "processor_class": processor,
         "strip_accents": None,
         "tokenize_chinese_chars": True,
         "tokenizer_class": "BertTokenizer",

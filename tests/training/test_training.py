@@ -44,8 +44,8 @@ def test_a_batch_depends_on_its_number_alone() -> None:
     captions, joint = CaptionBatches("a", mix, (), 4), JointBatches("a", mix, (), 4)
     assert torch.equal(captions[3].pixels, captions[3].pixels)
     assert not torch.equal(captions[3].pixels, captions[4].pixels)
-    assert torch.equal(joint[1].true, joint[1].true)
-    assert joint[1].true[torch.arange(4), torch.arange(4)].all()
+    assert torch.equal(joint[1].texts.true, joint[1].texts.true)
+    assert joint[1].texts.true[torch.arange(4), torch.arange(4)].all()
 
 
 def test_training_texts_are_tokenised_as_the_real_tokenizer_does(tmp_path: Path) -> None:
