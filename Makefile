@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 
-.PHONY: run test check format eval train-demo bench
+.PHONY: run test check format eval train-demo bench bench-blip2
 
 run: .venv/.run
 	$(BIN)/blip-serve
@@ -27,9 +27,13 @@ eval: .venv/.dev
 
 train-demo: .venv/.dev
 	$(BIN)/python -m training.train
+	$(BIN)/python -m training.blip2.train
 
 bench: .venv/.dev
 	$(BIN)/python -m bench.full_size
+
+bench-blip2: .venv/.dev
+	$(BIN)/python -m bench.full_size_blip2
 
 .venv/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "blip-serve needs Python 3.11 or newer; set PYTHON=...")'
