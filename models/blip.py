@@ -15,7 +15,7 @@ from transformers import BlipConfig
 from models.base import Task
 from models.layers import Head, LayerNorm, serving_dtype
 from models.med import MED, LMHead, MEDConfig
-from models.vit import ViTConfig
+from models.vit import ViTConfig, vit_config
 from models.weights import LM_HEAD_KEYS, MED_KEYS, VIT_KEYS, CheckpointError, KeyMap, rename
 
 
@@ -89,16 +89,7 @@ VISION_EPSILON = 1e-6
 
 
 def vision_config(config: BlipConfig) -> ViTConfig:
-    vision = config.vision_config
-    return ViTConfig(
-        image_size=vision.image_size,
-        patch_size=vision.patch_size,
-        width=vision.hidden_size,
-        num_layers=vision.num_hidden_layers,
-        num_heads=vision.num_attention_heads,
-        mlp_width=vision.intermediate_size,
-        norm_epsilon=VISION_EPSILON,
-    )
+    return vit_config(config.vision_config, VISION_EPSILON)
 
 
 def text_config(config: BlipConfig) -> MEDConfig:

@@ -15,7 +15,7 @@ from models.layers import Head, LayerNorm, serving_dtype
 from models.opt import OPT, OPTConfig
 from models.qformer import QFormer, QFormerConfig
 from models.t5 import T5, T5Config
-from models.vit import ViTConfig
+from models.vit import ViTConfig, vit_config
 from models.weights import OPT_KEYS, QFORMER_KEYS, T5_KEYS, VIT_KEYS, CheckpointError, rename
 
 NORM_EPSILON = 1e-5  # of ln_vision, in LAVIS; transformers takes the blocks' 1e-6
@@ -108,16 +108,7 @@ def check(task: Task, config: Blip2Config) -> None:
 
 
 def vision_config(config: Blip2Config) -> ViTConfig:
-    vision = config.vision_config
-    return ViTConfig(
-        image_size=vision.image_size,
-        patch_size=vision.patch_size,
-        width=vision.hidden_size,
-        num_layers=vision.num_hidden_layers,
-        num_heads=vision.num_attention_heads,
-        mlp_width=vision.intermediate_size,
-        norm_epsilon=vision.layer_norm_eps,
-    )
+    return vit_config(config.vision_config, config.vision_config.layer_norm_eps)
 
 
 def qformer_config(config: Blip2Config) -> QFormerConfig:

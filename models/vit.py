@@ -5,6 +5,7 @@ Source: Dosovitskiy et al. 2021; salesforce/BLIP models/vit.py."""
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +28,19 @@ class ViTConfig:
     def num_tokens(self) -> int:
         """The patches of one image and the [CLS] token."""
         return (self.image_size // self.patch_size) ** 2 + 1
+
+
+def vit_config(vision: Any, norm_epsilon: float) -> ViTConfig:
+    """Of a vision configuration of transformers: every family there names the sizes alike."""
+    return ViTConfig(
+        image_size=vision.image_size,
+        patch_size=vision.patch_size,
+        width=vision.hidden_size,
+        num_layers=vision.num_hidden_layers,
+        num_heads=vision.num_attention_heads,
+        mlp_width=vision.intermediate_size,
+        norm_epsilon=norm_epsilon,
+    )
 
 
 class Block(nn.Module):

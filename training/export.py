@@ -109,7 +109,6 @@ PREPROCESSOR = {
     "image_mean": MEAN,
     "image_processor_type": "BlipImageProcessor",
     "image_std": STD,
-    "processor_class": "BlipProcessor",
     "resample": 3,
     "rescale_factor": 1 / 255,
     "size": {"height": TOWER.image_size, "width": TOWER.image_size},
@@ -125,12 +124,19 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=2) + "\n")
 
 
-def write_checkpoint(folder: Path, architecture: str, tensors: Mapping[str, Tensor]) -> None:
+def write_model(
+    folder: Path, tensors: Mapping[str, Tensor], config: Mapping[str, Any], processor: str = "BlipProcessor"
+) -> None:
+    """What a checkpoint of either family has: weights, configuration and preprocessing."""
     folder.mkdir(parents=True, exist_ok=True)
     save(folder / "model.safetensors", tensors)
     (folder / "model.safetensors").chmod(0o644)  # safetensors makes it private
-    write_json(folder / "config.json", configuration(architecture))
-    write_json(folder / "preprocessor_config.json", PREPROCESSOR)
+    write_json(folder / "config.json", config)
+    write_json(folder / "preprocessor_config.json", PREPROCESSOR | {"processor_class": processor})
+
+
+def write_checkpoint(folder: Path, architecture: str, tensors: Mapping[str, Tensor]) -> None:
+    write_model(folder, tensors, configuration(architecture))
     if architecture != "BlipForImageTextRetrieval":
         write_json(folder / "generation_config.json", GENERATION)
     vocabulary.save(folder)

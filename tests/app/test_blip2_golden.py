@@ -4,18 +4,16 @@ configuration (with and without an image token)."""
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from tests import golden
 from tests.app.support import Asking, asking, b64
 
-FOLDER = Path(__file__).parents[1] / "golden" / "blip2"
-GOLDEN = json.loads((FOLDER / "cases_shared.json").read_text())
+GOLDEN = json.loads((golden.BLIP2 / "cases_shared.json").read_text())
 LANGUAGE_MODELS = {"opt": "opt", "opt-old": "opt", "t5": "t5", "t5-old": "t5"}
 DEFAULT_LENGTH = 30  # max_length of `generate`
 
@@ -23,22 +21,12 @@ DEFAULT_LENGTH = 30  # max_length of `generate`
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asking]:
     """The catalog, and Flan-T5 without an image token, whose weights would be the same."""
-    folder = tmp_path_factory.mktemp("golden")
-    shutil.copytree(FOLDER / "checkpoints", folder / "checkpoints")
-    old = folder / "checkpoints" / "t5_noimgtok"
-    shutil.copytree(folder / "checkpoints" / "t5", old)
-    config = json.loads((old / "config.json").read_text())
-    del config["image_token_index"]
-    (old / "config.json").write_text(json.dumps(config))
-    catalog = (FOLDER / "catalog.toml").read_text().replace('"t5", ', '"t5", "t5-old", ')
-    entry = 'caption = { checkpoint = "checkpoints/t5_noimgtok" }\nvqa = { checkpoint = "checkpoints/t5_noimgtok" }\n'
-    (folder / "catalog.toml").write_text(f'{catalog}\n[models.t5-old]\nfamily = "blip2"\n{entry}')
-    with asking("golden2", folder / "catalog.toml") as served:
+    with asking("golden2", golden.blip2_catalog(tmp_path_factory.mktemp("golden"))) as served:
         yield served
 
 
 def image(name: str) -> str:
-    return b64((FOLDER / GOLDEN["images"][name]["file"]).read_bytes())
+    return b64((golden.BLIP2 / GOLDEN["images"][name]["file"]).read_bytes())
 
 
 def texts_of(names: list[str]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -75,3 +76,19 @@ def blip2_settings(kind: str, case: dict[str, Any]) -> dict[str, Any]:
         settings["max_new_tokens"] = case["kwargs"].get("max_length", 30) - (kind == "opt")
         settings["min_new_tokens"] = max(case["kwargs"].get("min_length", 1) - 1, 0)
     return settings
+
+
+def blip2_catalog(folder: Path) -> Path:
+    """BLIP-2's catalog and checkpoints, copied into `folder`, and `t5-old` beside them: T5 without an image token, with
+    the same weights."""
+    shutil.copytree(BLIP2 / "checkpoints", folder / "checkpoints")
+    old = folder / "checkpoints" / "t5_noimgtok"
+    shutil.copytree(folder / "checkpoints" / "t5", old)
+    config = json.loads((old / "config.json").read_text())
+    del config["image_token_index"]
+    (old / "config.json").write_text(json.dumps(config))
+    known = BLIP2_CATALOG.read_text().replace('"t5", ', '"t5", "t5-old", ')
+    entry = 'caption = { checkpoint = "checkpoints/t5_noimgtok" }\nvqa = { checkpoint = "checkpoints/t5_noimgtok" }\n'
+    catalog = folder / "catalog.toml"
+    catalog.write_text(f'{known}\n[models.t5-old]\nfamily = "blip2"\n{entry}')
+    return catalog

@@ -11,14 +11,15 @@ from typing import Any
 from torch import Tensor, nn
 
 from models.qformer import QFormerConfig
-from models.weights import OPT_KEYS, QFORMER_KEYS, VIT_KEYS, save
+from models.weights import OPT_KEYS, QFORMER_KEYS, VIT_KEYS
 from training import vocabulary
 from training.blip2.language import BOS, NUM_QUERIES, PAD, Speller
 from training.blip2.network import Querying, Speaking, qformer_config
-from training.export import PREPROCESSOR, named, write_json
+from training.export import named, write_json, write_model
 from training.network import PROJECTION, TOWER
 
 CHECKPOINTS = Path("models/checkpoints/demo-blip2")
+PROCESSOR = "Blip2Processor"
 
 
 def seen_tensors(tower: nn.Module, norm: nn.Module, qformer: nn.Module) -> dict[str, Tensor]:
@@ -105,17 +106,9 @@ def opt_configuration(model: Speaking, speller: Speller) -> dict[str, Any]:
     }
 
 
-def write_checkpoint(folder: Path, tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    save(folder / "model.safetensors", tensors)
-    (folder / "model.safetensors").chmod(0o644)  # safetensors makes it private
-    write_json(folder / "config.json", config)
-    write_json(folder / "preprocessor_config.json", PREPROCESSOR | {"processor_class": "Blip2Processor"})
-
-
 def export(trained: Querying, speaking: Speaking, speller: Speller, folder: Path) -> None:
     generate, match = folder / "generate", folder / "match"
-    write_checkpoint(
+    write_model(
         generate,
         generation_tensors(speaking),
         configuration(
@@ -124,18 +117,18 @@ def export(trained: Querying, speaking: Speaking, speller: Speller, folder: Path
             opt_configuration(speaking, speller),
             image_token_index=len(speller),  # <image>, the entry after the vocabulary
         ),
+        PROCESSOR,
     )
     speller.save(generate)
-    write_json(
-        generate / "processor_config.json", {"num_query_tokens": NUM_QUERIES, "processor_class": "Blip2Processor"}
-    )
+    write_json(generate / "processor_config.json", {"num_query_tokens": NUM_QUERIES, "processor_class": PROCESSOR})
     write_json(
         generate / "generation_config.json",
         {"bos_token_id": speller.id(BOS), "eos_token_id": speller.newline, "pad_token_id": speller.id(PAD)},
     )
-    write_checkpoint(
+    write_model(
         match,
         retrieval_tensors(trained),
         configuration("Blip2ForImageTextRetrieval", qformer_config(reads_text=True), {"model_type": "opt"}),
+        PROCESSOR,
     )
-    vocabulary.save(match, "Blip2Processor")
+    vocabulary.save(match, PROCESSOR)
