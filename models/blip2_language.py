@@ -24,10 +24,10 @@ from models.base import (
     RankInput,
     Turn,
 )
-from models.cache import Prefix, empty_prefix
+from models.cache import Prefix, Step, empty_prefix
 from models.generating import Defaults, Ranking, check_room, make_plan, to_generate
 from models.grouping import ImageGroups
-from models.layers import KeyValue, Source, causal_mask, padding_mask
+from models.layers import causal_mask
 from models.ranking import RankingRunner, likelihoods, to_rank
 from models.text import Tokenizer, pad, readable
 
@@ -143,23 +143,18 @@ class OPTRunner(LanguageRunner):
 
     def prefill(self, batch: Sequence[Item]) -> Prefix:
         model = self.network.language_model
-        ids, mask = pad([item.payload.how.prompt[:-1] for item in batch], self._device, left=True)
+        known = [item.payload.how.prompt[:-1] for item in batch]
+        ids, mask = pad(known, self._device)
         x = torch.cat([self.queries(batch), model.tokens(ids)], dim=1)
         mask = F.pad(mask, (self._num_queries, 0), value=True)
-        _, past = model(x, mask.cumsum(-1) - 1, causal_mask(mask))
-        return Prefix(past, mask, None)
+        _, past = model(x, torch.arange(x.shape[1], device=self._device)[None], causal_mask(mask))
+        return Prefix(past, [self._num_queries + len(one) for one in known])
 
-    def decode(
-        self,
-        ids: Tensor,
-        positions: Tensor,
-        mask: Tensor,
-        source: Source | None,  # noqa: ARG002
-        past: list[KeyValue],
-    ) -> tuple[Tensor, list[KeyValue]]:
+    def decode(self, step: Step) -> Tensor:
         model = self.network.language_model
-        states, past = model(model.tokens(ids), positions + self._num_queries, padding_mask(mask), past)
-        return model.logits(states[:, -1]), past
+        positions = step.positions + self._num_queries
+        states, _ = model(model.tokens(step.ids), positions, step.mask, step.past, step.lines)
+        return model.logits(states[:, -1])
 
     def _likelihoods(self, candidates: Sequence[list[int]], first: Tensor, known: Prefix) -> Tensor:
         """The candidates lie side by side in one line, so that the cache of the prompt is there once; each sees the
@@ -172,8 +167,9 @@ class OPTRunner(LanguageRunner):
         ]
         owner, place, fed, following = torch.tensor(steps, device=device).T  # (tokens,) each
         own = (owner[:, None] == owner) & (place[:, None] >= place)
-        mask = torch.cat([known.mask.expand(len(steps), -1), own], dim=1)
-        states, _ = model(model.tokens(fed)[None], (known.mask.sum() + place)[None], mask[None, None], known.past)
+        (length,) = known.lengths
+        mask = F.pad(own, (length, 0), value=True)
+        states, _ = model(model.tokens(fed)[None], (length + place)[None], mask[None, None], known.past)
         log_probabilities = model.logits(states[0]).log_softmax(-1)
         starts = first[torch.tensor([ids[0] for ids in candidates], device=device)]
         return starts.index_add(0, owner, log_probabilities.gather(-1, following[:, None])[:, 0])
@@ -205,18 +201,11 @@ class T5Runner(LanguageRunner):
         mask = F.pad(mask, (self._num_queries, 0), value=True)
         return empty_prefix(model.look_at(model.encode(x, mask), mask))
 
-    def decode(
-        self,
-        ids: Tensor,
-        positions: Tensor,  # noqa: ARG002
-        mask: Tensor,
-        source: Source | None,
-        past: list[KeyValue],
-    ) -> tuple[Tensor, list[KeyValue]]:
-        """Positions are relative, of columns."""
+    def decode(self, step: Step) -> Tensor:
         model = self.network.language_model
-        states, past = model.decode(ids, padding_mask(mask), source, past)
-        return model.logits(states[:, -1]), past
+        assert step.source is not None
+        states, _ = model.decode(step.ids, step.mask, step.source, step.past, step.lines, step.distance)
+        return model.logits(states[:, -1])
 
     def _likelihoods(self, candidates: Sequence[list[int]], first: Tensor, known: Prefix) -> Tensor:  # noqa: ARG002
         model = self.network.language_model

@@ -16,7 +16,7 @@ from transformers import Blip2Config
 from models.base import Item, ModelRunner, Task
 from models.blip2_language import LanguageRunner, OPTRunner, T5Runner
 from models.grouping import ImageGroups
-from models.layers import Source, padding_mask
+from models.layers import Lines, Source, padding_mask
 from models.matching import MatchingRunner
 from models.qformer import beside_queries
 from models.text import Tokenizer, WordPiece, pad
@@ -48,7 +48,7 @@ class RetrievalRunner(MatchingRunner):
         groups = ImageGroups(batch)
         return self.network.qformer(self._look_at(groups.images))[groups.numbers]
 
-    def _look_at(self, images: Tensor, lines: tuple[int, ...] | None = None) -> Source:
+    def _look_at(self, images: Tensor, lines: Lines | None = None) -> Source:
         return self.network.qformer.look_at(self.network.norm(images.float()), lines)
 
 

@@ -16,10 +16,10 @@ from torch import Tensor
 from transformers import BlipConfig
 
 from models.base import CaptionInput, GenerationSettings, Input, Item, ModelRunner, QuestionInput, RankInput, Task
-from models.cache import Prefix, empty_prefix
+from models.cache import Prefix, Step, empty_prefix
 from models.generating import Defaults, GeneratingRunner, Ranking, check_room, make_plan, to_generate
 from models.grouping import ImageGroups
-from models.layers import KeyValue, Source, causal_mask, padding_mask
+from models.layers import Source, causal_mask, padding_mask
 from models.matching import MatchingRunner
 from models.ranking import RankingRunner, likelihoods, to_rank
 from models.search import Plan
@@ -64,18 +64,17 @@ class _DecodingRunner(GeneratingRunner):
 
     def prefill(self, batch: Sequence[Item]) -> Prefix:
         source = self._source(batch)
-        ids, mask = pad([item.payload.how.prompt[:-1] for item in batch], self._device, left=True)
+        known = [item.payload.how.prompt[:-1] for item in batch]
+        ids, mask = pad(known, self._device)
         if not ids.shape[1]:
             return empty_prefix(source)
-        positions = (mask.cumsum(-1) - 1).clamp(min=0)
-        _, past = self.network.decoder(ids, causal_mask(mask), source, positions)
-        return Prefix(past, mask, source)
+        _, past = self.network.decoder(ids, causal_mask(mask), source)
+        return Prefix(past, [len(one) for one in known], source)
 
-    def decode(
-        self, ids: Tensor, positions: Tensor, mask: Tensor, source: Source | None, past: list[KeyValue]
-    ) -> tuple[Tensor, list[KeyValue]]:
-        states, past = self.network.decoder(ids, padding_mask(mask), source, positions, past)
-        return self.network.head(states[:, -1], self.network.decoder.tokens), past
+    def decode(self, step: Step) -> Tensor:
+        decoder = self.network.decoder
+        states, _ = decoder(step.ids, step.mask, step.source, step.positions, step.past, step.lines)
+        return self.network.head(states[:, -1], decoder.tokens)
 
 
 class CaptionRunner(_DecodingRunner):

@@ -1,89 +1,246 @@
-"""The key-value cache of rows in generation: selected, joined and padded as rows come and go."""
+"""The key-value cache of rows in generation: nothing in it is copied when rows join, beams move, or a token is added.
+
+A row has a slot. Its lines' tokens lie side by side in it, those of dropped beams too, and a mask tells each line which
+of them are its own: a beam that moves changes the mask alone. A row that leaves gives its slot to the last one.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.layers import KeyValue, Source
+from models.layers import KeyValue, Lines, Past, Source, padding_mask
+from models.text import to_device
+
+ROW_BLOCK, TOKEN_BLOCK = 8, 64  # by how much the slots grow
 
 
 @dataclass(frozen=True, slots=True)
 class Prefix:
-    """What a decoder knows of its lines before their last token, aligned on the right.
+    """What a decoder knows of some rows before their last token.
 
-    `past`: a `KeyValue` a layer, `(lines, heads, tokens, size)`. `mask`: `(lines, tokens)`, true where a line has a
-    token. `source`: what the cross-attention looks at: one row for each row of lines, or None."""
+    `past`: a `KeyValue` a layer, `(rows, heads, tokens, size)`, padded on the right. `lengths`: the tokens of each row.
+    `source`: what the cross-attention looks at: one row for each row, or None."""
 
-    past: list[KeyValue]
-    mask: Tensor
-    source: Source | None
-
-    def lines(self, index: Tensor) -> Prefix:
-        """The lines at `index` `(n,)`, in that order; the source stays as it is."""
-        past = [KeyValue(key[index], value[index]) for key, value in self.past]
-        return replace(self, past=past, mask=self.mask[index])
-
-    def rows(self, index: Tensor) -> Prefix:
-        """The source rows at `index` `(n,)`; the lines stay as they are."""
-        return replace(self, source=None if self.source is None else _select(self.source, index))
-
-    def join(self, other: Prefix) -> Prefix:
-        """The lines and rows of both, this one's first."""
-        length = max(self.mask.shape[1], other.mask.shape[1])
-        first, second = self._padded(length), other._padded(length)
-        past = [_cat([a, b]) for a, b in zip(first.past, second.past, strict=True)]
-        sources = [part.source for part in (first, second) if part.source is not None]
-        return Prefix(past, torch.cat([first.mask, second.mask]), join_sources(sources) if sources else None)
-
-    def _padded(self, length: int) -> Prefix:
-        missing = length - self.mask.shape[1]
-        if not missing:
-            return self
-        past = [KeyValue(*(F.pad(part, (0, 0, missing, 0)) for part in layer)) for layer in self.past]
-        return replace(self, past=past, mask=F.pad(self.mask, (missing, 0)))
+    past: Sequence[KeyValue]
+    lengths: Sequence[int]
+    source: Source | None = None
 
 
 def empty_prefix(source: Source) -> Prefix:
-    """Before the first token: a line for each row of `source`, whose keys have the shape of the decoder's own."""
+    """Before the first token: a row for each row of `source`, whose keys have the shape of the decoder's own."""
     past = [KeyValue(key[:, :, :0], value[:, :, :0]) for key, value in source.layers]
-    key = source.layers[0].key
-    return Prefix(past, torch.zeros(len(key), 0, dtype=torch.bool, device=key.device), source)
+    return Prefix(past, [0] * len(source.layers[0].key), source)
 
 
-def join_sources(sources: Sequence[Source]) -> Source:
-    """The rows of all; shorter ones are padded on the right and masked."""
-    length = max(source.layers[0].key.shape[2] for source in sources)
-    layers = [
-        _cat([_padded_right(layer, length) for layer in same])
-        for same in zip(*(source.layers for source in sources), strict=True)
-    ]
-    if all(source.mask is None and source.layers[0].key.shape[2] == length for source in sources):
-        return Source(layers)
-    masks = [_mask(source) for source in sources]
-    return Source(layers, torch.cat([F.pad(mask, (0, length - mask.shape[-1])) for mask in masks]))
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One token for each line, as a decoder is given it. Entries are what the slots hold, this token's included.
+
+    `ids`, `positions`: `(lines, 1)`; positions are of the text, from 0. `past`: of each layer. `mask`: true where a
+    line may look, `(rows, 1, width of lines, entries)`. `distance`: of each entry from the present token, in tokens,
+    `(rows, 1, entries)`. `source`: what the cross-attention looks at, or None."""
+
+    ids: Tensor
+    positions: Tensor
+    past: Sequence[Past]
+    mask: Tensor
+    distance: Tensor
+    lines: Lines
+    source: Source | None
 
 
-def _padded_right(layer: KeyValue, length: int) -> KeyValue:
-    missing = length - layer.key.shape[2]
-    return KeyValue(*(F.pad(part, (0, 0, 0, missing)) for part in layer)) if missing else layer
+class Cache:
+    """Of the rows of one decoder, in the order of their slots."""
+
+    def __init__(self, prefix: Prefix, num_lines: Sequence[int]) -> None:
+        device = prefix.past[0].key.device if prefix.past else torch.device("cpu")
+        self._device = device
+        self._own = Slots([])
+        self._source = Slots([]) if prefix.source is not None else None
+        self._visible = torch.zeros(0, 1, 0, dtype=torch.bool, device=device)  # (rows, width of lines, entries)
+        self._positions = torch.zeros(0, 0, dtype=torch.long, device=device)  # (rows, entries) of the text
+        self._pending: list[int] = []  # entries that the present step adds to each row
+        self.add(prefix, num_lines)
+
+    def __len__(self) -> int:
+        return len(self._own.lengths)
+
+    def add(self, prefix: Prefix, num_lines: Sequence[int]) -> None:
+        """Further rows behind the others, with so many lines each."""
+        self._own.add(prefix.past, prefix.lengths)
+        if self._source is not None and prefix.source is not None:
+            self._source.add(prefix.source.layers, _lengths(prefix.source))
+        known = torch.arange(max(prefix.lengths), device=self._device)
+        lengths = torch.tensor(prefix.lengths, device=self._device)
+        visible = (known < lengths[:, None])[:, None].expand(-1, max(num_lines), -1)
+        self._visible = _stack(self._visible, visible)
+        self._positions = _stack(self._positions, known.expand(len(lengths), -1))
+
+    def keep(self, numbers: Sequence[int]) -> list[int]:
+        """Let the other rows leave. Returns which row each slot now has."""
+        order = self._own.keep(numbers)
+        if self._source is not None:
+            self._source.keep(numbers)
+        rows = torch.tensor(order, dtype=torch.long, device=self._device)
+        self._visible, self._positions = self._visible[rows], self._positions[rows]
+        return order
+
+    def step(self, ids: Sequence[Sequence[int]], positions: Sequence[int]) -> Step:
+        """Give each line of each row its next token: `ids` of the lines and the one position, row by row.
+
+        It counts once `advance` has told which lines go on."""
+        counts = [len(row) for row in ids]
+        lengths = self._own.lengths
+        entries = max(map(sum, zip(lengths, counts, strict=True)))
+        self._own.reserve(entries)
+        fed = [
+            (row, line, lengths[row] + line, token, position)
+            for row, (tokens, position) in enumerate(zip(ids, positions, strict=True))
+            for line, token in enumerate(tokens)
+        ]
+        row, line, entry, tokens, at = to_device(torch.tensor(fed).T.contiguous(), self._device)  # (lines,) each
+        self._visible = F.pad(self._visible[:, : max(counts)], (0, entries - self._visible.shape[-1]))
+        self._positions = F.pad(self._positions, (0, entries - self._positions.shape[-1]))
+        self._visible[row, line, entry] = True
+        self._positions[row, entry] = at
+        self._pending = counts
+        now = self._positions.new_tensor(positions)
+        lines = Lines.of(counts, self._device)
+        return Step(
+            ids=tokens[:, None],
+            positions=at[:, None],
+            past=[_Places(layer, row, entry, self._visible.shape) for layer in self._own.layers],
+            mask=self._visible[:, None],
+            distance=(self._positions - now[:, None])[:, None],
+            lines=lines,
+            source=self._look(lines),
+        )
+
+    def advance(self, parents: Sequence[Sequence[int]]) -> None:
+        """After a step: which of its lines each new line of a row goes on from."""
+        self._own.lengths = [length + count for length, count in zip(self._own.lengths, self._pending, strict=True)]
+        width = max(map(len, parents))
+        padded = [[*row, *[0] * (width - len(row))] for row in parents]  # a place without a line looks at something
+        index = to_device(torch.tensor(padded), self._device)[..., None]
+        self._visible = self._visible.gather(1, index.expand(-1, -1, self._visible.shape[-1]))
+
+    def row(self, number: int) -> Prefix:
+        """One row alone, with all that was added to it."""
+        one, length = slice(number, number + 1), self._own.lengths[number]
+        past = [KeyValue(key[one, :, :length], value[one, :, :length]) for key, value in self._own.layers]
+        if self._source is None:
+            return Prefix(past, [length])
+        tokens = self._source.lengths[number]
+        layers = [KeyValue(key[one, :, :tokens], value[one, :, :tokens]) for key, value in self._source.layers]
+        return Prefix(past, [length], Source(layers))
+
+    def _look(self, lines: Lines) -> Source | None:
+        if self._source is None:
+            return None
+        lengths, longest = self._source.lengths, max(self._source.lengths)
+        layers = [
+            KeyValue(key[: len(self), :, :longest], value[: len(self), :, :longest])
+            for key, value in self._source.layers
+        ]
+        if min(lengths) == longest:
+            return Source(layers, lines=lines)
+        mask = torch.arange(longest, device=self._device) < torch.tensor(lengths, device=self._device)[:, None]
+        return Source(layers, padding_mask(mask), lines)
 
 
-def _select(source: Source, index: Tensor) -> Source:
-    layers = [KeyValue(key[index], value[index]) for key, value in source.layers]
-    return Source(layers, None if source.mask is None else source.mask[index])
+@dataclass(frozen=True, slots=True)
+class _Places:
+    """Where one layer's keys and values of a step go: a `Past`."""
+
+    slots: KeyValue
+    row: Tensor  # (lines,)
+    entry: Tensor  # (lines,)
+    shape: torch.Size  # rows, lines, entries
+
+    def followed_by(self, other: KeyValue) -> KeyValue:
+        """`other`: `(lines, heads, 1, size)`. Returns all entries of all rows."""
+        for kept, present in zip(self.slots, other, strict=True):
+            kept[self.row, :, self.entry] = present[:, :, 0]
+        rows, _, entries = self.shape
+        return KeyValue(self.slots.key[:rows, :, :entries], self.slots.value[:rows, :, :entries])
 
 
-def _mask(source: Source) -> Tensor:
-    if source.mask is not None:
-        return source.mask
+class Slots:
+    """Keys and values of rows for all layers, `(slots, heads, capacity, size)` each; the first slots have the rows."""
+
+    def __init__(self, layers: list[KeyValue]) -> None:
+        self.layers = layers
+        self.lengths: list[int] = []  # the entries of each row
+
+    def add(self, layers: Sequence[KeyValue], lengths: Sequence[int]) -> None:
+        first = len(self.lengths)
+        self.lengths += lengths
+        if not self.layers:
+            self.layers = [KeyValue(key[:0], value[:0]) for key, value in layers]
+        self.reserve(max(self.lengths))
+        for kept, joining in zip(self.layers, layers, strict=True):
+            tokens = joining.key.shape[2]
+            for slots, new in zip(kept, joining, strict=True):
+                slots[first : len(self.lengths), :, :tokens] = new
+
+    def keep(self, numbers: Sequence[int]) -> list[int]:
+        """Rows beyond the number of those that stay move into the slots of those that leave."""
+        order = list(range(len(numbers)))
+        staying = set(numbers)
+        for hole, last in zip(
+            [number for number in order if number not in staying],
+            [number for number in sorted(numbers) if number >= len(order)],
+            strict=True,
+        ):
+            order[hole] = last
+            for layer in self.layers:
+                for slots in layer:
+                    slots[hole, :, : self.lengths[last]] = slots[last, :, : self.lengths[last]]
+        self.lengths = [self.lengths[number] for number in order]
+        return order
+
+    def reserve(self, tokens: int) -> None:
+        """Room for all rows with so many tokens each."""
+        if not self.layers:
+            return
+        slots, _, capacity, _ = self.layers[0].key.shape
+        if len(self.lengths) <= slots and tokens <= capacity:
+            return
+        slots = max(slots, _rounded(len(self.lengths), ROW_BLOCK))
+        capacity = max(capacity, _rounded(tokens, TOKEN_BLOCK))
+        self.layers = [
+            KeyValue(_grown(key, slots, capacity), _grown(value, slots, capacity)) for key, value in self.layers
+        ]
+
+
+def _lengths(source: Source) -> list[int]:
     rows, _, tokens, _ = source.layers[0].key.shape
-    return torch.ones(rows, 1, 1, tokens, dtype=torch.bool, device=source.layers[0].key.device)
+    return [tokens] * rows if source.mask is None else source.mask.sum(-1).flatten().tolist()
 
 
-def _cat(parts: Sequence[KeyValue]) -> KeyValue:
-    return KeyValue(torch.cat([part.key for part in parts]), torch.cat([part.value for part in parts]))
+def _grown(old: Tensor, slots: int, capacity: int) -> Tensor:
+    """What no row has written yet is zero: a masked entry that is not a number would still spoil a row."""
+    new = old.new_zeros(slots, old.shape[1], capacity, old.shape[3])
+    new[: old.shape[0], :, : old.shape[2]] = old
+    return new
+
+
+def _rounded(number: int, block: int) -> int:
+    return -(-number // block) * block
+
+
+def _stack(first: Tensor, second: Tensor) -> Tensor:
+    """Along the first dimension; the others are padded at their ends."""
+    shape = [max(sizes) for sizes in zip(first.shape[1:], second.shape[1:], strict=True)]
+    return torch.cat([_filled(part, shape) for part in (first, second)])
+
+
+def _filled(part: Tensor, shape: Sequence[int]) -> Tensor:
+    filled = part.new_zeros(len(part), *shape)
+    filled[(slice(None), *map(slice, part.shape[1:]))] = part
+    return filled

@@ -11,10 +11,9 @@ import torch
 from torch import Tensor
 
 from models.base import Capabilities, Generated, GeneratedSequence, GenerationSettings, InputError, Item, Op
-from models.cache import Prefix
+from models.cache import Prefix, Step
 from models.decoding import TokenGeneration
 from models.device import on_device
-from models.layers import KeyValue, Source
 from models.runner import HeadsRunner
 from models.search import GeneratedTokens, Plan
 from models.text import Tokenizer
@@ -104,9 +103,7 @@ class GeneratingRunner(HeadsRunner):
     def prefill(self, batch: Sequence[Item]) -> Prefix: ...
 
     @abstractmethod
-    def decode(
-        self, ids: Tensor, positions: Tensor, mask: Tensor, source: Source | None, past: list[KeyValue]
-    ) -> tuple[Tensor, list[KeyValue]]: ...
+    def decode(self, step: Step) -> Tensor: ...
 
     def finish(self, item: Item, sequences: Sequence[GeneratedTokens]) -> Generated:  # noqa: ARG002
         return Generated(
@@ -118,7 +115,7 @@ class GeneratingRunner(HeadsRunner):
 
 
 def to_generate(ids: list[int], plan: Plan, history_used: int | None = None) -> Item:
-    return Item(Op.GENERATE, plan.batch_key, Asked(ids, plan), history_used=history_used)
+    return Item(Op.GENERATE, None, Asked(ids, plan), history_used=history_used)
 
 
 def _default(value: Number | None, default: Number) -> Number:

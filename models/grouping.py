@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from models.base import Item
+from models.layers import Lines
 
 T = TypeVar("T")
 
@@ -18,7 +19,7 @@ class ImageGroups:
     it are query positions of one attention call.
 
     `images`: the features of each, once, `(images, tokens, width)`. `numbers`: which of them each item is about.
-    `lines`: how many items each has, or None if equally many, as `Source` has it."""
+    `lines`: which items each has, in the order of `sort`."""
 
     def __init__(self, batch: Sequence[Item]) -> None:
         distinct = {id(item.features): cast("Tensor", item.features) for item in batch}
@@ -26,7 +27,7 @@ class ImageGroups:
         self.images = torch.stack(list(distinct.values()))
         self.numbers = [places[id(item.features)] for item in batch]
         counts = [self.numbers.count(number) for number in range(len(distinct))]
-        self.lines = None if len(set(counts)) == 1 else tuple(counts)
+        self.lines = Lines.of(counts, self.images.device)
         self._order = sorted(range(len(batch)), key=self.numbers.__getitem__)
         self._back = torch.tensor(self._order).argsort()
 

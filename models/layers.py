@@ -3,8 +3,9 @@ normalisation, embeddings and heads are exact: their weights stay float32, whate
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -37,9 +38,44 @@ def merge_heads(x: Tensor) -> Tensor:
     return x.transpose(1, 2).reshape(rows, tokens, num_heads * size)
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Scaled dot-product attention over split heads; `mask` is true where a query may look."""
-    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, scale: float | None = None) -> Tensor:
+    """Scaled dot-product attention over split heads; `mask` is true where a query may look, or added to its scores.
+
+    `scale`: None: 1 / sqrt(head width)."""
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scale)
+
+
+@dataclass(frozen=True, slots=True)
+class Lines:
+    """Which row of keys and values each line looks at. Lines of one row, such as its beams, become query positions of
+    one attention call, so that nothing is copied for them.
+
+    `places`: `(lines,)`, where each lies among `num_rows` x `width` positions; None: `width` to each, in order."""
+
+    num_rows: int
+    width: int
+    places: Tensor | None = None
+
+    @classmethod
+    def of(cls, counts: Sequence[int], device: torch.device) -> Lines:
+        """Of rows with so many consecutive lines each."""
+        width = max(counts)
+        if min(counts) == width:
+            return cls(len(counts), width)
+        places = [row * width + line for row, count in enumerate(counts) for line in range(count)]
+        return cls(len(counts), width, torch.tensor(places, device=device))
+
+    def by_row(self, x: Tensor) -> Tensor:
+        """`(lines, tokens, size)` -> `(rows, width x tokens, size)`; places without a line are zero."""
+        _, tokens, size = x.shape
+        if self.places is not None:
+            x = x.new_zeros(self.num_rows * self.width, tokens, size).index_copy_(0, self.places, x)
+        return x.reshape(self.num_rows, self.width * tokens, size)
+
+    def by_line(self, x: Tensor, tokens: int) -> Tensor:
+        """The inverse of `by_row`."""
+        x = x.reshape(self.num_rows * self.width, tokens, x.shape[-1])
+        return x if self.places is None else x[self.places]
 
 
 class KeyValue(NamedTuple):
@@ -52,17 +88,35 @@ class KeyValue(NamedTuple):
         """The tokens of both, this one's first."""
         return KeyValue(torch.cat([self.key, other.key], 2), torch.cat([self.value, other.value], 2))
 
+    def attend(
+        self, query: Tensor, mask: Tensor | None = None, lines: Lines | None = None, scale: float | None = None
+    ) -> Tensor:
+        """`query` `(lines, tokens, width)` -> what each line's row holds for it, `(lines, tokens, width)`.
+
+        `mask` is broadcast to `(rows, heads, queries, tokens)`. `lines`: None if each row has equally many."""
+        rows, num_heads, _, _ = self.key.shape
+        if lines is None:
+            lines = Lines(rows, len(query) // rows)
+        mixed = attend(split_heads(lines.by_row(query), num_heads), self.key, self.value, mask, scale)
+        return lines.by_line(merge_heads(mixed), query.shape[1])
+
+
+class Past(Protocol):
+    """Keys and values of one layer that present ones follow: a `KeyValue`, or a cache that is written in place."""
+
+    def followed_by(self, other: KeyValue, /) -> KeyValue: ...
+
 
 @dataclass(frozen=True, slots=True)
 class Source:
     """What the cross-attention of every layer looks at, projected once and shared by the lines that ask about it.
 
     `layers`: one `KeyValue` a layer, over `rows` sources. `mask`: `(rows, 1, 1, tokens)`, true where there is a token;
-    None if every token is one. `lines`: how many consecutive lines look at each row; None: equally many."""
+    None if every token is one. `lines`: which of them look at each row; None: equally many, in order."""
 
-    layers: list[KeyValue]
+    layers: Sequence[KeyValue]
     mask: Tensor | None = None
-    lines: tuple[int, ...] | None = None
+    lines: Lines | None = None
 
 
 def padding_mask(mask: Tensor) -> Tensor:

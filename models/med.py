@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.layers import Head, KeyValue, LayerNorm, Source, attend, merge_heads, split_heads
+from models.layers import Head, KeyValue, LayerNorm, Lines, Past, Source, split_heads
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,26 +44,9 @@ class Attention(nn.Module):
         """`(rows, tokens, source width)` -> keys and values."""
         return KeyValue(split_heads(self.key(source), self.num_heads), split_heads(self.value(source), self.num_heads))
 
-    def forward(
-        self, x: Tensor, source: KeyValue, mask: Tensor | None = None, lines: tuple[int, ...] | None = None
-    ) -> Tensor:
-        """`x`: `(lines, tokens, width)`. Lines that share a source row are query positions of one attention call."""
-        query = self.query(x)
-        if lines is None:
-            mixed = self._attend(query.view(source.key.shape[0], -1, x.shape[-1]), source, mask)
-        else:
-            rows = range(len(lines))
-            parts = [part.reshape(1, -1, x.shape[-1]) for part in query.split(lines)]
-            mixed = torch.cat([self._attend(parts[row], *_row(source, mask, row)) for row in rows], dim=1)
-        return self.norm(x + self.out(mixed.view(x.shape)))
-
-    def _attend(self, query: Tensor, source: KeyValue, mask: Tensor | None) -> Tensor:
-        return merge_heads(attend(split_heads(query, self.num_heads), source.key, source.value, mask))
-
-
-def _row(source: KeyValue, mask: Tensor | None, row: int) -> tuple[KeyValue, Tensor | None]:
-    one = slice(row, row + 1)
-    return KeyValue(source.key[one], source.value[one]), None if mask is None else mask[one]
+    def forward(self, x: Tensor, source: KeyValue, mask: Tensor | None = None, lines: Lines | None = None) -> Tensor:
+        """`x`: `(lines, tokens, width)`."""
+        return self.norm(x + self.out(source.attend(self.query(x), mask, lines)))
 
 
 class Layer(nn.Module):
@@ -76,13 +59,18 @@ class Layer(nn.Module):
         self.norm = LayerNorm(config.width, eps=config.norm_epsilon)
 
     def forward(
-        self, x: Tensor, mask: Tensor | None, past: KeyValue | None, look: tuple[KeyValue, Source] | None
+        self,
+        x: Tensor,
+        mask: Tensor | None,
+        past: Past | None,
+        lines: Lines | None,
+        look: tuple[KeyValue, Source] | None,
     ) -> tuple[Tensor, KeyValue]:
         """`x`: `(lines, tokens, width)`. Returns the new `x` and the keys and values of past and present tokens."""
         present = self.self_attention.project(x)
         if past is not None:
             present = past.followed_by(present)
-        x = self.self_attention(x, present, mask)
+        x = self.self_attention(x, present, mask, lines)
         if look is not None:
             keys, source = look
             x = self.cross_attention(x, keys, source.mask, source.lines)
@@ -106,7 +94,7 @@ class MED(nn.Module):
     def _layers(self) -> list[Layer]:
         return cast("list[Layer]", list(self.layers))
 
-    def look_at(self, source: Tensor, mask: Tensor | None = None, lines: tuple[int, ...] | None = None) -> Source:
+    def look_at(self, source: Tensor, mask: Tensor | None = None, lines: Lines | None = None) -> Source:
         """Project `(rows, tokens, source width)` for every layer. `mask` `(rows, tokens)`: true at tokens."""
         source = source.to(self.dtype)
         layers = [layer.cross_attention.project(source) for layer in self._layers()]
@@ -118,20 +106,21 @@ class MED(nn.Module):
         mask: Tensor | None,
         source: Source | None = None,
         positions: Tensor | None = None,
-        past: Sequence[KeyValue | None] | None = None,
+        past: Sequence[Past] | None = None,
+        lines: Lines | None = None,
     ) -> tuple[Tensor, list[KeyValue]]:
         """Hidden states `(lines, tokens, width)` of the last layer, and every layer's self-attention keys and values.
 
-        `ids`: `(lines, tokens)`. `mask`: true where a token may look, broadcast to `(lines, 1, tokens, past + tokens)`.
+        `ids`: `(lines, tokens)`. `mask`: true where a token may look, broadcast to `(rows, 1, queries, past + tokens)`.
         `source`: None leaves the cross-attention out (BLIP's text mode). `positions`: `(lines, tokens)`, default
-        0, 1, ... `past`: what the last call returned."""
+        0, 1, ... `past`: for each layer, in as many rows as there are lines, or as `lines` says."""
         if positions is None:
             positions = torch.arange(ids.shape[1], device=ids.device)
         x = self.norm(self.tokens(ids) + self.positions(positions)).to(self.dtype)
         kept: list[KeyValue] = []
         for index, layer in enumerate(self._layers()):
             look = (source.layers[index], source) if source is not None else None
-            x, present = layer(x, mask, past[index] if past is not None else None, look)
+            x, present = layer(x, mask, past[index] if past is not None else None, lines, look)
             kept.append(present)
         return x, kept
 

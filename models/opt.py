@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.layers import KeyValue, LayerNorm, attend, merge_heads, split_heads
+from models.layers import KeyValue, LayerNorm, Lines, Past, split_heads
 
 OFFSET = 2  # the first two rows of the position embedding are not used
 
@@ -42,14 +42,13 @@ class Layer(nn.Module):
         self.up = nn.Linear(config.width, config.mlp_width)
         self.down = nn.Linear(config.mlp_width, config.width)
 
-    def forward(self, x: Tensor, mask: Tensor, past: KeyValue | None) -> tuple[Tensor, KeyValue]:
+    def forward(self, x: Tensor, mask: Tensor, past: Past | None, lines: Lines | None) -> tuple[Tensor, KeyValue]:
         """`x`: `(lines, tokens, width)`. Returns the new `x` and the keys and values of past and present tokens."""
         states = self.attention_norm(x)
-        query, key, value = (split_heads(part(states), self.num_heads) for part in (self.query, self.key, self.value))
-        seen = KeyValue(key, value)
+        seen = KeyValue(split_heads(self.key(states), self.num_heads), split_heads(self.value(states), self.num_heads))
         if past is not None:
             seen = past.followed_by(seen)
-        x = x + self.out(merge_heads(attend(query, seen.key, seen.value, mask)))
+        x = x + self.out(seen.attend(self.query(states), mask, lines))
         return x + self.down(F.relu(self.up(self.mlp_norm(x)))), seen
 
 
@@ -68,16 +67,22 @@ class OPT(nn.Module):
         return cast("Layer", self.layers[0]).up.weight.dtype
 
     def forward(
-        self, x: Tensor, positions: Tensor, mask: Tensor, past: Sequence[KeyValue] | None = None
+        self,
+        x: Tensor,
+        positions: Tensor,
+        mask: Tensor,
+        past: Sequence[Past] | None = None,
+        lines: Lines | None = None,
     ) -> tuple[Tensor, list[KeyValue]]:
         """Hidden states `(lines, tokens, width)` after the final norm, and every layer's keys and values.
 
         `x`: embeddings `(lines, tokens, width)`, of `self.tokens` or projected. `positions`: `(lines, tokens)`.
-        `mask`: true where a token may look, broadcast to `(lines, 1, tokens, past + tokens)`."""
+        `mask`: true where a token may look, broadcast to `(rows, 1, queries, past + tokens)`. `past`: for each layer,
+        in as many rows as there are lines, or as `lines` says."""
         x = (x + self.positions(positions + OFFSET)).to(self.dtype)
         kept: list[KeyValue] = []
         for index, layer in enumerate(self.layers):
-            x, seen = layer(x, mask, past[index] if past is not None else None)
+            x, seen = layer(x, mask, past[index] if past is not None else None, lines)
             kept.append(seen)
         return self.norm(x), kept
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.layers import LayerNorm, Source
+from models.layers import LayerNorm, Lines, Source
 from models.med import Attention, MEDConfig
 
 
@@ -65,7 +65,7 @@ class QFormer(nn.Module):
     def _layers(self) -> list[Layer]:
         return cast("list[Layer]", list(self.layers))
 
-    def look_at(self, images: Tensor, lines: tuple[int, ...] | None = None) -> Source:
+    def look_at(self, images: Tensor, lines: Lines | None = None) -> Source:
         """Project `(rows, tokens, source width)` for every layer that looks at images."""
         images = images.float()
         looking = [layer.cross_attention for layer in self._layers() if layer.cross_attention is not None]

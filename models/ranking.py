@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from models.base import Item, Op, Scores
-from models.cache import Prefix
-from models.decoding import feed
+from models.cache import Cache, Prefix
 from models.device import on_device
 from models.generating import Asked, GeneratingRunner, Ranking
 from models.layers import causal_mask
@@ -39,19 +38,20 @@ class RankingRunner(GeneratingRunner):
 
     @abstractmethod
     def _likelihoods(self, candidates: Sequence[list[int]], first: Tensor, known: Prefix) -> Tensor:
-        """Log-likelihood of each candidate, `(candidates,)`, after a prompt that is `known`, in one line.
+        """Log-likelihood of each candidate, `(candidates,)`, after a prompt that is `known`: one row.
 
         `first`: log-probabilities of the first token, `(vocabulary,)`."""
 
     @on_device
     def score(self, batch: Sequence[Item]) -> list[Scores]:
         rankings: list[Ranking] = [item.payload.how for item in batch]
-        last = [ranking.prompt[-1] for ranking in rankings]
-        logits, known = feed(self, self.prefill(batch), last, [len(ranking.prompt) - 1 for ranking in rankings])
-        numbers = torch.arange(len(batch), device=self._device)[:, None]
+        last = [ranking.prompt[-1:] for ranking in rankings]
+        cache = Cache(self.prefill(batch), [1] * len(batch))
+        logits = self.decode(cache.step(last, [len(ranking.prompt) - 1 for ranking in rankings]))
+        cache.advance([[0]] * len(batch))
         return [
-            self._rank(ranking, scores.log_softmax(-1), known.lines(number).rows(number))
-            for ranking, scores, number in zip(rankings, logits, numbers, strict=True)
+            self._rank(ranking, scores.log_softmax(-1), cache.row(number))
+            for number, (ranking, scores) in enumerate(zip(rankings, logits, strict=True))
         ]
 
     def _rank(self, ranking: Ranking, first: Tensor, known: Prefix) -> Scores:

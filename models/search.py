@@ -9,13 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import exp
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from models.base import Item, Sampling
-
-INACTIVE = -1e9  # the first score of beams 1, 2, ...: all lines start equal, so only one may count
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,17 +33,18 @@ class Plan:
     lookahead: int = 0  # tokens beyond the present length at which the end of a search is judged
 
     @property
-    def num_lines(self) -> int:
-        return self.num_beams if self.is_beam_search else self.num_sequences
-
-    @property
     def is_beam_search(self) -> bool:
         return self.num_beams > 1
 
     @property
-    def batch_key(self) -> tuple[bool, int]:
-        """What rows of one `TokenGeneration` have in common."""
-        return self.is_beam_search, self.num_lines
+    def num_first_lines(self) -> int:
+        """Beams begin as one: they would be equal."""
+        return 1 if self.is_beam_search else self.num_sequences
+
+    @property
+    def num_candidates(self) -> int:
+        """How many tokens of each line the search must see: were all the others beams', enough would go on."""
+        return 2 * self.num_beams if self.is_beam_search else 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +72,21 @@ class Line:
         return GeneratedTokens(tuple(ids), confidence, len(self.ids))
 
 
+class Candidate(NamedTuple):
+    """A token that a line may go on with."""
+
+    token: int
+    score: float  # what the search adds to the line's
+    log_probability: float  # what the confidence adds
+
+
 class Row:
     """One request in generation."""
 
     def __init__(self, item: Item, plan: Plan) -> None:
         self.item = item
         self.plan = plan
-        self.lines = [Line(score=INACTIVE if n and plan.is_beam_search else 0.0) for n in range(plan.num_lines)]
+        self.lines = [Line() for _ in range(plan.num_first_lines)]
         self.finished: list[tuple[float, Line]] = []  # beam search: (normalised score, line), at most num_beams
         self.done = False
         self.random = torch.Generator()  # of its own: a seed repeats whatever else is in the batch
@@ -86,6 +94,16 @@ class Row:
             self.random.manual_seed(plan.sampling.seed)
         elif plan.sampling is not None:
             self.random.seed()
+
+    @property
+    def last_tokens(self) -> list[int]:
+        """Of each line."""
+        return [line.ids[-1] if line.ids else self.plan.prompt[-1] for line in self.lines]
+
+    @property
+    def last_position(self) -> int:
+        """Of those tokens, in the text."""
+        return len(self.plan.prompt) - 1 + self.num_new_tokens
 
     @property
     def num_new_tokens(self) -> int:
@@ -96,34 +114,50 @@ class Row:
         """Whether the stop token is forbidden now."""
         return self.num_new_tokens < self.plan.min_new_tokens
 
-    def extend_lines(self, tokens: Sequence[int], log_probabilities: Sequence[float], stop_id: int) -> None:
-        """Independent lines: each takes its token, unless it has stopped."""
+    @property
+    def is_constrained(self) -> bool:
+        """Whether the search ranks tokens by something else than their log-probabilities."""
+        return self.must_continue or self.plan.repetition_penalty != 1.0
+
+    def extend(self, candidates: Sequence[Sequence[Candidate]], stop_id: int) -> list[int]:
+        """Go on with some of the best `candidates` of each line, best first. Returns the parent of each new line."""
+        if self.plan.is_beam_search:
+            return self._extend_beams(candidates, stop_id)
         self.lines = [
-            line if line.stopped else line.extended(token, 0.0, log_probability, stopped=token == stop_id)
-            for line, token, log_probability in zip(self.lines, tokens, log_probabilities, strict=True)
+            line
+            if line.stopped
+            else line.extended(best.token, 0.0, best.log_probability, stopped=best.token == stop_id)
+            for line, (best, *_) in zip(self.lines, candidates, strict=True)
         ]
         self.done = all(line.stopped for line in self.lines) or self.num_new_tokens >= self.plan.max_new_tokens
+        return list(range(len(self.lines)))
 
-    def extend_beams(self, candidates: Sequence[tuple[float, int, int, float]], stop_id: int) -> list[int]:
-        """Beam search: go on with the best of 2 x beams `candidates` (score, parent line, token, log-probability).
-
-        They come best first. Returns the parent of each new line."""
+    def _extend_beams(self, candidates: Sequence[Sequence[Candidate]], stop_id: int) -> list[int]:
+        """Beam search, of which only the best 2 x beams candidates of all lines take part; of equals, the first."""
         num_beams = self.plan.num_beams
         length = len(self.plan.counted) + self.num_new_tokens  # before this step's token
+        ranked = sorted(
+            (
+                (line.score + one.score, parent, one)
+                for parent, line in enumerate(self.lines)
+                for one in candidates[parent]
+            ),
+            key=lambda candidate: -candidate[0],
+        )
         lines: list[Line] = []
         parents: list[int] = []
-        for rank, (score, parent, token, log_probability) in enumerate(candidates):
+        for rank, (score, parent, one) in enumerate(ranked[: 2 * num_beams]):
             if len(lines) == num_beams:
                 break
-            stopped = token == stop_id
-            line = self.lines[parent].extended(token, score, log_probability, stopped=stopped)
+            stopped = one.token == stop_id
+            line = self.lines[parent].extended(one.token, score, one.log_probability, stopped=stopped)
             if not stopped:
                 lines.append(line)
                 parents.append(parent)
             elif rank < num_beams:
                 self._keep(line, length)
         self.lines = lines
-        best_running = candidates[0][0] / (length + self.plan.lookahead) ** self.plan.length_penalty
+        best_running = ranked[0][0] / (length + self.plan.lookahead) ** self.plan.length_penalty
         full = len(self.finished) == num_beams
         if full and min(score for score, _ in self.finished) >= best_running:
             self.done = True

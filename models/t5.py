@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.layers import Head, KeyValue, Source, merge_heads, split_heads
+from models.layers import Head, KeyValue, Lines, Past, Source, split_heads
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +55,10 @@ class Attention(nn.Module):
         """`(rows, tokens, width)` -> keys and values."""
         return KeyValue(split_heads(self.key(states), self.num_heads), split_heads(self.value(states), self.num_heads))
 
-    def look(self, states: Tensor, source: KeyValue, bias: Tensor | None) -> Tensor:
-        """`states` `(lines, tokens, width)`, normed; lines that share a source row become query positions of one
-        call. `bias`: added to the scores, broadcast to `(rows, heads, queries, keys)`."""
-        query = split_heads(self.query(states).view(len(source.key), -1, self.query.out_features), self.num_heads)
-        mixed = F.scaled_dot_product_attention(query, source.key, source.value, attn_mask=bias, scale=1.0)
-        return self.out(merge_heads(mixed).view(*states.shape[:2], -1))
+    def look(self, states: Tensor, source: KeyValue, bias: Tensor | None, lines: Lines | None = None) -> Tensor:
+        """`states` `(lines, tokens, width)`, normed. `bias`: added to the scores, broadcast to
+        `(rows, heads, queries, keys)`."""
+        return self.out(source.attend(self.query(states), bias, lines, scale=1.0))
 
 
 class FeedForward(nn.Module):
@@ -96,14 +94,20 @@ class DecoderLayer(nn.Module):
         self.feed_forward = FeedForward(config)
 
     def forward(
-        self, x: Tensor, bias: Tensor, source: KeyValue, source_bias: Tensor | None, past: KeyValue | None
+        self,
+        x: Tensor,
+        bias: Tensor,
+        source: KeyValue,
+        source_bias: Tensor | None,
+        past: Past | None,
+        lines: Lines | None,
     ) -> tuple[Tensor, KeyValue]:
         states = self.attention.norm(x)
         seen = self.attention.project(states)
         if past is not None:
             seen = past.followed_by(seen)
-        x = x + self.attention.look(states, seen, bias)
-        x = x + self.cross_attention.look(self.cross_attention.norm(x), source, source_bias)
+        x = x + self.attention.look(states, seen, bias, lines)
+        x = x + self.cross_attention.look(self.cross_attention.norm(x), source, source_bias, lines)
         return self.feed_forward(x), seen
 
 
@@ -140,8 +144,7 @@ class T5(nn.Module):
     def encode(self, x: Tensor, mask: Tensor) -> Tensor:
         """Embeddings `(lines, tokens, width)` -> hidden states of the same shape. `mask` `(lines, tokens)`: true at
         tokens; padding is on the right."""
-        length = x.shape[1]
-        bias = self._bias(self.encoder.distances, length, length, bidirectional=True)
+        bias = self._bias(self.encoder.distances, _distance(x.shape[1], x.device), bidirectional=True)
         bias = bias.masked_fill(~mask[:, None, None, :], -torch.inf)
         x = x.to(self.dtype)
         for layer in self.encoder.layers:
@@ -154,15 +157,22 @@ class T5(nn.Module):
         return Source(layers, mask[:, None, None, :])
 
     def decode(
-        self, ids: Tensor, mask: Tensor, source: Source, past: Sequence[KeyValue] | None = None
+        self,
+        ids: Tensor,
+        mask: Tensor,
+        source: Source,
+        past: Sequence[Past] | None = None,
+        lines: Lines | None = None,
+        distance: Tensor | None = None,
     ) -> tuple[Tensor, list[KeyValue]]:
         """Hidden states `(lines, tokens, width)` of `ids`, and every layer's keys and values.
 
-        `mask`: true where a token may look, broadcast to `(lines, 1, tokens, past + tokens)`. Past and present are
-        aligned on the right and without gaps, so a distance in columns is one in positions."""
-        length = ids.shape[1]
-        num_keys = length + (past[0].key.shape[2] if past is not None else 0)
-        bias = self._bias(self.decoder.distances, length, num_keys, bidirectional=False)
+        `mask`: true where a token may look, broadcast to `(rows, 1, queries, past + tokens)`. `past`: for each layer,
+        in as many rows as there are lines, or as `lines` says. `distance`: of each key from each query, in tokens, in
+        the shape of `mask` without its second dimension; None, where nothing is past: in order."""
+        if distance is None:
+            distance = _distance(ids.shape[1], ids.device)
+        bias = self._bias(self.decoder.distances, distance, bidirectional=False)
         bias = bias.masked_fill(~mask, -torch.inf)
         source_bias = None
         if source.mask is not None:
@@ -170,7 +180,8 @@ class T5(nn.Module):
         x = self.tokens(ids).to(self.dtype)
         kept: list[KeyValue] = []
         for index, layer in enumerate(self.decoder.layers):
-            x, seen = layer(x, bias, source.layers[index], source_bias, past[index] if past is not None else None)
+            own = past[index] if past is not None else None
+            x, seen = layer(x, bias, source.layers[index], source_bias, own, lines)
             kept.append(seen)
         return self.decoder.norm(x), kept
 
@@ -178,12 +189,16 @@ class T5(nn.Module):
         """`(..., width)` -> `(..., vocabulary)` float32."""
         return self.head(states)
 
-    def _bias(self, distances: nn.Embedding, num_queries: int, num_keys: int, *, bidirectional: bool) -> Tensor:
-        """What relative positions add to the scores: `(1, heads, queries, keys)`. The last query is the last key."""
-        keys = torch.arange(num_keys, device=distances.weight.device)
-        distance = keys[None, :] - keys[num_keys - num_queries :, None]  # (queries, keys)
+    def _bias(self, distances: nn.Embedding, distance: Tensor, *, bidirectional: bool) -> Tensor:
+        """What relative positions add to the scores: `(rows, queries, keys)` -> `(rows, heads, queries, keys)`."""
         buckets = bucket(distance, self.config.num_buckets, self.config.max_distance, bidirectional=bidirectional)
-        return distances(buckets).permute(2, 0, 1)[None].to(self.dtype)
+        return distances(buckets).movedim(-1, 1).to(self.dtype)
+
+
+def _distance(length: int, device: torch.device) -> Tensor:
+    """Of each token from each other, `(1, length, length)`: key - query."""
+    places = torch.arange(length, device=device)
+    return (places - places[:, None])[None]
 
 
 def bucket(distance: Tensor, num_buckets: int, max_distance: int, *, bidirectional: bool) -> Tensor:

@@ -73,13 +73,12 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.to(device)
 
 
-def pad(rows: Sequence[Sequence[int]], device: torch.device, *, left: bool = False) -> tuple[Tensor, Tensor]:
-    """Token ids as one tensor `(rows, tokens)`, and its mask, true where there is a token."""
+def pad(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Token ids as one tensor `(rows, tokens)`, padded on the right, and its mask, true where there is a token."""
     length = max(len(row) for row in rows)
     ids = torch.zeros(len(rows), length, dtype=torch.long)
     mask = torch.zeros(len(rows), length, dtype=torch.bool)
     for number, row in enumerate(rows):
-        place = slice(length - len(row), length) if left else slice(len(row))
-        ids[number, place] = torch.tensor(row, dtype=torch.long)
-        mask[number, place] = True
+        ids[number, : len(row)] = torch.tensor(row, dtype=torch.long)
+        mask[number, : len(row)] = True
     return to_device(ids, device), to_device(mask, device)

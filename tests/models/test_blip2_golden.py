@@ -21,7 +21,7 @@ from models.base import (
     TextInput,
     Turn,
 )
-from models.decoding import feed
+from models.cache import Cache
 from models.layers import padding_mask
 from models.qformer import beside_queries
 from models.text import pad
@@ -101,7 +101,7 @@ def test_first_logits(served2: dict[str, ServedModel], model: str, case: dict[st
     heads: Any = checkpoint.heads
     item = asking.item(checkpoint, case["image"], CaptionInput(case["prompt"]))
     prompt = item.payload.how.prompt
-    logits, _ = feed(heads, heads.prefill([item]), [prompt[-1]], [len(prompt) - 1])
+    logits = heads.decode(Cache(heads.prefill([item]), [1]).step([prompt[-1:]], [len(prompt) - 1]))
     assert logits[0].topk(5).indices.tolist() == case["top5_ids"]
     np.testing.assert_allclose(logits[0, case["top5_ids"]], case["top5_logits"], atol=5e-5)
     if "logits" in case:

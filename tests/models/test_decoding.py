@@ -22,9 +22,8 @@ from models.base import (
     Task,
     Turn,
 )
-from models.cache import Prefix
+from models.cache import Prefix, Step
 from models.decoding import TokenGeneration
-from models.layers import KeyValue
 from models.search import GeneratedTokens, Plan, sample
 from tests.models import asking
 
@@ -94,7 +93,6 @@ def test_a_batch_of_different_requests_equals_each_alone(
     checkpoints: dict[str, Checkpoint], decoder: str, settings: GenerationSettings
 ) -> None:
     checkpoint, items = checkpoints[decoder], items_of(checkpoints, decoder, settings)
-    assert len({item.key for item in items}) == 1
     alone = [asking.generate(checkpoint, [item])[0] for item in items]
     assert len({one.sequences[0].text for one in alone}) > 3
     assert_equal(asking.generate(checkpoint, items), alone)
@@ -118,6 +116,21 @@ def test_rows_that_join_later_and_rows_that_leave_change_nobody_else(
         answers |= dict(generation.step())
     stayed = [*first, *second, *third]
     assert_equal([answers[item] for item in stayed], [asking.generate(checkpoint, [item])[0] for item in stayed])
+
+
+@pytest.mark.parametrize("decoder", REQUESTS)
+def test_requests_with_all_settings_share_one_generation(checkpoints: dict[str, Checkpoint], decoder: str) -> None:
+    """Greedy rows, beams of several widths and samples, joining one after the other."""
+    checkpoint = checkpoints[decoder]
+    items = [item for settings in SETTINGS.values() for item in items_of(checkpoints, decoder, settings)[::5]]
+    assert len({item.key for item in items}) == 1
+    waiting, answers = items[3:], dict[Item, Generated]()
+    generation = checkpoint.heads.generate(items[:3])
+    while len(generation):
+        answers |= dict(generation.step())
+        if waiting:
+            generation.admit([waiting.pop()])
+    assert_equal([answers[item] for item in items], [asking.generate(checkpoint, [item])[0] for item in items])
 
 
 def test_a_row_leaves_as_soon_as_it_is_finished(caption: Checkpoint) -> None:
@@ -179,10 +192,10 @@ def test_a_stop_token_that_is_certain_but_forbidden_leaves_the_confidence_finite
             return item.payload
 
         def prefill(self, batch: Sequence[Item]) -> Prefix:
-            return Prefix([], torch.zeros(len(batch), 0, dtype=torch.bool), None)
+            return Prefix([], [0] * len(batch))
 
-        def decode(self, ids: torch.Tensor, *_: object, **__: object) -> tuple[torch.Tensor, list[KeyValue]]:
-            return torch.tensor([[100.0, 1.0, 0.0]]).expand(len(ids), -1), []
+        def decode(self, step: Step) -> torch.Tensor:
+            return torch.tensor([[100.0, 1.0, 0.0]]).expand(len(step.ids), -1)
 
         def finish(self, _: Item, sequences: Sequence[GeneratedTokens]) -> Generated:
             return Generated(tuple(GeneratedSequence("", one.confidence, one.num_tokens) for one in sequences))
