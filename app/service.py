@@ -28,7 +28,9 @@ class Service:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.metrics = Metrics()
-        self.engine = Engine(self.metrics, max_batch_size=settings.max_batch_size)
+        self.engine = Engine(
+            self.metrics, max_batch_size=settings.max_batch_size, max_cache_bytes=settings.generation_cache_bytes
+        )
         self.cache = FeatureCache(settings.feature_cache_bytes, self.metrics)
         self.cpu = ThreadPoolExecutor(settings.threads, thread_name_prefix="cpu")
         self.inflight = InflightBytes(settings.max_inflight_bytes)

@@ -52,6 +52,7 @@ class Settings(BaseSettings):
     max_text_chars: int = Field(10_000, ge=1, description="characters of a text; beyond: 422")
     max_inflight_bytes: int = Field(512 * 2**20, ge=1, description="bytes of bodies and pixels at once; beyond: 429")
     feature_cache_bytes: int = Field(256 * 2**20, ge=0, description="bytes of image features that are kept")
+    generation_cache_bytes: int = Field(2 * 2**30, ge=1, description="bytes of key-value caches; beyond: rows wait")
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field((), description="comma separated; unset: open")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="debug, info, warning or error")
     log_format: Literal["text", "json"] = Field("text", description="text or json")

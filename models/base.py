@@ -187,6 +187,7 @@ class Item:
     payload: Any  # the runner's own: token ids, pixels, resolved settings
     features: Features | None = None  # of the image, for every op but encode and text
     history_used: int | None = None  # turns of the history that fitted; None: none was given
+    cache_bytes: int = 0  # at most, of its row in a generation
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +201,7 @@ class Capabilities:
 
 
 class Generation(Protocol):
-    """A running batch of one key. Each step gives every row its next token. If a method raises, it is thrown away."""
+    """The running rows of one key. Each step gives every row its next token. If a method raises, it is thrown away."""
 
     def __len__(self) -> int:
         """The number of rows still running."""

@@ -22,6 +22,7 @@ from models.weights import LM_HEAD_KEYS, MED_KEYS, VIT_KEYS, CheckpointError, Ke
 class CaptionNet(nn.Module):
     def __init__(self, vision: ViTConfig, text: MEDConfig) -> None:
         super().__init__()
+        self.num_image_tokens = vision.num_tokens
         self.norm = LayerNorm(vision.width, eps=vision.norm_epsilon)
         self.decoder = MED(text)
         self.head = LMHead(text)

@@ -25,7 +25,7 @@ from models.base import (
     Turn,
 )
 from models.cache import Prefix, Step, empty_prefix
-from models.generating import Defaults, Ranking, check_room, make_plan, to_generate
+from models.generating import Defaults, Ranking, check_room, make_plan
 from models.grouping import ImageGroups
 from models.layers import causal_mask
 from models.ranking import RankingRunner, likelihoods, to_rank
@@ -61,11 +61,11 @@ class LanguageRunner(RankingRunner):
     def prepare(self, request: Input) -> Item:
         match request:
             case CaptionInput(text, settings):
-                return self._to_generate(self._ids(text or ""), settings, self.caption)
+                return self._generation(self._ids(text or ""), settings, self.caption)
             case QuestionInput(question, history, template, settings):
                 longest = settings.max_new_tokens or self.answer.max_new_tokens
                 ids, used = self._question(question, template, history, longest)
-                return self._to_generate(ids, settings, self.answer, used)
+                return self._generation(ids, settings, self.answer, used)
             case RankInput(question, texts, k, history, template):
                 candidates = self._candidates(texts)
                 longest = max(map(len, candidates))
@@ -76,14 +76,18 @@ class LanguageRunner(RankingRunner):
             case _:
                 raise self._unsupported(request)
 
-    def _to_generate(
+    def _generation(
         self, ids: list[int], settings: GenerationSettings, defaults: Defaults, history_used: int | None = None
     ) -> Item:
         room = self._room(len(ids))
         check_room(len(ids), room)
         encoded, decoded = self._split(ids)
         plan = make_plan(settings, defaults, decoded, counted=[self._start_id], room=room)
-        return to_generate(encoded, plan, history_used)
+        return self._to_generate(encoded, plan, self._num_queries + len(encoded), history_used)
+
+    @property
+    def _token_bytes(self) -> int:
+        return self.network.language_model.token_bytes
 
     def _question(
         self, question: str, template: str | None, history: Sequence[Turn], num_new_tokens: int

@@ -17,7 +17,7 @@ from transformers import BlipConfig
 
 from models.base import CaptionInput, GenerationSettings, Input, Item, ModelRunner, QuestionInput, RankInput, Task
 from models.cache import Prefix, Step, empty_prefix
-from models.generating import Defaults, GeneratingRunner, Ranking, check_room, make_plan, to_generate
+from models.generating import Defaults, GeneratingRunner, Ranking, check_room, make_plan
 from models.grouping import ImageGroups
 from models.layers import Source, causal_mask, padding_mask
 from models.matching import MatchingRunner
@@ -58,6 +58,10 @@ class _DecodingRunner(GeneratingRunner):
         check_room(len(prompt), room)
         return make_plan(settings, defaults, prompt, counted=prompt, room=room)
 
+    @property
+    def _token_bytes(self) -> int:
+        return self.network.decoder.token_bytes
+
     @abstractmethod
     def _source(self, batch: Sequence[Item]) -> Source:
         """What the decoder's cross-attention looks at, one row an item."""
@@ -85,7 +89,7 @@ class CaptionRunner(_DecodingRunner):
             raise self._unsupported(request)
         text = PROMPT if request.prompt is None else request.prompt
         prompt = self._tokenizer.ids(text, self._special.dec)[:-1]
-        return to_generate([], self._plan(request.settings, CAPTION, prompt))
+        return self._to_generate([], self._plan(request.settings, CAPTION, prompt), self.network.num_image_tokens)
 
     def _source(self, batch: Sequence[Item]) -> Source:
         groups = ImageGroups(batch)
@@ -99,7 +103,8 @@ class VQARunner(_DecodingRunner, RankingRunner):
         start = [self._special.dec]
         match request:
             case QuestionInput(question, settings=settings):
-                return to_generate(self._question(question), self._plan(settings, ANSWER, start))
+                ids = self._question(question)
+                return self._to_generate(ids, self._plan(settings, ANSWER, start), len(ids))
             case RankInput(question, candidates, k):
                 return to_rank(self._question(question), Ranking(tuple(start), self._candidates(candidates), k))
             case _:

@@ -96,6 +96,17 @@ class GeneratingRunner(HeadsRunner):
     def generate(self, batch: Sequence[Item]) -> TokenGeneration:
         return TokenGeneration(self, batch)
 
+    @property
+    @abstractmethod
+    def _token_bytes(self) -> int:
+        """Of the decoder's keys and values of one token."""
+
+    def _to_generate(self, ids: list[int], plan: Plan, num_read_tokens: int, history_used: int | None = None) -> Item:
+        """`num_read_tokens`: those before the prompt, or that the cross-attention looks at."""
+        num_tokens = num_read_tokens + len(plan.prompt) + plan.num_lines * plan.max_new_tokens
+        cache_bytes = num_tokens * self._token_bytes
+        return Item(Op.GENERATE, None, Asked(ids, plan), history_used=history_used, cache_bytes=cache_bytes)
+
     def plan(self, item: Item) -> Plan:
         return item.payload.how
 
@@ -112,10 +123,6 @@ class GeneratingRunner(HeadsRunner):
                 for tokens in sequences
             )
         )
-
-
-def to_generate(ids: list[int], plan: Plan, history_used: int | None = None) -> Item:
-    return Item(Op.GENERATE, None, Asked(ids, plan), history_used=history_used)
 
 
 def _default(value: Number | None, default: Number) -> Number:

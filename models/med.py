@@ -91,6 +91,11 @@ class MED(nn.Module):
         """The serving dtype."""
         return self._layers()[0].up.weight.dtype
 
+    @property
+    def token_bytes(self) -> int:
+        """Of all layers' keys and values of one token, its own or of a source."""
+        return 2 * self.config.num_layers * self.config.width * self.dtype.itemsize
+
     def _layers(self) -> list[Layer]:
         return cast("list[Layer]", list(self.layers))
 

@@ -66,6 +66,11 @@ class OPT(nn.Module):
         """The serving dtype."""
         return cast("Layer", self.layers[0]).up.weight.dtype
 
+    @property
+    def token_bytes(self) -> int:
+        """Of all layers' keys and values of one token."""
+        return 2 * self.config.num_layers * self.config.width * self.dtype.itemsize
+
     def forward(
         self,
         x: Tensor,

@@ -37,6 +37,10 @@ class Plan:
         return self.num_beams > 1
 
     @property
+    def num_lines(self) -> int:
+        return self.num_beams if self.is_beam_search else self.num_sequences
+
+    @property
     def num_first_lines(self) -> int:
         """Beams begin as one: they would be equal."""
         return 1 if self.is_beam_search else self.num_sequences

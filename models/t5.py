@@ -141,6 +141,12 @@ class T5(nn.Module):
         """The serving dtype."""
         return cast("DecoderLayer", self.decoder.layers[0]).feed_forward.up.weight.dtype
 
+    @property
+    def token_bytes(self) -> int:
+        """Of all layers' keys and values of one token, the decoder's own or one that it looks at."""
+        config = self.config
+        return 2 * config.num_decoder_layers * config.num_heads * config.head_width * self.dtype.itemsize
+
     def encode(self, x: Tensor, mask: Tensor) -> Tensor:
         """Embeddings `(lines, tokens, width)` -> hidden states of the same shape. `mask` `(lines, tokens)`: true at
         tokens; padding is on the right."""

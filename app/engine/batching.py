@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import count, islice
 from math import inf
 from typing import NamedTuple, Protocol
 
 from models.base import Item, ModelRunner, Op, Output
-
-MAX_GENERATIONS = 4  # of different keys side by side: each holds the memory of its rows
 
 
 class Future(Protocol):
@@ -31,6 +29,20 @@ class BatchKey(NamedTuple):
     op: Op
     shape: Hashable
     part: int = 0  # of a failed batch: a number of its own, so that nothing joins it
+
+
+class Rows(NamedTuple):
+    """Those of a generation that runs."""
+
+    number: int
+    largest_bytes: int  # of cache: the slots of all rows are as large as the largest needs
+
+    @property
+    def bytes(self) -> int:
+        return self.number * self.largest_bytes
+
+    def joined_by(self, item: Item) -> Rows:
+        return Rows(self.number + 1, max(self.largest_bytes, item.cache_bytes))
 
 
 @dataclass(slots=True, eq=False)
@@ -59,13 +71,14 @@ class BatchQueue:
     """The waiting work items, oldest first, in batches of one key.
 
     Rules: the oldest item that may run decides the key, and what waits longest with that key comes along, up to the
-    largest batch. A generation that runs takes rows of its key while it has room; parts of a failed batch come before
-    all else and stay among themselves. Each operation but expiry touches what it takes, not all that waits.
+    largest batch. A generation that runs takes rows of its key as long as the caches of all rows fit into the memory
+    for them; nobody overtakes a row that has to wait for it. Parts of a failed batch come before all else and stay
+    among themselves. Each operation but expiry touches what it takes, not all that waits.
     """
 
-    def __init__(self, max_batch_size: int, max_generations: int = MAX_GENERATIONS) -> None:
+    def __init__(self, max_batch_size: int, max_cache_bytes: int) -> None:
         self._max_batch_size = max_batch_size
-        self._max_generations = max_generations
+        self._max_cache_bytes = max_cache_bytes
         self._waiting: OrderedDict[WorkItem, None] = OrderedDict()
         self._groups: dict[BatchKey, OrderedDict[WorkItem, None]] = {}
         self._expired: list[WorkItem] = []
@@ -101,22 +114,29 @@ class BatchQueue:
         self._waiting.clear()
         self._groups.clear()
 
-    def next_batch(self, now: float, running: Mapping[BatchKey, int] | None = None) -> list[WorkItem]:
+    def next_batch(
+        self,
+        now: float,
+        running: Mapping[BatchKey, Rows] | None = None,
+        most_items: Callable[[BatchKey], float] = lambda _: inf,
+    ) -> list[WorkItem]:
         """Take what runs next; nothing if all that waits must wait. Expired items leave: see `take_expired`.
 
-        `running`: the number of rows of each generation that runs. A batch with such a key is to join it.
+        `running`: the generations that run. A batch with such a key is to join it. `most_items`: of a key, at once.
         """
         self._expire(now)
         running = running or {}
-        all_run = len(running) >= self._max_generations
-        joining = True
+        has_memory = True
         for oldest in self._oldest_of_each_key():
             key = oldest.key
-            room = self._room(key, running) if joining or key.op is not Op.GENERATE else 0
-            if room:
+            room = int(min(self._max_batch_size, most_items(key)))
+            if key.op is not Op.GENERATE:
                 return self._take(key, room)
-            if all_run and key not in running:
-                joining = False  # else a stream of younger rows could keep all generations alive for ever
+            if key.part and any(other.part for other in running.keys() - {key}):
+                continue  # side by side, the halves of a batch that was too large would need its memory again
+            if has_memory and (fitting := self._num_fitting(key, room, running)):
+                return self._take(key, fitting)
+            has_memory = False  # nor for younger rows: else a stream of small ones could keep a large one waiting
         return []
 
     def take_expired(self) -> list[WorkItem]:
@@ -135,16 +155,17 @@ class BatchQueue:
         heads = sorted((next(iter(group)) for group in self._groups.values()), key=lambda work: work.arrival)
         yield from heads[1:]
 
-    def _room(self, key: BatchKey, running: Mapping[BatchKey, int]) -> int:
-        if key.op is not Op.GENERATE:
-            return self._max_batch_size
-        if key in running:
-            return max(0, self._max_batch_size - running[key])
-        if len(running) >= self._max_generations:
-            return 0
-        if key.part and any(other.part for other in running):
-            return 0  # side by side, the halves of a batch that was too large would need its memory again
-        return self._max_batch_size
+    def _num_fitting(self, key: BatchKey, room: int, running: Mapping[BatchKey, Rows]) -> int:
+        """How many of the oldest rows the memory has room for; one at least if nothing runs."""
+        others = sum(rows.bytes for other, rows in running.items() if other != key)
+        rows = running.get(key, Rows(0, 0))
+        fitting = 0
+        for work in islice(self._groups[key], room):
+            rows = rows.joined_by(work.item)
+            if others + rows.bytes > self._max_cache_bytes and (running or fitting):
+                break
+            fitting += 1
+        return fitting
 
     def _take(self, key: BatchKey, room: int) -> list[WorkItem]:
         group = self._groups[key]

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from app.engine.batching import BatchKey, BatchQueue, WorkItem
+from app.engine.batching import BatchKey, BatchQueue, Rows, WorkItem
+from app.engine.turns import Turns
 from app.errors import BatchFailedError, DeadlineExceededError
 from app.metrics import Metrics
 from models.base import DeviceLostError, Generation, Item, Op, Output, is_finite
@@ -37,6 +38,10 @@ class Running:
     generation: Generation
     rows: dict[Item, WorkItem]
     company: int  # the most rows it ever had; 1: who is in it is alone
+
+    @property
+    def size(self) -> Rows:
+        return Rows(len(self.rows), max((item.cache_bytes for item in self.rows), default=0))
 
     def join(self, newcomers: dict[Item, WorkItem]) -> None:
         self.rows |= newcomers
@@ -67,6 +72,7 @@ class DeviceThread(threading.Thread):
         self._deliver = deliver
         self._ended = ended
         self._stopping = False
+        self._turns = Turns()
         self._generations: dict[BatchKey, Running] = {}
         self._call_began: float | None = None
 
@@ -94,24 +100,29 @@ class DeviceThread(threading.Thread):
             self._ended(reason)
 
     def _turn(self) -> bool:
-        """One waiting batch, then one token for every generation, so that neither waits long for the other."""
+        """One batch of what waits, or one token for every row: see turns.py."""
+        batch: list[WorkItem] = []
         with self._wake:
             while not (self._stopping or self._queue or self._generations):
                 self._wake.wait()
             if self._stopping:
                 return False
-            rows = {key: len(running.rows) for key, running in self._generations.items()}
-            batch = self._queue.next_batch(self._clock(), rows)
+            if not (self._generations and self._turns.is_for_steps()):
+                running = {key: one.size for key, one in self._generations.items()}
+                batch = self._queue.next_batch(self._clock(), running, self._turns.most_items)
             expired = self._queue.take_expired()
         self._resolve([(work, too_late()) for work in expired])
+        began = self._clock()
         if batch:
-            self._begin(batch)
-        for key in tuple(self._generations):
-            self._step(key)
+            self._begin(batch, began)
+            self._turns.called(batch[0].key, len(batch), self._clock() - began)
+        else:
+            for key in tuple(self._generations):
+                self._step(key)
+            self._turns.stepped(self._clock() - began)
         return True
 
-    def _begin(self, batch: list[WorkItem]) -> None:
-        now = self._clock()
+    def _begin(self, batch: list[WorkItem], now: float) -> None:
         for work in batch:
             if work.started is None:
                 work.started = now

@@ -29,10 +29,11 @@ class Engine:
         metrics: Metrics,
         *,
         max_batch_size: int,
+        max_cache_bytes: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._clock = clock
-        self._queue = BatchQueue(max_batch_size)
+        self._queue = BatchQueue(max_batch_size, max_cache_bytes)
         self._wake = threading.Condition()
         self._device = DeviceThread(
             self._queue,

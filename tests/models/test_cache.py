@@ -121,7 +121,7 @@ def test_lines_go_to_their_rows_and_back(counts: tuple[int, ...]) -> None:
     x = torch.arange(sum(counts) * 2 * 3.0).view(sum(counts), 2, 3)
     rows = lines.by_row(x)
     assert rows.shape == (len(counts), max(counts) * 2, 3)
-    parts = torch.split(x, counts)
+    parts = torch.split(x, list(counts))
     for row, part in zip(rows, parts, strict=True):
         torch.testing.assert_close(row[: part.shape[0] * 2], part.reshape(-1, 3))
     torch.testing.assert_close(lines.by_line(rows, 2), x)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -208,3 +210,25 @@ def test_a_stop_token_that_is_certain_but_forbidden_leaves_the_confidence_finite
     ((_, generated),) = generation.step()
     assert generated.sequences[0].num_tokens == 3
     assert generated.sequences[0].confidence == pytest.approx((0.7310586**2 * 1.0) ** (1 / 3), abs=1e-5)
+
+
+@pytest.mark.parametrize("decoder", REQUESTS)
+@pytest.mark.parametrize("settings", [SETTINGS["beams"], SETTINGS["sampling"]], ids=["beams", "sampling"])
+def test_the_memory_of_a_row_is_known_before_it_begins(
+    checkpoints: dict[str, Checkpoint], decoder: str, settings: GenerationSettings
+) -> None:
+    """What its slot holds at its end, if it takes all the tokens it may."""
+    checkpoint = checkpoints[decoder]
+    item = asking.item(
+        checkpoint, IMAGES[0], REQUESTS[decoder](replace(settings, min_new_tokens=8, max_new_tokens=8))[0]
+    )
+    generation: Any = checkpoint.heads.generate([item])
+    for _ in range(7):
+        generation.step()
+    cache = generation._cache
+    slots = [own for own in (cache._own, cache._source) if own is not None]
+    held = sum(own.lengths[0] * part[0, :, 0].nbytes for own in slots for layer in own.layers for part in layer)
+    token = sum(part[0, :, 0].nbytes for layer in cache._own.layers for part in layer)
+    assert (
+        held < item.cache_bytes <= held + 2 * item.payload.how.num_lines * token
+    )  # the eighth step's, and the first's

@@ -78,7 +78,7 @@ class Lab:
 @asynccontextmanager
 async def lab(max_batch_size: int = 16) -> AsyncIterator[Lab]:
     metrics, clock = Metrics(), Clock()
-    engine = Engine(metrics, max_batch_size=max_batch_size, clock=clock)
+    engine = Engine(metrics, max_batch_size=max_batch_size, max_cache_bytes=2**30, clock=clock)
     errors: list[object] = []  # such as exceptions that nobody retrieved
     asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context))
     engine.start()

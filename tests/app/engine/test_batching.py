@@ -6,7 +6,7 @@ from collections.abc import Hashable
 
 import pytest
 
-from app.engine.batching import BatchKey, BatchQueue, WorkItem
+from app.engine.batching import BatchKey, BatchQueue, Rows, WorkItem
 from models.base import Item, Op, Output
 from models.fake import FakeRunner
 
@@ -33,12 +33,13 @@ def work(
     runner: FakeRunner = RUNNER,
     deadline: float | None = None,
     enqueued: float = 0.0,
+    cache_bytes: int = 0,
 ) -> WorkItem:
-    return WorkItem(runner, Item(op, key, None), deadline, enqueued, Nobody())
+    return WorkItem(runner, Item(op, key, None, cache_bytes=cache_bytes), deadline, enqueued, Nobody())
 
 
-def queue_of(*items: WorkItem, max_batch_size: int = 4, max_generations: int = 2) -> BatchQueue:
-    queue = BatchQueue(max_batch_size, max_generations)
+def queue_of(*items: WorkItem, max_batch_size: int = 4, max_cache_bytes: int = 100) -> BatchQueue:
+    queue = BatchQueue(max_batch_size, max_cache_bytes)
     for item in items:
         queue.append(item)
     return queue
@@ -164,52 +165,72 @@ def test_key_without_hash_is_refused_without_a_trace() -> None:
     assert queue.next_batch(now=0) == []
 
 
+def test_a_call_may_be_bounded_below_the_largest_batch() -> None:
+    items = [work(key="slow") for _ in range(5)]
+    queue = queue_of(*items)
+    most = {BatchKey("one", Op.SCORE, "slow"): 2.9}.__getitem__
+    assert queue.next_batch(0, most_items=most) == items[:2]
+    assert queue.next_batch(0) == items[2:]
+
+
 # --- generations ---
 
 
-def rows(*generations: tuple[WorkItem, int]) -> dict[BatchKey, int]:
-    return {item.key: number for item, number in generations}
+def generate(cache_bytes: int = 0, key: Hashable = None) -> WorkItem:
+    return work(Op.GENERATE, key, cache_bytes=cache_bytes)
 
 
-def generate(key: Hashable = None) -> WorkItem:
-    return work(Op.GENERATE, key)
+def running(*generations: tuple[WorkItem, int]) -> dict[BatchKey, Rows]:
+    """So many rows as large as that one."""
+    return {one.key: Rows(number, one.item.cache_bytes) for one, number in generations}
 
 
-def test_running_generation_takes_as_many_as_it_has_room_for() -> None:
-    items = [generate() for _ in range(3)]
+def test_rows_join_a_running_generation_whatever_its_size() -> None:
+    items = [generate() for _ in range(6)]
     queue = queue_of(*items)
-    assert queue.next_batch(0, rows((items[0], 2))) == items[:2]
-    assert queue.next_batch(0, rows((items[0], 4))) == []
+    assert queue.next_batch(0, running((generate(), 64))) == items[:4]
+    assert queue.next_batch(0, running((generate(), 68))) == items[4:]
 
 
-def test_other_work_passes_a_full_generation() -> None:
-    waiting, other, short = generate("full"), generate("other"), work()
-    queue = queue_of(waiting, other, short)
-    full = rows((waiting, 4))
-    assert queue.next_batch(0, full) == [other]
-    assert queue.next_batch(0, full) == [short]
+def test_rows_join_as_long_as_there_is_memory_for_them() -> None:
+    items = [generate(20) for _ in range(4)]
+    queue = queue_of(*items)
+    assert queue.next_batch(0, running((generate(20), 3))) == items[:2]
+    assert queue.next_batch(0, running((generate(20), 5))) == []
+    assert queue.next_batch(0, running((generate(20), 4))) == items[2:3]
 
 
-def test_generations_side_by_side_are_bounded() -> None:
-    a, b, c, short = generate("a"), generate("b"), generate("c"), work()
-    queue = queue_of(c, short)
-    assert queue.next_batch(0, rows((a, 1), (b, 1))) == [short]
-    assert queue.next_batch(0, rows((a, 1), (b, 1))) == []
-    assert queue.next_batch(0, rows((a, 1))) == [c]
+def test_the_largest_row_decides_what_each_needs() -> None:
+    assert queue_of(large := generate(30)).next_batch(0, running((generate(10), 3))) == []
+    assert queue_of(large).next_batch(0, running((generate(10), 2))) == [large]
 
 
-def test_nobody_younger_joins_while_an_older_one_waits_for_a_generation_to_end() -> None:
-    """Else two popular keys could keep their generations alive for ever."""
-    c, late_a, late_b = generate("c"), generate("a"), generate("b")
-    queue = queue_of(c, late_a, late_b)
-    assert queue.next_batch(0, rows((late_a, 1), (late_b, 1))) == []
-    assert queue.next_batch(0, rows((late_a, 1))) == [c]
+def test_all_generations_share_the_memory() -> None:
+    other = generate(40, "other")
+    assert queue_of(generate(30)).next_batch(0, running((other, 2))) == []
+    assert queue_of(item := generate(20)).next_batch(0, running((other, 2))) == [item]
 
 
-def test_an_older_one_still_joins() -> None:
-    early_a, c = generate("a"), generate("c")
-    queue = queue_of(early_a, c)
-    assert queue.next_batch(0, rows((early_a, 1), (generate("b"), 1))) == [early_a]
+def test_a_row_larger_than_the_memory_runs_alone() -> None:
+    huge, small = generate(1000), generate(1)
+    queue = queue_of(huge, small)
+    assert queue.next_batch(0, running((generate(1), 1))) == []
+    assert queue.next_batch(0) == [huge]
+    assert queue.next_batch(0, running((huge, 1))) == []
+    assert queue.next_batch(0) == [small]
+
+
+def test_nobody_younger_takes_the_memory_that_an_older_one_waits_for() -> None:
+    """Else a stream of small rows could keep a large one waiting for ever."""
+    large, small, other = generate(60), generate(1), generate(1, "other")
+    queue = queue_of(large, small, other)
+    assert queue.next_batch(0, running((generate(25), 2), (generate(1, "other"), 1))) == []
+    assert queue.next_batch(0, running((generate(1, "other"), 1))) == [large]
+
+
+def test_other_work_passes_rows_that_wait_for_memory() -> None:
+    queue = queue_of(generate(60), short := work())
+    assert queue.next_batch(0, running((generate(60), 1))) == [short]
 
 
 def test_parts_of_a_failed_generation_run_one_after_the_other() -> None:
@@ -220,8 +241,8 @@ def test_parts_of_a_failed_generation_run_one_after_the_other() -> None:
     queue.put_back([failed[:2], failed[2:]])
     queue.append(other := generate())
     assert queue.next_batch(now=0) == failed[:2]
-    assert queue.next_batch(0, rows((failed[0], 2))) == [other]
-    assert queue.next_batch(0, rows((other, 1))) == failed[2:]
+    assert queue.next_batch(0, running((failed[0], 2))) == [other]
+    assert queue.next_batch(0, running((other, 1))) == failed[2:]
 
 
 @pytest.mark.parametrize("num_keys", [1, 10_000])

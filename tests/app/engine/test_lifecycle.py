@@ -106,7 +106,7 @@ def test_stop_answers_what_is_left_and_what_comes_later() -> None:
 
 def test_engine_that_did_not_start_says_so_and_stops() -> None:
     async def test() -> None:
-        engine = Engine(metrics := Metrics(), max_batch_size=1)
+        engine = Engine(metrics := Metrics(), max_batch_size=1, max_cache_bytes=1)
         runner = FakeRunner()
         item = runner.prepare(TextInput("early"))
         submitted = engine.submit(runner, item, deadline=None, times=StageTimes(metrics))
@@ -136,7 +136,7 @@ def test_event_loop_that_closed_first_ends_the_device_thread_in_silence(
 ) -> None:
     errors: list[object] = []
     monkeypatch.setattr(threading, "excepthook", errors.append)
-    engine, runner = Engine(Metrics(), max_batch_size=4), FakeRunner()
+    engine, runner = Engine(Metrics(), max_batch_size=4, max_cache_bytes=1), FakeRunner()
     if fault is not None:
         runner.fail(fault)
 

@@ -1,0 +1,74 @@
+"""Whose turn the device is: the rule, with seconds that are told."""
+
+from __future__ import annotations
+
+import pytest
+
+from app.engine.batching import BatchKey
+from app.engine.turns import CALL_SECONDS, STEP_SHARE, Turns
+from models.base import Op
+
+ENCODE, SCORE = BatchKey("tower", Op.ENCODE, None), BatchKey("heads", Op.SCORE, "itm")
+
+
+def shares(turns: Turns, call_seconds: float, step_seconds: float) -> float:
+    """The steps' part of the device's time, under a burst of calls."""
+    called = stepped = 0.0
+    for _ in range(1000):
+        if turns.is_for_steps():
+            turns.stepped(step_seconds)
+            stepped += step_seconds
+        else:
+            turns.called(ENCODE, 1, call_seconds)
+            called += call_seconds
+    return stepped / (called + stepped)
+
+
+def test_waiting_work_is_first() -> None:
+    assert not Turns().is_for_steps()
+
+
+def test_a_burst_of_calls_leaves_running_generations_their_share() -> None:
+    assert shares(Turns(), call_seconds=1.0, step_seconds=0.01) == pytest.approx(STEP_SHARE, rel=0.05)
+
+
+def test_every_call_is_followed_by_a_token_however_long_that_takes() -> None:
+    assert shares(Turns(), call_seconds=0.1, step_seconds=0.1) == pytest.approx(1 / 2, rel=0.01)
+
+
+def test_a_call_waits_for_no_more_than_a_token_when_nothing_is_owed() -> None:
+    turns = Turns()
+    for _ in range(1000):
+        turns.stepped(0.05)
+    assert not turns.is_for_steps()
+
+
+def test_what_was_owed_to_generations_that_ended_is_forgotten() -> None:
+    turns = Turns()
+    turns.called(ENCODE, 1, 100.0)
+    assert turns.is_for_steps()
+    turns.stepped(0.0)
+    assert not turns.is_for_steps()
+
+
+def test_a_call_is_as_large_as_its_time_allows() -> None:
+    turns = Turns()
+    assert turns.most_items(ENCODE) == float("inf")
+    turns.called(ENCODE, 4, CALL_SECONDS)
+    assert turns.most_items(ENCODE) == 4
+    assert turns.most_items(ENCODE._replace(shape="other")) == 4
+    assert turns.most_items(SCORE) == float("inf")
+
+
+def test_a_call_has_at_least_one_item() -> None:
+    turns = Turns()
+    turns.called(ENCODE, 1, 60.0)
+    assert turns.most_items(ENCODE) == 1
+
+
+def test_a_device_that_got_faster_is_noticed() -> None:
+    turns = Turns()
+    turns.called(ENCODE, 1, 1.0)
+    for _ in range(50):
+        turns.called(ENCODE, 1, CALL_SECONDS / 10)
+    assert turns.most_items(ENCODE) == pytest.approx(10, rel=0.01)
