@@ -121,4 +121,9 @@ class Service:
         observe("queue_items", "Work items that wait", lambda: engine.queue_items)
         observe("queue_oldest_seconds", "How long the oldest work item has waited", engine.queue_oldest_seconds)
         observe("feature_cache_bytes", "Bytes of image features that are kept", lambda: self.cache.bytes)
+        observe(
+            "generation_cache_bytes",
+            "Bytes that the key-value caches of running generations may take",
+            lambda: engine.generation_cache_bytes,
+        )
         observe("ready", "1 when requests are accepted", lambda: self.refusal() is None)

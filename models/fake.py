@@ -37,6 +37,7 @@ from models.fake_answers import DIMENSIONS, generated, pixels, scores
 
 MAX_PROMPT_WORDS = 64
 MAX_TURNS = 8  # of a history
+ROW_BYTES = 1024  # that a row says it needs in a generation
 PREPROCESSING = Preprocessing(image_size=32, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 
 T = TypeVar("T")
@@ -156,9 +157,10 @@ class FakeRunner:
             case CaptionInput(prompt, settings):
                 if prompt is not None and len(prompt.split()) > MAX_PROMPT_WORDS:
                     raise InputError(f"the prompt has {len(prompt.split())} words; {MAX_PROMPT_WORDS} fit")
-                return Item(Op.GENERATE, (kind, settings), request)
+                return Item(Op.GENERATE, (kind, settings), request, cache_bytes=ROW_BYTES)
             case QuestionInput(settings=settings):
-                return Item(Op.GENERATE, (kind, settings), request, history_used=self._history_used(request))
+                used = self._history_used(request)
+                return Item(Op.GENERATE, (kind, settings), request, history_used=used, cache_bytes=ROW_BYTES)
             case RankInput():
                 return Item(Op.SCORE, kind, request, history_used=self._history_used(request))
             case _:

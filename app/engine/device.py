@@ -75,6 +75,7 @@ class DeviceThread(threading.Thread):
         self._turns = Turns()
         self._generations: dict[BatchKey, Running] = {}
         self._call_began: float | None = None
+        self.cache_bytes = 0  # that the rows in generation may take
 
     def stop(self) -> None:
         """Begin nothing more. Does not wait."""
@@ -120,6 +121,7 @@ class DeviceThread(threading.Thread):
             for key in tuple(self._generations):
                 self._step(key)
             self._turns.stepped(self._clock() - began)
+        self.cache_bytes = sum(one.size.bytes for one in self._generations.values())
         return True
 
     def _begin(self, batch: list[WorkItem], now: float) -> None:

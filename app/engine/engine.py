@@ -96,6 +96,11 @@ class Engine:
         return self._device.busy_seconds()
 
     @property
+    def generation_cache_bytes(self) -> int:
+        """What the rows in generation may take."""
+        return self._device.cache_bytes
+
+    @property
     def queue_items(self) -> int:
         return len(self._queue)
 

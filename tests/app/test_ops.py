@@ -30,6 +30,7 @@ METRICS = (
     "rejected_total",
     "feature_cache_total",
     "feature_cache_bytes",
+    "generation_cache_bytes",
     "generated_tokens_total",
     "ready",
     "model_info",

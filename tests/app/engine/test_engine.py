@@ -12,7 +12,7 @@ from app.engine.device import Outcome
 from app.errors import DeadlineExceededError
 from app.metrics import StageTimes
 from models.base import Generated, TextInput
-from models.fake import Fault
+from models.fake import ROW_BYTES, Fault
 from models.fake_answers import scores
 from tests.app.engine.support import caption, entered, has, lab, outcome, run
 
@@ -78,6 +78,23 @@ def test_sequences_join_a_running_generation_and_leave_it_when_they_end() -> Non
             assert our.runner.sizes("generate", "admit") == [1, 2]
             assert our.runner.sizes("step") == [1, 3, 3, 3, 2]
             assert our.count("batch_size_count", unit="fake", op="generate") == 5
+
+    run(test)
+
+
+def test_rows_in_generation_are_seen_by_the_memory_that_they_may_take() -> None:
+    async def test() -> None:
+        async with lab() as our:
+            with our.runner.held() as hold:
+                tasks = [await our.submit(caption(name)) for name in ("first", "second")]
+                await entered(hold)  # generate
+                hold.let_one_go()
+                await entered(hold)  # its first step
+                assert our.engine.generation_cache_bytes > 0
+                assert our.engine.generation_cache_bytes % ROW_BYTES == 0
+            await asyncio.gather(*tasks)
+            await (await our.submit(TextInput("next")))  # the turn that ended them is over
+            assert our.engine.generation_cache_bytes == 0
 
     run(test)
 
