@@ -52,6 +52,7 @@ class Exchange:
         self.started_at = time.monotonic()
         self.deadline: float | None = None  # monotonic seconds
         self.lease: Lease
+        self.body: bytes
         self.accepted = False  # whether work was done for it
         self.closing = False  # whether the connection ends with this answer
         self.status = 0  # 0: not answered yet

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.errors import (
     BodyTooLargeError,
@@ -39,10 +41,17 @@ REFUSALS = (
 )
 
 
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
 class Gate:
-    def __init__(self, app: ASGIApp, service: Service) -> None:
+    """Calls the endpoints of the tasks itself: the way through the router would take longer than all that they do.
+    It has their routes too, which document them and refuse other methods."""
+
+    def __init__(self, app: ASGIApp, service: Service, endpoints: Mapping[Task, Endpoint]) -> None:
         self._app = app
         self._service = service
+        self._endpoints = endpoints
         self._keys = [key.get_secret_value().encode() for key in service.settings.api_keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -84,11 +93,11 @@ class Gate:
             self._admit(exchange)
             with service.admitted(exchange):
                 async with exchange.limited(seconds):
-                    body = await self._read_body(exchange)
+                    exchange.body = await self._read_body(exchange)
                     self._check_room()  # again: many may have come in while their bodies were on their way
                     exchange.accepted = True
                     service.approaching.add(exchange)
-                    await self._answer(exchange, body)
+                    await self._answer(exchange, self._endpoints[task])
 
     def _admit(self, exchange: Exchange) -> None:
         """By what the client says. Memory is counted as it is used: a promised body holds nobody else up."""
@@ -121,14 +130,11 @@ class Gate:
             raise SlowBodyError(f"The body took more than {settings.body_timeout_seconds:g} s.") from None
         return b"".join(chunks)
 
-    async def _answer(self, exchange: Exchange, body: bytes) -> None:
+    async def _answer(self, exchange: Exchange, endpoint: Endpoint) -> None:
         watcher = asyncio.create_task(exchange.watch())
-
-        async def replay() -> Message:
-            return {"type": "http.request", "body": body, "more_body": False}
-
         try:
-            await self._app(exchange.scope, replay, exchange.send)
+            response = await endpoint(Request(exchange.scope))
+            await response(exchange.scope, exchange.receive, exchange.send)
         finally:
             watcher.cancel()
 

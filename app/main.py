@@ -17,10 +17,11 @@ from app.gate import Gate
 from app.routes import caption, docs, embed, match, ops, vqa
 from app.service import Phase, Service
 from app.settings import Settings
-from models.base import ServedModel
+from models.base import ServedModel, Task
 
 log = logging.getLogger("blip")
 Load = Callable[[Settings], list[ServedModel]]
+ENDPOINTS = {Task.CAPTION: caption.caption, Task.VQA: vqa.vqa, Task.MATCH: match.match, Task.EMBED: embed.embed}
 
 
 def load_models(settings: Settings) -> list[ServedModel]:
@@ -60,7 +61,7 @@ def create_app(settings: Settings | None = None, load: Load = load_models) -> Fa
         exception_handlers={HTTPException: _to_the_gate},
     )
     app.state.service = service
-    app.add_middleware(Gate, service=service)
+    app.add_middleware(Gate, service=service, endpoints=ENDPOINTS)
     for routes in (caption, vqa, match, embed, ops, docs):
         app.include_router(routes.router)
     return app

@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.errors import UnsupportedMediaError
+from app.exchange import Exchange
 from app.forms import Form
 from app.schemas import Fields
 from app.service import Service
@@ -27,9 +28,10 @@ async def open_form(request: Request, fields: type[F]) -> tuple[Work, Form[F]]:
     """Raises what `read_form` does."""
     if request.headers.get("content-encoding", "identity") != "identity":
         raise UnsupportedMediaError("A compressed body is not supported.")
-    work = Work(service_of(request), request.scope["blip.exchange"])
+    exchange: Exchange = request.scope["blip.exchange"]
+    work = Work(service_of(request), exchange)
     content_type, query = request.headers.get("content-type", ""), request.scope["query_string"]
-    return work, await work.read(content_type, query, await request.body(), fields)
+    return work, await work.read(content_type, query, exchange.body, fields)
 
 
 def answer(body: Mapping[str, Any]) -> Response:
