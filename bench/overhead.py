@@ -161,7 +161,9 @@ def running(name: str, paths: dict[str, str], cores: set[int]) -> Iterator[Conte
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
     with open(os.devnull, "w") as log:  # noqa: PTH123
-        process = subprocess.Popen([sys.executable, "-m", "bench.overhead_servers", name, str(port)], stdout=log, stderr=log)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "bench.overhead_servers", name, str(port)], stdout=log, stderr=log
+        )
         os.sched_setaffinity(process.pid, cores)
         try:
             contender = Contender(name, port, paths)
@@ -185,7 +187,7 @@ def wait_until_answered(contender: Contender) -> None:
 
 
 def measure() -> tuple[list[list[str]], dict[str, Any]]:
-    """Rows of a table, and requests per second of every round by `contender/form`, decoding shares by `form/clients`."""
+    """Rows of a table; requests per second of every round by `contender/form`, decoding shares by `form/clients`."""
     cores = sorted(os.sched_getaffinity(0))
     with ExitStack() as stack:
         ours = stack.enter_context(running("ours", dict.fromkeys(FORMS, "/caption"), {cores[-1]}))
