@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 from app.errors import BadImageError, UnsupportedMediaError
@@ -35,8 +36,10 @@ _TRANSPOSITIONS = {
 }
 
 
-def open_image(data: bytes, *, max_pixels: int, max_side: int) -> Image.Image:
-    """Read the header alone and check the size. Raises UnsupportedMediaError (not one of FORMATS) and BadImageError."""
+def open_image(data: bytes, *, max_pixels: int, max_side: int, enough_side: int | None = None) -> Image.Image:
+    """Read the header alone and check the size. `enough_side`: a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, as
+    long as both sides have so many pixels. Raises UnsupportedMediaError (not one of FORMATS) and BadImageError.
+    """
     with _broken_if_it_fails():
         try:
             image = Image.open(io.BytesIO(data), formats=FORMATS)
@@ -49,6 +52,8 @@ def open_image(data: bytes, *, max_pixels: int, max_side: int) -> Image.Image:
         _check_size(image.size, max_pixels, max_side)
         if isinstance(image, TiffImageFile):
             _check_tiles(image, data, max_pixels)
+        if enough_side is not None and isinstance(image, JpegImageFile):
+            image.draft(None, (enough_side, enough_side))
         return image
 
 
@@ -67,7 +72,7 @@ def bitmap_bytes(image: Image.Image) -> int:
         if isinstance(image, TiffImageFile):
             decoding = loaded + (loaded if turned else 0) + _tiff_unit_bytes(image)
         elif image.info.get("progressive"):
-            decoding = loaded + 2 * pixels * len(image.getbands())  # coefficients
+            decoding = loaded + 2 * pixels * _draft_scale(image) ** 2 * len(image.getbands())  # coefficients
         else:
             decoding = loaded
         if turned or image.has_transparency_data:
@@ -139,6 +144,11 @@ def _tiff_unit_bytes(image: TiffImageFile) -> int:
     num_pixels = tags.get(_TIFF_TILE_WIDTH, image.width) * tags.get(_TIFF_TILE_LENGTH, image.height)
     num_bytes = max(4, tags.get(_TIFF_SAMPLES, 1) * max(tags.get(_TIFF_BITS, (1,))) // 8)
     return int(num_pixels * num_bytes * (2 if tags.get(_TIFF_PHOTOMETRIC) == 6 else 1))
+
+
+def _draft_scale(image: Image.Image) -> int:
+    """How many times each side of a JPEG is reduced while it is decoded."""
+    return image.decoderconfig[0] if isinstance(image, JpegImageFile) and image.decoderconfig else 1
 
 
 def _starts_like_an_image(data: bytes) -> bool:

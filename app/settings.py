@@ -47,6 +47,9 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(20 * 2**20, ge=1, description="bytes of a body; beyond: 413")
     max_pixels: int = Field(50_000_000, ge=1, description="pixels of an image; beyond: 422")
     max_side: int = Field(16_384, ge=1, description="pixels of an image's longer side; beyond: 422")
+    fast_decode: bool = Field(
+        False, description="decode large JPEGs at 1/2, 1/4 or 1/8: sooner, but pixels and so answers differ a little"
+    )
     max_items: int = Field(64, ge=1, description="images, texts or questions of a request; beyond: 422")
     max_pairs: int = Field(1024, ge=1, description="image-text pairs, scored candidates; beyond: 422")
     max_text_chars: int = Field(10_000, ge=1, description="characters of a text; beyond: 422")

@@ -112,7 +112,8 @@ class Work:
         """Decode, and shrink to what the tower takes. On a CPU thread."""
         settings, preprocessing, times = self._service.settings, checkpoint.preprocessing, self._exchange.times
         began = time.monotonic()
-        header = open_image(data, max_pixels=settings.max_pixels, max_side=settings.max_side)
+        enough_side = preprocessing.image_size if settings.fast_decode else None
+        header = open_image(data, max_pixels=settings.max_pixels, max_side=settings.max_side, enough_side=enough_side)
         with self._exchange.lease.pixels(bitmap_bytes(header)):
             image = decode_image(header)
             decoded = time.monotonic()
