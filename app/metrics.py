@@ -18,7 +18,8 @@ class Metrics:
         self.registry = CollectorRegistry()
         self.requests = self._counter("requests", "Requests answered", "task", "model", "code")
         self.request_seconds = self._histogram("request_seconds", "Seconds from first byte to answer", SECONDS, "task")
-        self.stage_seconds = self._histogram("stage_seconds", "Seconds a work item spent in a stage", SECONDS, "stage")
+        stages = self._histogram("stage_seconds", "Seconds a work item spent in a stage", SECONDS, "stage")
+        self.stage_seconds = {stage: stages.labels(stage) for stage in STAGES}
         self.batch_size = self._histogram(
             "batch_size", "Items per device call; a step counts its rows", SIZES, "unit", "op"
         )
@@ -60,5 +61,5 @@ class StageTimes:
         self.seconds: dict[str, float] = {}
 
     def record(self, stage: str, seconds: float) -> None:
-        self._metrics.stage_seconds.labels(stage).observe(seconds)
+        self._metrics.stage_seconds[stage].observe(seconds)
         self.seconds[stage] = max(seconds, self.seconds.get(stage, 0.0))

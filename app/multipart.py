@@ -28,11 +28,11 @@ def read_parts(content_type: str, body: bytes) -> Iterator[Part]:
     if not 0 < len(boundary) <= MAX_BOUNDARY_BYTES:
         raise _malformed("The multipart body has no boundary that can be used.")
     delimiter = b"\r\n--" + boundary
-    if body.count(delimiter) > MAX_PARTS:
-        raise InvalidInputError(f"More than {MAX_PARTS} fields.")
-    preamble, *pieces = (b"\r\n" + body).split(delimiter)
+    preamble, *pieces = (b"\r\n" + body).split(delimiter, MAX_PARTS + 2)  # the last boundary, and one too many
     if preamble.strip(b"\r\n"):
         raise _malformed()
+    if len(pieces) > MAX_PARTS + 1:
+        raise InvalidInputError(f"More than {MAX_PARTS} fields.")
     for piece in pieces:
         if piece.startswith(b"--"):
             return  # what follows the last boundary counts for nothing

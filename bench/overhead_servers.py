@@ -8,17 +8,28 @@ from collections.abc import Sequence
 
 import uvicorn
 from fastapi import FastAPI, Form, UploadFile
+from PIL import Image
 from pydantic import BaseModel
 
 from app.server import serve
 from app.settings import Settings
-from models.base import Generated, GeneratedSequence, Item
+from models.base import Generated, GeneratedSequence, ImageInput, Input, Item
 from models.fake import FakeGeneration, FakeRunner, fake_models
 
+IMAGE_SIZE = 384  # pixels, of BLIP
 ANSWER = Generated((GeneratedSequence("a red picture", 0.9, 1),))
 
 
-class NoWork(FakeRunner):
+class NoWorkTower(FakeRunner):
+    """Prepares a picture as BLIP's does."""
+
+    def prepare(self, request: Input) -> Item:
+        if isinstance(request, ImageInput):
+            request.image.resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BICUBIC)
+        return super().prepare(request)
+
+
+class NoWorkHeads(FakeRunner):
     """Every caption is the same, at the first token: what is left is the service."""
 
     def generate(self, batch: Sequence[Item]) -> FakeGeneration:
@@ -65,7 +76,7 @@ def answer_to(image: bytes, num_beams: int | None) -> dict[str, object]:
 def main() -> None:
     contender, port = sys.argv[1:]
     if contender == "ours":
-        sys.exit(serve(Settings(port=int(port)), lambda _: fake_models(heads=NoWork("no-work"))))
+        sys.exit(serve(Settings(port=int(port)), lambda _: fake_models(NoWorkTower("tower"), NoWorkHeads("heads"))))
     uvicorn.run(empty, port=int(port), http="httptools", loop="uvloop")
 
 
