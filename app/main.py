@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import threading
 from collections.abc import AsyncIterator, Callable
@@ -28,13 +29,16 @@ def load_models(settings: Settings) -> list[ServedModel]:
     """From the catalog. Imports torch: not before it is needed."""
     from models.loader import load
 
-    return load(
+    models = load(
         settings.profile,
         catalog=settings.catalog,
         device=settings.device,
         dtype=settings.dtype,
         threads=settings.threads,
     )
+    gc.collect()
+    gc.freeze()  # what stays for ever need not be looked at again: a full collection would stop everything for 0.2 s
+    return models
 
 
 def create_app(settings: Settings | None = None, load: Load = load_models) -> FastAPI:
