@@ -57,7 +57,7 @@ def contenders(half: str) -> tuple[list[Contender], dict[str, str]]:
     if half != "fp32":
         return every, {}
     reason = "the machine computes in no half precision (bf16 would be emulated)"
-    left_out = {key: reason for key in ("b", "e")}
+    left_out = dict.fromkeys(("b", "e"), reason)
     return [contender for contender in every if contender.key not in left_out], left_out
 
 

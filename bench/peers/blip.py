@@ -51,7 +51,9 @@ class Blip:
     def _load(self, model_class: Any, folder: Path) -> Any:
         return model_class.from_pretrained(folder, dtype=self.dtype).eval()
 
-    def _inputs(self, images: Sequence[Image.Image] | None = None, texts: Sequence[str] | None = None) -> dict[str, Any]:
+    def _inputs(
+        self, images: Sequence[Image.Image] | None = None, texts: Sequence[str] | None = None
+    ) -> dict[str, Any]:
         inputs: dict[str, Any] = {}
         if images:
             pixels = self.processor.image_processor(list(images), return_tensors="pt")["pixel_values"]

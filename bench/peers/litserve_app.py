@@ -1,6 +1,6 @@
-"""LitServe around transformers: one API for all tasks, up to eight requests a batch, alike ones run together."""
+"""LitServe around transformers: one API for all tasks, up to eight requests a batch, alike ones run together.
 
-from __future__ import annotations
+Without postponed annotations: LitServe reads that of `decode_request`."""
 
 import base64
 from pathlib import Path
