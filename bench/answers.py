@@ -44,8 +44,16 @@ def scores_of(body: dict[str, Any]) -> list[float]:
 
 
 def compare(expected: list[dict[str, Any]], found: list[dict[str, Any]]) -> dict[str, Any]:
-    pairs = [pair for one, two in zip(expected, found, strict=True) for pair in zip(texts_of(one), texts_of(two))]
-    scores = [abs(a - b) for one, two in zip(expected, found) for a, b in zip(scores_of(one), scores_of(two))]
+    pairs = [
+        pair
+        for one, two in zip(expected, found, strict=True)
+        for pair in zip(texts_of(one), texts_of(two), strict=True)
+    ]
+    scores = [
+        abs(a - b)
+        for one, two in zip(expected, found, strict=True)
+        for a, b in zip(scores_of(one), scores_of(two), strict=True)
+    ]
     equal = sum(one == two for one, two in pairs)
     return {"texts": len(pairs), "equal": equal / len(pairs), "largest_score_difference": max(scores, default=0.0)}
 

@@ -37,6 +37,8 @@ def ours(work: Work, pictures: Pictures) -> list[dict[str, Any]]:
     if work.texts:
         data["question" if work.task == "vqa" else "text"] = list(work.texts)
     task = work.task.partition("-")[0]
+    if work.picture is None:
+        return [{"url": f"/{task}", "json": data}]
     return [{"url": f"/{task}", "data": data} | _files(work, pictures)]
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import psutil
 
+END_SECONDS = 10.0
+
 
 def tree(pid: int) -> list[psutil.Process]:
     """The process and all below it."""
@@ -50,12 +52,16 @@ def awake(pid: int) -> Iterator[None]:
 
 @contextmanager
 def suspended(pid: int) -> Iterator[None]:
-    """It rests here but for what `awake` lets it do; it can be ended on leaving."""
+    """It rests here but for what `awake` lets it do; on leaving it is ended, and what it would leave behind."""
     below = tree(pid)
     signal_tree(pid, signal.SIGSTOP)
     try:
         yield
     finally:
-        for process in below:
+        for number in (signal.SIGCONT, signal.SIGTERM):
+            for process in below:
+                with suppress(psutil.NoSuchProcess):
+                    process.send_signal(number)
+        for process in psutil.wait_procs(below[1:], END_SECONDS)[1]:
             with suppress(psutil.NoSuchProcess):
-                process.send_signal(signal.SIGCONT)
+                process.kill()
