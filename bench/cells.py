@@ -132,5 +132,5 @@ def _take(
     with awake(server.pid):
         try:
             cell.add(asyncio.run(take()))
-        except ExceptionGroup as group:
+        except* Exception as group:
             cell.failure = repr(group.exceptions[0])

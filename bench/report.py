@@ -110,8 +110,16 @@ def own_sections(results: dict[str, Any]) -> Iterator[str]:
         rows = [[name, str(len(values)), number(statistics.median(values))] for name, values in known.items()]
         yield f"## Questions on one image{by}\n\n{table(('question', 'samples', 'p50 s'), rows)}"
     if growth := results.get("growth"):
-        keys = ("clients", "requests", "rate", "p50")
-        rows = [[*(number(row[key]) for key in keys), number(row["resident_bytes"] / 1e6, 4)] for row in growth]
+        rows = [
+            [
+                str(row["clients"]),
+                str(row["requests"]),
+                number(row["rate"]),
+                number(row["p50"]),
+                number(row["resident_bytes"] / 1e6, 4),
+            ]
+            for row in growth
+        ]
         yield f"## Growth{by}\n\n{table(('clients', 'requests', 'captions/s', 'p50 s', 'RSS MB'), rows)}"
     if answers := results.get("answers"):
         rows = [

@@ -65,7 +65,7 @@ def run(scale: Scale, folder: Path, only: str, quick: bool) -> tuple[dict[str, A
     numbers = Numbers()
     plan = scale.plan(numbers)
     results: dict[str, Any] = {
-        "quick": quick,
+        "quick": quick,  # in tiny runs too
         "half": half,
         "about": f"{_processor()}, {default_threads()} threads, torch {torch.__version__}",
         "skipped": [workload.name for workload in WORKLOADS if workload.name not in scale.workloads],
@@ -138,7 +138,7 @@ def _own(
     count, tick = scale.sections, bar.update
     parts: dict[str, Callable[[], Any]] = {
         "arrival": lambda: sections.arrival(server, count, pictures, numbers, watch, tick),
-        "known_image": lambda: sections.known_image(server, count, pictures, numbers, tick),
+        "known_image": lambda: sections.known_image(server, count, pictures, numbers, watch, tick),
         "growth": lambda: sections.growth(server, scale.growth, pictures, numbers, watch, tick),
     }
     for name, part in parts.items():

@@ -21,13 +21,6 @@ GROWTH = (1, 2, 4, 8, 16, 32, 64)
 GROWTH_TOKENS = 5
 
 
-def latency_of(
-    server: Server, work: Callable[[int], Work], samples: int, pictures: Pictures, numbers: Iterator[int], tick: Tick
-) -> list[float]:
-    works = [work(next(numbers)) for _ in range(samples)]
-    return asyncio.run(take_turn(server.service.url, "ours", works, 1, pictures, tick)).seconds
-
-
 def arrival(
     server: Server, samples: int, pictures: Pictures, numbers: Iterator[int], watch: CacheWatch, tick: Tick
 ) -> dict[str, Any]:
@@ -77,7 +70,9 @@ async def loaded(url: str, works: list[Work], pictures: Pictures) -> AsyncIterat
             raise RuntimeError(f"a long generation failed: {failed[0]!r}")
 
 
-def known_image(server: Server, samples: int, pictures: Pictures, numbers: Iterator[int], tick: Tick) -> dict[str, Any]:
+def known_image(
+    server: Server, samples: int, pictures: Pictures, numbers: Iterator[int], watch: CacheWatch, tick: Tick
+) -> dict[str, Any]:
     """Seconds of a first and of a second question about a picture, with the answer's tokens of the authors' default."""
     first, second = list[float](), list[float]()
     with awake(server.pid):
@@ -87,6 +82,7 @@ def known_image(server: Server, samples: int, pictures: Pictures, numbers: Itera
                 work = Work("vqa", picture, (question,), DEFAULT_BEAMS, ARRIVING_TOKENS)
                 turn = asyncio.run(take_turn(server.service.url, "ours", [work], 1, pictures))
                 seconds += turn.seconds
+            asyncio.run(watch.scrape(server.service.url))
             tick()
     return {"first": first, "second": second}
 

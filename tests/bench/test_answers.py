@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from bench.answers import compare, requests
 from bench.contenders import contenders
 
 
 def test_equal_texts_and_near_scores_are_counted() -> None:
-    one = [{"captions": [{"text": "a"}]}, {"answers": [{"answer": "b"}]}, {"scores": [[{"itm": 0.5, "itc": 0.1}]]}]
-    two = [{"captions": [{"text": "a"}]}, {"answers": [{"answer": "c"}]}, {"scores": [[{"itm": 0.5, "itc": 0.35}]]}]
+    one: list[dict[str, Any]] = [
+        {"captions": [{"text": "a"}]},
+        {"answers": [{"answer": "b"}]},
+        {"scores": [[{"itm": 0.5, "itc": 0.25}]]},
+    ]
+    two: list[dict[str, Any]] = [
+        {"captions": [{"text": "a"}]},
+        {"answers": [{"answer": "c"}]},
+        {"scores": [[{"itm": 0.5, "itc": 0.5}]]},
+    ]
     assert compare(one, two) == {"texts": 2, "equal": 0.5, "largest_score_difference": 0.25}
 
 
