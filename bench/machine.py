@@ -54,10 +54,9 @@ def seconds_of(call: Callable[[], object], times: int = 3) -> float:
 def measure(rounds: int, compiled: bool, tick: Callable[[], object]) -> list[Limit]:
     torch.set_num_threads(default_threads())
     limits = [Limit("fp32"), Limit("bf16"), Limit("int8")]
-    gemm_rate("fp32", GEMM_SIZE)  # warms up
-    trial = gemm_rate("fp32", TRIAL_SIZE)
+    fp32_rate = gemm_rate("fp32", GEMM_SIZE)
     for limit in limits:
-        _try(limit, trial)
+        _try(limit, fp32_rate)
         if not limit.note and limit.dtype != "int8":
             _towers(limit, rounds, compiled, tick)
         elif not limit.note:
