@@ -30,7 +30,7 @@ train-demo: .venv/.dev
 	$(BIN)/python -m training.blip2.train
 
 bench: .venv/.dev
-	$(BIN)/python -m bench.full_size
+	$(BIN)/python -m bench.run$(if $(QUICK), --scale quick)
 
 bench-blip2: .venv/.dev
 	$(BIN)/python -m bench.full_size_blip2

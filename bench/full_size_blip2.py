@@ -8,6 +8,7 @@ import argparse
 import re
 import time
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -44,7 +45,7 @@ def measure(catalog: Path, profile: str, dtype: str, repeats: int) -> list[tuple
     """The rows of the table. The start is that of the interpreter, the weights and the warm-up."""
     checkpoints = plans(catalog, profile, dtype)
     weights, images = kept_bytes(checkpoints), pictures()
-    settings = {"request_timeout_seconds": TIMEOUT_SECONDS, "stuck_seconds": 2 * TIMEOUT_SECONDS}
+    settings: dict[str, Any] = {"request_timeout_seconds": TIMEOUT_SECONDS, "stuck_seconds": 2 * TIMEOUT_SECONDS}
     started = time.monotonic()
     with running_service(catalog=catalog, profile=profile, dtype=dtype, **settings) as service:
         start, loaded = time.monotonic() - started, service.peak_bytes()

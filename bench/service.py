@@ -1,4 +1,4 @@
-"""The real service as a subprocess on a free port, for what measures or asks it from outside."""
+"""Servers as subprocesses on free ports, for what measures or asks them from outside."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import httpx
 
@@ -30,34 +30,56 @@ class RunningService(NamedTuple):
 
 
 @contextmanager
-def running_service(**settings: object) -> Iterator[RunningService]:
+def running_service(log: IO[bytes] | None = None, **settings: object) -> Iterator[RunningService]:
     """`blip-serve` with these settings (`profile="demo"` is BLIP_PROFILE=demo), ready; stopped on leaving.
 
     Raises RuntimeError if it does not become ready."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
+    port = free_port()
     own = {"host": "127.0.0.1", "port": port, "log_level": "warning"} | settings
-    environment = os.environ | {f"BLIP_{name.upper()}": str(value) for name, value in own.items()}
-    process = subprocess.Popen([sys.executable, "-m", "app"], env=environment)
+    environment = {f"BLIP_{name.upper()}": str(value) for name, value in own.items()}
+    with running([sys.executable, "-m", "app"], port, "/health/ready", environment, log) as service:
+        yield service
+
+
+@contextmanager
+def running(
+    command: Sequence[str],
+    port: int,
+    ready: str,
+    environment: Mapping[str, str] | None = None,
+    log: IO[bytes] | None = None,
+) -> Iterator[RunningService]:
+    """This command, ready when it says so at the path `ready`. Raises RuntimeError if it does not become so."""
+    process = subprocess.Popen(command, env=os.environ | (environment or {}), stdout=log, stderr=log)
     service = RunningService(f"http://127.0.0.1:{port}", process)
     try:
-        _wait_until_ready(service)
+        _wait_until_ready(service, ready)
         yield service
     finally:
         process.terminate()
-        process.wait(EXIT_SECONDS)
+        try:
+            process.wait(EXIT_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
-def _wait_until_ready(service: RunningService) -> None:
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+    return port
+
+
+def _wait_until_ready(service: RunningService, path: str) -> None:
     deadline = time.monotonic() + READY_SECONDS
     while time.monotonic() < deadline:
         if (status := service.process.poll()) is not None:
-            raise RuntimeError(f"blip-serve ended with status {status}")
+            raise RuntimeError(f"the server ended with status {status}")
         try:
-            if httpx.get(f"{service.url}/health/ready", timeout=5).is_success:
+            if httpx.get(f"{service.url}{path}", timeout=5).is_success:
                 return
         except httpx.TransportError:
             pass
         time.sleep(0.05)
-    raise RuntimeError(f"blip-serve was not ready after {READY_SECONDS:.0f} s")
+    raise RuntimeError(f"the server was not ready after {READY_SECONDS:.0f} s")

@@ -1,0 +1,84 @@
+"""The demo model in each dtype: many requests at once against fp32's answers one at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+
+from bench.client import connected
+from bench.pictures import make_pictures
+from bench.service import running_service
+
+QUESTIONS = ("what color is the shape?", "is there a circle?", "what shape is it?")
+DTYPES = ("fp32", "bf16", "int8")
+SIZE = (320, 240)  # of the pictures; the demo model's are small
+Request = dict[str, Any]
+
+
+def requests(count: int, seed: int = 0) -> list[Request]:
+    """Captions and questions with texts for answers, and matches, whose scores are compared too."""
+    generator = random.Random(seed)
+    pictures = make_pictures(count // 4, SIZE)
+    made = []
+    for place in range(count):
+        files = {"image": ("image.jpg", generator.choice(pictures), "image/jpeg")}
+        task = ("caption", "vqa", "vqa", "match")[place % 4]
+        data: dict[str, Any] = {"num_beams": generator.choice((1, 3))} if task != "match" else {"text": "a red circle"}
+        if task == "vqa":
+            data["question"] = generator.sample(QUESTIONS, generator.randint(1, len(QUESTIONS)))
+        made.append({"url": f"/{task}", "files": files, "data": data})
+    return made
+
+
+def texts_of(body: dict[str, Any]) -> list[str]:
+    captions = [caption["text"] for caption in body.get("captions", ())]
+    return captions + [answer["answer"] for answer in body.get("answers", ())]
+
+
+def scores_of(body: dict[str, Any]) -> list[float]:
+    return [score[head] for row in body.get("scores", ()) for score in row for head in ("itm", "itc")]
+
+
+def compare(expected: list[dict[str, Any]], found: list[dict[str, Any]]) -> dict[str, Any]:
+    pairs = [
+        pair
+        for one, two in zip(expected, found, strict=True)
+        for pair in zip(texts_of(one), texts_of(two), strict=True)
+    ]
+    scores = [
+        abs(a - b)
+        for one, two in zip(expected, found, strict=True)
+        for a, b in zip(scores_of(one), scores_of(two), strict=True)
+    ]
+    equal = sum(one == two for one, two in pairs)
+    return {"texts": len(pairs), "equal": equal / len(pairs), "largest_score_difference": max(scores, default=0.0)}
+
+
+async def ask_all(url: str, asked: list[Request], at_once: bool) -> list[dict[str, Any]]:
+    async with connected(url) as client:
+        if at_once:
+            responses = await asyncio.gather(*(client.post(**request) for request in asked))
+        else:
+            responses = [await client.post(**request) for request in asked]
+    return [response.raise_for_status().json() for response in responses]
+
+
+def measure(count: int, tick: Callable[[], object]) -> list[dict[str, Any]]:
+    asked, rows = requests(count), list[dict[str, Any]]()
+    expected: list[dict[str, Any]] = []
+    for dtype in DTYPES:
+        try:
+            with running_service(
+                profile="demo", dtype=dtype, request_timeout_seconds=300, stuck_seconds=600
+            ) as service:
+                expected = expected or asyncio.run(ask_all(service.url, asked, at_once=False))
+                found = asyncio.run(ask_all(service.url, asked, at_once=True))
+            rows.append({"dtype": dtype, "requests": count} | compare(expected, found))
+        except (RuntimeError, httpx.HTTPError) as error:
+            rows.append({"dtype": dtype, "failure": str(error)})
+        tick()
+    return rows

@@ -1,0 +1,136 @@
+"""The matrix: samples of each contender in each workload, and what they say. Pure but for `measure`."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import statistics
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from bench.client import CacheWatch, Pictures, Turn, take_turn
+from bench.contenders import Server
+from bench.processes import awake
+from bench.workloads import Work, Workload, shares, split
+
+P99_SAMPLES = 100
+Key = tuple[str, str, int]  # workload, contender, clients
+
+
+@dataclass(slots=True)
+class Cell:
+    workload: str
+    contender: str
+    clients: int
+    seconds: list[float] = field(default_factory=list)  # of each sample
+    elapsed: float = 0.0
+    num_answers: int = 0
+    failure: str = ""
+
+    @property
+    def key(self) -> Key:
+        return self.workload, self.contender, self.clients
+
+    def add(self, turn: Turn) -> None:
+        self.seconds += turn.seconds
+        self.elapsed += turn.elapsed
+        self.num_answers += turn.num_answers
+
+    @property
+    def rate(self) -> float | None:
+        """Answers per second; of nobody who failed."""
+        return self.num_answers / self.elapsed if self.elapsed and not self.failure else None
+
+    @property
+    def p50(self) -> float | None:
+        return statistics.median(self.seconds) if self.seconds and not self.failure else None
+
+    @property
+    def p99(self) -> float | None:
+        """Only where there are samples enough for one."""
+        return percentile(self.seconds, 0.99) if len(self.seconds) >= P99_SAMPLES and not self.failure else None
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The smallest value that so many are not above (nearest rank)."""
+    return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
+
+
+def ratio(one: float | None, other: float | None) -> float | None:
+    return one / other if one is not None and other else None
+
+
+class Matrix:
+    """Cells by workload, contender and clients."""
+
+    def __init__(self, cells: Iterable[Cell] = ()) -> None:
+        self._cells = {cell.key: cell for cell in cells}
+
+    def __iter__(self) -> Iterator[Cell]:
+        return iter(self._cells.values())
+
+    def add(self, cell: Cell) -> None:
+        self._cells[cell.key] = cell
+
+    def rate(self, workload: str, contender: str, clients: int) -> float | None:
+        cell = self._cells.get((workload, contender, clients))
+        return cell.rate if cell else None
+
+    def p50(self, workload: str, contender: str, clients: int = 1) -> float | None:
+        cell = self._cells.get((workload, contender, clients))
+        return cell.p50 if cell else None
+
+    def to_a(self, cell: Cell) -> float | None:
+        return ratio(cell.rate, self.rate(cell.workload, "a", 1))
+
+    def to_c(self, cell: Cell) -> float | None:
+        """At as many clients."""
+        return ratio(cell.rate, self.rate(cell.workload, "c", cell.clients))
+
+    def best_ours(self, workload: str, clients: int = 16) -> Cell | None:
+        ours = [
+            cell for cell in self if (cell.workload, cell.clients) == (workload, clients) and cell.contender in "def"
+        ]
+        return max((cell for cell in ours if cell.rate is not None), key=lambda cell: cell.rate or 0, default=None)
+
+
+def measure(
+    workload: Workload,
+    plan: dict[int, list[Work]],  # by clients
+    servers: Sequence[Server],
+    rounds: int,
+    pictures: Pictures,
+    watch: CacheWatch,
+    tick: Callable[[], object],
+) -> list[Cell]:
+    """In rounds, each with a few samples of every cell in turn, so that noise hits all alike."""
+    cells: dict[tuple[str, int], Cell] = {}
+    turns = {
+        clients: split(works, shares(len(works), rounds, least=min(clients, len(works))))
+        for clients, works in plan.items()
+    }
+    for place in range(rounds):
+        for server in servers:
+            contender = server.contender
+            for clients in contender.clients:
+                cell = cells.setdefault((contender.key, clients), Cell(workload.name, contender.key, clients))
+                if place < len(turns[clients]) and not cell.failure:
+                    _take(cell, server, turns[clients][place], pictures, watch, tick)
+    return list(cells.values())
+
+
+def _take(
+    cell: Cell, server: Server, works: list[Work], pictures: Pictures, watch: CacheWatch, tick: Callable[[], object]
+) -> None:
+    async def take() -> Turn:
+        url, kind = server.service.url, server.contender.kind
+        if kind != "ours":
+            return await take_turn(url, kind, works, cell.clients, pictures, tick)
+        async with watch.watching(url):
+            return await take_turn(url, kind, works, cell.clients, pictures, tick)
+
+    with awake(server.pid):
+        try:
+            cell.add(asyncio.run(take()))
+        except* Exception as group:
+            cell.failure = repr(group.exceptions[0])

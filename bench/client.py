@@ -1,0 +1,143 @@
+"""The clients: asynchronous, over HTTP on loopback, each with one sample at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import re
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from bench.workloads import Work
+
+TIMEOUT_SECONDS = 1800
+SCRAPE_SECONDS = 0.5
+Pictures = Sequence[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    seconds: list[float]  # of each sample
+    elapsed: float
+    num_answers: int
+
+
+def ours(work: Work, pictures: Pictures) -> list[dict[str, Any]]:
+    """One request, whatever is asked about the picture."""
+    data: dict[str, Any] = {}
+    if work.task in ("caption", "vqa"):
+        data |= {"num_beams": work.num_beams, "min_new_tokens": work.num_tokens, "max_new_tokens": work.num_tokens}
+    if work.task == "match":
+        data["head"] = "itm"  # as the peers
+    if work.texts:
+        data["question" if work.task == "vqa" else "text"] = list(work.texts)
+    task = work.task.partition("-")[0]
+    if work.picture is None:
+        return [{"url": f"/{task}", "json": data}]
+    return [{"url": f"/{task}", "data": data} | _files(work, pictures)]
+
+
+def wrapper(work: Work, pictures: Pictures) -> list[dict[str, Any]]:
+    """A request for each text."""
+    settings = {"num_beams": work.num_beams, "num_tokens": work.num_tokens}
+    files = _files(work, pictures)
+    fields = [{"text": text} for text in work.texts] or [{}]
+    return [{"url": f"/{work.task}", "data": settings | field} | files for field in fields]
+
+
+def litserve(work: Work, pictures: Pictures) -> list[dict[str, Any]]:
+    """A request for each text."""
+    body: dict[str, Any] = {"task": work.task, "num_beams": work.num_beams, "num_tokens": work.num_tokens}
+    if work.picture is not None:
+        body["image"] = base64.b64encode(pictures[work.picture]).decode()
+    return [{"url": "/predict", "json": body | {"text": text}} for text in work.texts or ("",)]
+
+
+def _files(work: Work, pictures: Pictures) -> dict[str, Any]:
+    return {} if work.picture is None else {"files": {"image": ("image.jpg", pictures[work.picture], "image/jpeg")}}
+
+
+DIALECTS: dict[str, Callable[[Work, Pictures], list[dict[str, Any]]]] = {
+    "ours": ours,
+    "wrapper": wrapper,
+    "litserve": litserve,
+}
+
+
+@asynccontextmanager
+async def connected(url: str) -> AsyncIterator[httpx.AsyncClient]:
+    limits = httpx.Limits(max_connections=None)
+    async with httpx.AsyncClient(base_url=url, timeout=TIMEOUT_SECONDS, limits=limits, trust_env=False) as client:
+        yield client
+
+
+async def ask(client: httpx.AsyncClient, kind: str, work: Work, pictures: Pictures) -> list[Any]:
+    """The answers' bodies. LitServe batches, so that it gets a sample's requests at once; the wrapper does not, so
+    that it gets one after the other. Raises httpx.HTTPError."""
+    requests = DIALECTS[kind](work, pictures)
+    if kind == "litserve":
+        responses = await asyncio.gather(*(client.post(**request) for request in requests))
+    else:
+        responses = [await client.post(**request) for request in requests]
+    return [response.raise_for_status().json() for response in responses]
+
+
+async def take_turn(
+    url: str,
+    kind: str,
+    works: Sequence[Work],
+    clients: int,
+    pictures: Pictures,
+    tick: Callable[[], object] = bool,
+) -> Turn:
+    """All of the works, by so many clients. `tick` is called after each sample."""
+    waiting, seconds = iter(works), [0.0 for _ in works]
+
+    async def work_on(client: httpx.AsyncClient, numbered: Iterator[tuple[int, Work]]) -> None:
+        for place, work in numbered:
+            started = time.monotonic()
+            await ask(client, kind, work, pictures)
+            seconds[place] = time.monotonic() - started
+            tick()
+
+    async with connected(url) as client:
+        numbered = enumerate(waiting)
+        started = time.monotonic()
+        async with asyncio.TaskGroup() as group:
+            for _ in range(clients):
+                group.create_task(work_on(client, numbered))
+        elapsed = time.monotonic() - started
+    return Turn(seconds, elapsed, sum(work.num_answers for work in works))
+
+
+class CacheWatch:
+    """The largest `blip_feature_cache_bytes` that was ever read, twice a second."""
+
+    def __init__(self) -> None:
+        self.most_bytes = 0
+        self.scrapes = 0
+
+    async def scrape(self, url: str) -> None:
+        async with connected(url) as client:
+            found = re.search(r"^blip_feature_cache_bytes (\S+)$", (await client.get("/metrics")).text, re.MULTILINE)
+        self.most_bytes = max(self.most_bytes, int(float(found[1])) if found else 0)
+        self.scrapes += 1
+
+    @asynccontextmanager
+    async def watching(self, url: str) -> AsyncIterator[None]:
+        async def watch() -> None:
+            while True:
+                await self.scrape(url)
+                await asyncio.sleep(SCRAPE_SECONDS)
+
+        task = asyncio.create_task(watch())
+        try:
+            yield
+        finally:
+            task.cancel()
+            await self.scrape(url)

@@ -1,0 +1,128 @@
+"""What the issue wants to be true, and what this run says of it. Pure."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from bench.cells import Matrix, ratio
+
+GREEDY, BEAMS = "caption, greedy", "caption, 3 beams"
+# Workload, against whom, at least so many times its rate. (a) has one client; ours and (c) have 16.
+RATES = (
+    (GREEDY, "a", 5.0),
+    (GREEDY, "c", 1.4),
+    (BEAMS, "a", 8.0),
+    (BEAMS, "c", 1.6),
+    ("vqa, 5 questions", "a", 12.0),
+    ("vqa, 5 questions", "c", 3.0),
+    ("match, 1 x 16", "a", 12.0),
+    ("mix", "a", 6.0),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    name: str
+    figure: float
+    limit: float
+    most: bool = False  # the figure is to be at most the limit, else at least
+
+    @property
+    def met(self) -> bool:
+        return self.figure <= self.limit if self.most else self.figure >= self.limit
+
+    def __str__(self) -> str:
+        sign = "<=" if self.most else ">="
+        return f"{self.name}: {self.figure:.3g} ({sign} {self.limit:g}) {'met' if self.met else 'MISSED'}"
+
+
+def goals(results: dict[str, Any], matrix: Matrix) -> list[Goal]:
+    """Those that were measured."""
+    return [
+        *rate_goals(matrix),
+        *latency_goals(matrix, results["half"]),
+        *tower_goals(results.get("machine", [])),
+        *arrival_goals(results.get("arrival")),
+        *known_image_goals(results.get("known_image")),
+        *cache_goals(results.get("cache")),
+        *growth_goals(results.get("growth", [])),
+        *answer_goals(results.get("answers", [])),
+    ]
+
+
+def rate_goals(matrix: Matrix) -> Iterator[Goal]:
+    for workload, other, limit in RATES:
+        best = matrix.best_ours(workload)
+        if best and (figure := matrix.to_a(best) if other == "a" else matrix.to_c(best)):
+            yield Goal(f"{workload}, 16 clients, ours ({best.contender}) / ({other})", figure, limit)
+
+
+def latency_goals(matrix: Matrix, half: str) -> Iterator[Goal]:
+    """Against the wrapper in the same dtype."""
+    peer, ours = ("a", "d") if half == "fp32" else ("b", "e")
+    for workload in dict.fromkeys(cell.workload for cell in matrix):
+        if figure := ratio(matrix.p50(workload, ours), matrix.p50(workload, peer)):
+            limit = 0.55 if workload == BEAMS else 1.0
+            yield Goal(f"{workload}, one client, p50 of ({ours}) / ({peer})", figure, limit, most=True)
+
+
+def tower_goals(machine: list[dict[str, Any]]) -> Iterator[Goal]:
+    """In bf16; where that is emulated, in fp32."""
+    measured = {limit["dtype"]: tower_shares(limit) for limit in machine}
+    dtype = "bf16" if measured.get("bf16") else "fp32"
+    large = {name: value for name, value in measured.get(dtype, {}).items() if int(name.partition(",")[0]) >= 4}
+    if large:
+        best = max(large, key=lambda name: large[name])
+        yield Goal(f"tower in {dtype}, batch {best}, share of the GEMM rate", large[best], 0.85)
+
+
+def tower_shares(limit: dict[str, Any]) -> dict[str, float]:
+    """Medians, by batch and setting."""
+    return {name: statistics.median(values) for name, values in limit["tower"].items() if values}
+
+
+def arrival_goals(arrival: dict[str, Any] | None) -> Iterator[Goal]:
+    for beams, alone in (arrival or {}).get("alone", {}).items():
+        loaded = statistics.median(arrival["loaded"][beams]) if arrival else 0.0
+        yield Goal(
+            f"10 tokens, {beams} beam(s), among 16 long generations / alone", loaded / statistics.median(alone), 3, True
+        )
+
+
+def known_image_goals(known: dict[str, Any] | None) -> Iterator[Goal]:
+    if known:
+        figure = statistics.median(known["second"]) / statistics.median(known["first"])
+        yield Goal("second question on a known image / the first", figure, 0.25, most=True)
+
+
+def cache_goals(cache: dict[str, Any] | None) -> Iterator[Goal]:
+    if cache and cache["scrapes"]:
+        yield Goal("feature cache, most bytes / limit", cache["most_bytes"] / cache["limit_bytes"], 1, most=True)
+
+
+def growth_goals(growth: list[dict[str, Any]]) -> Iterator[Goal]:
+    """After the peak, the lowest rate; memory from the first level that fills a batch to the last."""
+    if growth:
+        rates = [row["rate"] for row in growth]
+        peak = rates.index(max(rates))
+        yield Goal("growth, lowest rate after the peak / peak", min(rates[peak:]) / rates[peak], 0.9)
+        yield Goal("growth, memory at most clients / half of them", *memory_growth(growth), most=True)
+
+
+def memory_growth(growth: list[dict[str, Any]]) -> tuple[float, float]:
+    memory = [row["resident_bytes"] for row in growth]
+    return memory[-1] / memory[len(memory) // 2], 1.1
+
+
+def answer_goals(answers: list[dict[str, Any]]) -> Iterator[Goal]:
+    for row in answers:
+        if "failure" in row:
+            continue
+        limit = 1.0 if row["dtype"] == "fp32" else 0.99
+        if row["dtype"] != "int8":
+            yield Goal(f"demo at once, {row['dtype']}, texts equal to fp32's alone", row["equal"], limit)
+        if row["dtype"] == "fp32":
+            yield Goal("demo at once, fp32, largest difference of a score", row["largest_score_difference"], 1e-4, True)

@@ -1,0 +1,104 @@
+"""The machine's own limit, and how near the tower comes to it, measured in turn."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+
+from app.settings import default_threads
+from models.device import DTYPES
+from models.vit import ViT, ViTConfig
+
+GEMM_SIZE, TRIAL_SIZE = 2048, 256
+EMULATED_SHARE = 0.05  # of the fp32 rate: what computes more slowly than this does so in software
+TOWER_FLOP = 110e9  # of one image at 384 pixels
+BATCHES = (1, 4, 8)
+VIT_BASE = ViTConfig(384, 16, 768, 12, 12, 3072, 1e-6)
+
+
+@dataclass(slots=True)
+class Limit:
+    dtype: str
+    gemm: list[float] = field(default_factory=list)  # operations per second
+    note: str = ""
+    tower: dict[str, list[float]] = field(
+        default_factory=dict
+    )  # the share of the GEMM beside it, by "batch" or "batch, compiled"
+
+
+def gemm_rate(dtype: str, size: int) -> float:
+    """Of two square matrices, in operations (multiplications and additions) per second."""
+    if dtype == "int8":
+        one = torch.randint(-127, 127, (size, size), dtype=torch.int8)
+        seconds = seconds_of(lambda: torch._int_mm(one, one))
+    else:
+        values = torch.randn(size, size).to(DTYPES[dtype])
+        seconds = seconds_of(lambda: values @ values)
+    return 2 * size**3 / seconds
+
+
+def seconds_of(call: Callable[[], object], times: int = 3) -> float:
+    """The best: what the machine can."""
+    taken = []
+    for _ in range(times):
+        started = time.perf_counter()
+        call()
+        taken.append(time.perf_counter() - started)
+    return min(taken)
+
+
+def measure(rounds: int, compiled: bool, tick: Callable[[], object]) -> list[Limit]:
+    torch.set_num_threads(default_threads())
+    limits = [Limit("fp32"), Limit("bf16"), Limit("int8")]
+    fp32_rate = gemm_rate("fp32", GEMM_SIZE)
+    for limit in limits:
+        _try(limit, fp32_rate)
+        if not limit.note and limit.dtype != "int8":
+            _towers(limit, rounds, compiled, tick)
+        elif not limit.note:
+            limit.gemm = [gemm_rate(limit.dtype, GEMM_SIZE)]  # no tower beside it; seconds each where slow
+    return limits
+
+
+def _try(limit: Limit, fp32_rate: float) -> None:
+    """At a small size first, so that what is emulated does not take minutes."""
+    try:
+        rate = gemm_rate(limit.dtype, TRIAL_SIZE)
+    except (RuntimeError, NotImplementedError) as error:
+        limit.note = f"not supported: {error}"
+        return
+    if rate < EMULATED_SHARE * fp32_rate:
+        limit.note, limit.gemm = f"emulated, {TRIAL_SIZE} cubed", [rate]
+
+
+def _towers(limit: Limit, rounds: int, compiled: bool, tick: Callable[[], object]) -> None:
+    torch.manual_seed(0)
+    vit = ViT(VIT_BASE).to(DTYPES[limit.dtype]).eval()
+    settings: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {"": vit}
+    if compiled:
+        settings[", compiled"] = torch.compile(vit, dynamic=False)
+    with torch.inference_mode():
+        for name, tower in list(settings.items()):
+            try:
+                for batch in BATCHES:
+                    tower(torch.randn(batch, 3, 384, 384))  # warms up, compiles
+            except Exception as error:
+                settings.pop(name)
+                limit.tower[f"not{name}: {str(error).splitlines()[0]}"] = []
+        for _ in range(rounds):
+            for name, tower in settings.items():
+                for batch in BATCHES:
+                    rate = gemm_rate(limit.dtype, GEMM_SIZE)
+                    pixels = torch.randn(batch, 3, 384, 384)
+                    seconds = seconds_of(lambda: tower(pixels), times=1)  # noqa: B023
+                    limit.gemm.append(rate)
+                    limit.tower.setdefault(f"{batch}{name}", []).append(TOWER_FLOP * batch / seconds / rate)
+            tick()
+
+
+def share(values: list[float]) -> float:
+    return statistics.median(values)

@@ -1,0 +1,142 @@
+"""The tables, in Markdown. Pure."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from bench.cells import Matrix
+from bench.goals import goals, tower_shares
+from bench.workloads import NUM_TOKENS
+
+
+def render(results: dict[str, Any], matrix: Matrix) -> str:
+    sections = [
+        header(results),
+        contender_section(results),
+        *workload_sections(results, matrix),
+        machine_section(results),
+        *own_sections(results),
+        goal_section(results, matrix),
+    ]
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [heads, ["---", *("---:" for _ in heads[1:])], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """To so many significant digits, without an exponent."""
+    if value is None:
+        return ""
+    if value == 0 or not 1e-3 <= abs(value) < 1e6:
+        return f"{value:.{digits}g}"
+    whole = len(str(int(abs(value))))
+    return f"{value:.{max(0, digits - whole if abs(value) >= 1 else digits)}f}"
+
+
+def header(results: dict[str, Any]) -> str:
+    what = "BLIP-base sizes, random weights, 384 pixels, distinct 1600 x 1200 JPEGs over HTTP on loopback"
+    lines = [
+        "# Results of `make bench`" + (" QUICK=1" if results["quick"] else ""),
+        f"{what}; {NUM_TOKENS} tokens a caption or answer. {results['about']}.",
+    ]
+    if results.get("skipped"):
+        lines.append(f"Left out of a quick run: {', '.join(results['skipped'])}.")
+    return "\n\n".join(lines)
+
+
+def contender_section(results: dict[str, Any]) -> str:
+    rows = [
+        [
+            f"({row['key']})",
+            row["name"],
+            number(row["start_seconds"]),
+            number(row["weight_bytes"] and row["weight_bytes"] / 1e6, 4),
+            number(row["peak_bytes"] / 1e6, 4),
+        ]
+        for row in results["contenders"]
+    ]
+    notes = "".join(f"\n* ({key}) is left out: {reason}" for key, reason in results["left_out"].items())
+    heads = ("", "contender", "start s", "weights MB", "peak RSS MB (its processes' sum)")
+    return f"## Contenders\n\n{table(heads, rows)}\n{notes}".rstrip()
+
+
+def workload_sections(results: dict[str, Any], matrix: Matrix) -> Iterator[str]:
+    for workload, unit in results["units"].items():
+        rows, notes = [], ""
+        for cell in sorted((cell for cell in matrix if cell.workload == workload), key=lambda cell: cell.key[1:]):
+            name = f"({cell.contender})"
+            if cell.failure:
+                notes += f"\n* {name}, {cell.clients} clients, failed: {cell.failure}"
+                continue
+            figures = cell.rate, cell.p50, cell.p99, matrix.to_a(cell), matrix.to_c(cell)
+            rows.append([name, str(cell.clients), str(len(cell.seconds)), *(number(figure) for figure in figures)])
+        if rows or notes:
+            heads = ("contender", "clients", "samples", unit, "p50 s", "p99 s", "x (a)", "x (c)")
+            yield f"## {workload.capitalize()}\n\n{table(heads, rows)}\n{notes}".rstrip()
+
+
+def machine_section(results: dict[str, Any]) -> str:
+    """GEMM rates, and the tower's shares of them."""
+    rows = []
+    for limit in results.get("machine", []):
+        rate = number(statistics.median(limit["gemm"]) / 1e9) if limit["gemm"] else ""
+        shares = "; ".join(f"batch {name}: {value:.0%}" for name, value in tower_shares(limit).items())
+        failed = "; ".join(name for name, values in limit["tower"].items() if not values)
+        rows.append([limit["dtype"], rate, shares, "; ".join(note for note in (limit["note"], failed) if note)])
+    heads = ("dtype", "GEMM GFLOP/s (2048 cubed)", "tower's share", "note")
+    return f"## The machine's limit\n\n{table(heads, rows)}" if rows else ""
+
+
+def own_sections(results: dict[str, Any]) -> Iterator[str]:
+    by = f" ({results.get('best', '')})"
+    if arrival := results.get("arrival"):
+        rows = [
+            [
+                beams,
+                str(len(alone)),
+                number(statistics.median(alone)),
+                number(statistics.median(arrival["loaded"][beams])),
+            ]
+            for beams, alone in arrival["alone"].items()
+        ]
+        heads = ("beams", "samples", "alone, p50 s", "among 16 long ones, p50 s")
+        yield f"## A 10-token answer among sixteen of 200 tokens{by}\n\n{table(heads, rows)}"
+    if known := results.get("known_image"):
+        rows = [[name, str(len(values)), number(statistics.median(values))] for name, values in known.items()]
+        yield f"## Questions on one image{by}\n\n{table(('question', 'samples', 'p50 s'), rows)}"
+    if growth := results.get("growth"):
+        rows = [
+            [
+                str(row["clients"]),
+                str(row["requests"]),
+                number(row["rate"]),
+                number(row["p50"]),
+                number(row["resident_bytes"] / 1e6, 4),
+            ]
+            for row in growth
+        ]
+        yield f"## Growth{by}\n\n{table(('clients', 'requests', 'captions/s', 'p50 s', 'RSS MB'), rows)}"
+    if answers := results.get("answers"):
+        rows = [
+            [row["dtype"], row["failure"], "", ""]
+            if "failure" in row
+            else [row["dtype"], str(row["texts"]), f"{row['equal']:.1%}", number(row["largest_score_difference"])]
+            for row in answers
+        ]
+        heads = ("dtype", "texts", "equal to fp32's alone", "largest difference of a score")
+        yield f"## The demo model, all at once\n\n{table(heads, rows)}"
+    if overhead := results.get("overhead"):
+        first, *rows = [[str(cell) for cell in row] for row in overhead]
+        yield f"## The service's overhead\n\n{table(first, rows)}"
+    for section, failure in results.get("failures", {}).items():
+        yield f"## {section.capitalize()}\n\nfailed: {failure}"
+
+
+def goal_section(results: dict[str, Any], matrix: Matrix) -> str:
+    lines = "\n".join(f"* {goal}" for goal in goals(results, matrix))
+    return f"## Goals\n\n{lines}" if lines else ""

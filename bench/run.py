@@ -1,0 +1,204 @@
+"""`make bench`: peers and this service side by side on one machine, in one run. Everything is judged by ratios."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.util
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from app.settings import default_threads
+from bench import answers, machine, sections
+from bench.cells import Matrix, measure
+from bench.checkpoints import write_blip_base
+from bench.client import CacheWatch, Pictures
+from bench.contenders import CACHE_BYTES, PROFILE, Contender, Server, contenders, serving
+from bench.goals import GREEDY, goals
+from bench.measure import weight_bytes
+from bench.pictures import Numbers, make_pictures
+from bench.plots import plot_growth, plot_throughput
+from bench.processes import peak_bytes
+from bench.report import render
+from bench.scale import FULL, QUICK, TINY, Scale
+from bench.workloads import WORKLOADS, Work
+from models.device import DTYPES, choose_dtype, dtype_name
+
+SECTION_TICKS = 5
+
+
+def main() -> None:
+    options = _options()
+    scale = {"full": FULL, "quick": QUICK, "tiny": TINY}[options.scale]
+    folder = options.folder
+    if not (folder / "catalog.toml").is_file():
+        write_blip_base(folder)
+    started = time.monotonic()
+    results, matrix = run(scale, folder.resolve(), options.only, options.scale != "full")
+    results["minutes"] = (time.monotonic() - started) / 60
+    write(results, matrix, options.results)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--scale", choices=("full", "quick", "tiny"), default="full", help="default: %(default)s")
+    parser.add_argument("--folder", type=Path, default=Path("build/blip-base"), help="for 3.3 GB; default: %(default)s")
+    parser.add_argument("--results", type=Path, default=Path("bench/results"), help="default: %(default)s")
+    parser.add_argument("--only", default="abcdef", help="contenders; default: %(default)s")
+    return parser.parse_args()
+
+
+def run(scale: Scale, folder: Path, only: str, quick: bool) -> tuple[dict[str, Any], Matrix]:
+    half = dtype_name(choose_dtype("auto", torch.device("cpu")))
+    chosen, left_out = contenders(half)
+    chosen = [contender for contender in chosen if contender.key in only]
+    numbers = Numbers()
+    plan = scale.plan(numbers)
+    results: dict[str, Any] = {
+        "quick": quick,  # in tiny runs too
+        "half": half,
+        "about": f"{_processor()}, {default_threads()} threads, torch {torch.__version__}",
+        "skipped": [workload.name for workload in WORKLOADS if workload.name not in scale.workloads],
+        "units": {workload.name: workload.unit for workload in WORKLOADS},
+        "left_out": left_out,
+    }
+    matrix = Matrix()
+    with tqdm(total=_ticks(scale, plan, chosen), desc="pictures", unit="sample") as bar:
+        pictures = make_pictures(numbers.taken + scale.section_pictures, tick=bar.update)
+        run_matrix(scale, plan, chosen, folder, results, matrix, pictures, numbers, bar)
+        bar.set_description("machine")
+        results["machine"] = [
+            asdict(limit) for limit in machine.measure(scale.machine_rounds, scale.compiled, bar.update)
+        ]
+        bar.set_description("answers")
+        results["answers"] = answers.measure(scale.demo_requests, bar.update)
+        results["overhead"] = overhead()
+    return results, matrix
+
+
+def run_matrix(
+    scale: Scale,
+    plan: dict[str, dict[int, list[Work]]],
+    chosen: list[Contender],
+    folder: Path,
+    results: dict[str, Any],
+    matrix: Matrix,
+    pictures: Pictures,
+    numbers: Iterator[int],
+    bar: Any,
+) -> None:
+    watch = CacheWatch()
+    with ExitStack() as stack:
+        servers = list(_start(chosen, folder, results, stack, bar))
+        for workload in (workload for workload in WORKLOADS if workload.name in plan):
+            bar.set_description(workload.name)
+            works = plan[workload.name]
+            for cell in measure(workload, works, servers, scale.rounds, pictures, watch, bar.update):
+                matrix.add(cell)
+        best = matrix.best_ours(GREEDY)
+        if best:
+            server = next(server for server in servers if server.contender.key == best.contender)
+            results["best"] = server.contender.name
+            _own(server, scale, results, pictures, numbers, watch, bar)
+        results["contenders"] = [_facts(server, folder) for server in servers]
+    results["cache"] = {"most_bytes": watch.most_bytes, "limit_bytes": CACHE_BYTES, "scrapes": watch.scrapes}
+
+
+def _start(
+    chosen: list[Contender], folder: Path, results: dict[str, Any], stack: ExitStack, bar: Any
+) -> Iterator[Server]:
+    for contender in chosen:
+        bar.set_description(f"start ({contender.key})")
+        try:
+            yield stack.enter_context(serving(contender, folder))
+        except RuntimeError as error:
+            results["left_out"][contender.key] = str(error)
+
+
+def _own(
+    server: Server,
+    scale: Scale,
+    results: dict[str, Any],
+    pictures: Pictures,
+    numbers: Iterator[int],
+    watch: CacheWatch,
+    bar: Any,
+) -> None:
+    """One that fails does not take the others with it."""
+    count, tick = scale.sections, bar.update
+    parts: dict[str, Callable[[], Any]] = {
+        "arrival": lambda: sections.arrival(server, count, pictures, numbers, watch, tick),
+        "known_image": lambda: sections.known_image(server, count, pictures, numbers, watch, tick),
+        "growth": lambda: sections.growth(server, scale.growth, pictures, numbers, watch, tick),
+    }
+    for name, part in parts.items():
+        bar.set_description(name)
+        try:
+            results[name] = part()
+        except Exception as error:
+            results.setdefault("failures", {})[name] = repr(error)
+
+
+def _facts(server: Server, folder: Path) -> dict[str, Any]:
+    contender = server.contender
+    known = contender.kind == "ours" and contender.dtype in DTYPES
+    return {
+        "key": contender.key,
+        "name": contender.name,
+        "start_seconds": server.start_seconds,
+        "weight_bytes": weight_bytes(folder / "catalog.toml", PROFILE, contender.dtype) if known else None,
+        "peak_bytes": peak_bytes(server.pid),
+    }
+
+
+def overhead() -> Any:
+    """Of `bench.overhead`, if it is there: a list of rows, the heads first."""
+    if importlib.util.find_spec("bench.overhead") is None:
+        return None
+    return importlib.import_module("bench.overhead").measure()
+
+
+def _ticks(scale: Scale, plan: dict[str, dict[int, list[Work]]], chosen: list[Contender]) -> int:
+    pictures = len({work.picture for works in plan.values() for many in works.values() for work in many} - {None})
+    samples = sum(
+        len(works[clients]) for works in plan.values() for contender in chosen for clients in contender.clients
+    )
+    own = 5 * scale.sections + sum(scale.growth.values())
+    others = 2 * scale.machine_rounds + len(answers.DTYPES)
+    return pictures + scale.section_pictures + samples + own + others
+
+
+def _processor() -> str:
+    """As the system calls it, and how many."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.is_file() else []
+    name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+    return f"{name or platform.processor()}, {os.cpu_count()} CPUs"
+
+
+def write(results: dict[str, Any], matrix: Matrix, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    report = render(results, matrix)
+    (folder / "table.md").write_text(report)
+    cells = [asdict(cell) for cell in matrix]
+    found = [asdict(goal) | {"met": goal.met} for goal in goals(results, matrix)]
+    (folder / "results.json").write_text(json.dumps(results | {"cells": cells, "goals": found}, indent=1) + "\n")
+    plot_throughput(matrix, {row["key"]: row["name"] for row in results["contenders"]}, folder / "throughput.png")
+    if results.get("growth"):
+        plot_growth(results["growth"], folder / "growth.png")
+    print(report)
+    print(f"{results['minutes']:.0f} minutes; written into {folder}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""What is asked: seeded, the same for every contender. A sample is one piece of a client's work about one image."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+
+NUM_TOKENS = 20  # generated for every caption and answer, so that work is equal
+# In words of the checkpoints' vocabulary: as many tokens as real ones have.
+QUESTIONS = (
+    "what is it?",
+    "what is in the picture?",
+    "what is the color of this?",
+    "is this the color of it in the picture?",
+    "what is the color of the picture of it in this picture, is it in it?",
+)
+TEXTS = tuple(
+    f"{start} {end}"
+    for start in ("picture of", "this is the color of", "what is in", "the picture of the color of")
+    for end in ("it", "the picture", "this, the color of it", "it in the picture of this")
+)
+MIX = ("caption",) * 4 + ("vqa",) * 3 + ("match",) * 2 + ("embed-image",)  # of ten
+SEEN_EVERY = 3  # of the mix, one image in so many was seen before
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    task: str  # caption, vqa, match, embed-image, embed-text
+    picture: int | None = None
+    texts: tuple[str, ...] = ()
+    num_beams: int = 1
+    num_tokens: int = NUM_TOKENS
+
+    @property
+    def num_answers(self) -> int:
+        return max(1, len(self.texts))
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    name: str
+    unit: str  # of its rate
+    make: Callable[[int, Iterator[int]], list[Work]]  # how many, numbers of pictures -> works
+    heavy: bool = False  # seconds per sample for a peer
+    mixed: bool = False
+
+
+def each(work: Work) -> Callable[[int, Iterator[int]], list[Work]]:
+    """The same about another picture each time."""
+    return lambda count, pictures: [replace(work, picture=picture) for picture in islice(pictures, count)]
+
+
+def text_works(count: int, _: Iterator[int]) -> list[Work]:
+    return [Work("embed-text", texts=(TEXTS[place % len(TEXTS)],)) for place in range(count)]
+
+
+def mix(count: int, pictures: Iterator[int], seed: int = 0) -> list[Work]:
+    """40 % captions, 30 % VQA, 20 % match, 10 % embeddings, exactly so in every ten; every third image was seen."""
+    generator = random.Random(seed)
+    works: list[Work] = []
+    while len(works) < count:
+        for task in generator.sample(MIX, len(MIX)):
+            seen = len(works) % SEEN_EVERY == SEEN_EVERY - 1
+            picture = generator.choice(works).picture if seen else next(pictures)
+            works.append(Work(task, picture, texts_of(task)))
+    return works[:count]
+
+
+def texts_of(task: str) -> tuple[str, ...]:
+    return {"vqa": QUESTIONS, "match": TEXTS}.get(task, ())
+
+
+WORKLOADS = (
+    Workload("caption, greedy", "captions/s", each(Work("caption"))),
+    Workload("caption, 3 beams", "captions/s", each(Work("caption", num_beams=3))),
+    Workload("vqa, 5 questions", "answers/s", each(Work("vqa", texts=QUESTIONS)), heavy=True),
+    Workload("match, 1 x 16", "pairs/s", each(Work("match", texts=TEXTS)), heavy=True),
+    Workload("embed images", "images/s", each(Work("embed-image"))),
+    Workload("embed texts", "texts/s", text_works),
+    Workload("mix", "requests/s", mix, heavy=True, mixed=True),
+)
+
+
+def shares(samples: int, rounds: int, least: int) -> list[int]:
+    """How many samples each round has: evenly, but not fewer than `least` (all clients at work) where any are."""
+    rounds = max(1, min(rounds, samples // least))
+    return [samples // rounds + (place < samples % rounds) for place in range(rounds)]
+
+
+def split(works: Sequence[Work], counts: Sequence[int]) -> list[list[Work]]:
+    remaining = iter(works)
+    return [list(islice(remaining, count)) for count in counts]

@@ -1,0 +1,69 @@
+"""What is asked of every contender."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from bench.client import litserve, ours, wrapper
+from bench.pictures import Numbers
+from bench.scale import FULL, QUICK, TINY
+from bench.workloads import MIX, QUESTIONS, TEXTS, WORKLOADS, Work, mix, shares, split
+
+
+def test_every_ten_of_the_mix_have_its_shares() -> None:
+    works = mix(30, Numbers())
+    for first in range(0, 30, 10):
+        assert Counter(work.task for work in works[first : first + 10]) == Counter(MIX)
+
+
+def test_a_third_of_the_mix_is_about_a_picture_seen_before() -> None:
+    seen: set[int | None] = set()
+    again = 0
+    for work in mix(30, Numbers()):
+        again += work.picture in seen
+        seen.add(work.picture)
+    assert again == 10
+
+
+def test_the_mix_is_the_same_every_time() -> None:
+    assert mix(20, Numbers()) == mix(20, Numbers())
+
+
+def test_no_two_cells_of_a_plan_share_a_picture() -> None:
+    for scale in (FULL, QUICK, TINY):
+        cells = [
+            {w.picture for w in works} - {None} for many in scale.plan(Numbers()).values() for works in many.values()
+        ]
+        assert sum(map(len, cells)) == len(set().union(*cells))
+
+
+def test_the_full_scale_has_samples_enough() -> None:
+    assert all(min(FULL.counts(workload).values()) >= 12 for workload in WORKLOADS)
+
+
+def test_each_round_has_enough_for_all_clients() -> None:
+    assert shares(12, 3, least=1) == [4, 4, 4]
+    assert shares(32, 3, least=16) == [16, 16]
+    assert shares(16, 3, least=16) == [16]
+    assert shares(2, 1, least=2) == [2]
+
+
+def test_rounds_take_the_works_in_order() -> None:
+    works = [Work("caption", picture) for picture in range(5)]
+    assert split(works, [2, 3]) == [works[:2], works[2:]]
+
+
+def test_ours_gets_one_request_and_peers_one_for_each_text() -> None:
+    pictures = [b"jpeg"]
+    for work in (Work("vqa", 0, QUESTIONS), Work("match", 0, TEXTS)):
+        (request,) = ours(work, pictures)
+        assert list(work.texts) in request["data"].values()
+        assert [request["data"]["text"] for request in wrapper(work, pictures)] == list(work.texts)
+        assert [request["json"]["text"] for request in litserve(work, pictures)] == list(work.texts)
+
+
+def test_without_a_picture_nothing_is_uploaded() -> None:
+    work = Work("embed-text", texts=("picture",))
+    assert ours(work, []) == [{"url": "/embed", "json": {"text": ["picture"]}}]
+    assert "files" not in wrapper(work, [])[0]
+    assert "image" not in litserve(work, [])[0]["json"]
