@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -27,6 +28,9 @@ ENDPOINTS = {Task.CAPTION: caption.caption, Task.VQA: vqa.vqa, Task.MATCH: match
 
 def load_models(settings: Settings) -> list[ServedModel]:
     """From the catalog. Imports torch: not before it is needed."""
+    # Threads that have no part of a product left sleep. Spinning, they take the core from the one that has, as soon as
+    # a neighbour, a decoder or the event loop needs a core too: products then took up to ten times as long.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     from models.loader import load
 
     models = load(
