@@ -34,7 +34,9 @@ class Settings(BaseSettings):
     profile: str = Field("demo", description="which served models of the catalog")
     catalog: Path | None = Field(None, description="a TOML file with further profiles and served models")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:N or mps")
-    dtype: Literal["auto", "fp32", "bf16", "fp16"] = Field("auto", description="auto, fp32, bf16 or fp16")
+    dtype: Literal["auto", "fp32", "bf16", "fp16", "int8"] = Field(
+        "auto", description="auto, fp32, bf16, fp16 or int8 (CPUs)"
+    )
     threads: int = Field(default_factory=default_threads, ge=1, description="CPU threads; from the cgroup's quota")
     max_batch_size: int = Field(16, ge=1, description="work items per batch")
     max_queue_items: int = Field(512, ge=1, description="waiting work items; beyond: 429")

@@ -175,5 +175,10 @@ def set_dtypes(network: nn.Module, dtype: torch.dtype) -> None:
         serving_dtype(model, torch.bfloat16 if overflows else dtype)
 
 
+def quantizable(network: nn.Module) -> OPT | T5 | None:
+    """Not the Q-Former: its matching is off in less than float32."""
+    return language_model_of(network)
+
+
 def language_model_of(network: nn.Module) -> OPT | T5 | None:
     return network.language_model if isinstance(network, GenerationNet) else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,10 +16,10 @@ from torch import nn
 
 from models.base import ModelRunner, Preprocessing, Task
 from models.catalog import CheckpointEntry, ModelEntry
-from models.device import dtype_name
+from models.device import INT8, dtype_name
 from models.family import FAMILIES, Family
 from models.layers import serving_dtype
-from models.quantize import int8_quantizer, quantizable, saved_bytes
+from models.quantize import pack, saved_bytes, with_int8_products
 from models.vit import ViT
 from models.weights import CheckpointError, Weights
 
@@ -39,6 +39,7 @@ class CheckpointPlan:
     config: Any  # the family's, of transformers
     dtype: torch.dtype  # the serving dtype
     preprocessing: Preprocessing
+    int8: bool  # whether the big products are, of the tower too
 
     @cached_property
     def tower_digest(self) -> str:
@@ -48,30 +49,34 @@ class CheckpointPlan:
 
     @cached_property
     def tower_bytes(self) -> int:
-        return sum(parameter.nbytes for parameter in self._tower().parameters())
+        return _kept_bytes(self._tower())
 
     @cached_property
     def network_bytes(self) -> int:
         """Of all but the tower."""
-        network = self._network()
-        whole = sum(parameter.nbytes for parameter in network.parameters())
-        return whole - sum(saved_bytes(linear) for linear in self._quantized(network))
+        return _kept_bytes(self._network())
 
     @property
     def dtype_name(self) -> str:
         """The serving dtype; and the language model's, where that is another one."""
-        linears = self._of_language_model(self._network())
-        others = {self.entry.quantize or dtype_name(linear.weight.dtype) for linear in linears}
-        return "+".join(dict.fromkeys([dtype_name(self.dtype), *others]))
+        if self.int8:
+            return INT8
+        own, model = dtype_name(self.dtype), self.family.networks.language_model_of(self._network())
+        others = [] if model is None else [self.entry.quantize or dtype_name(model.dtype)]
+        return "+".join(dict.fromkeys([own, *others]))
+
+    @property
+    def uses_int8(self) -> bool:
+        return self.int8 or self.entry.quantize is not None
 
     def load_tower(self, device: torch.device) -> ViT:
         tower = self._tower()
-        Weights(self.folder).load(tower, self._names(tower), device)
+        Weights(self.folder).load(tower, self._names(tower), device, pack)
         return tower
 
     def load_network(self, device: torch.device) -> nn.Module:
         network = self._network()
-        Weights(self.folder).load(network, self._names(network), device, self._finisher(network))
+        Weights(self.folder).load(network, self._names(network), device, pack)
         return network
 
     def make_runner(self, unit: str, network: nn.Module, device: torch.device) -> ModelRunner:
@@ -85,43 +90,34 @@ class CheckpointPlan:
         asked = [name for name in ("quantize", "max_prompt_tokens") if getattr(self.entry, name) is not None]
         if asked and self.family.networks.language_model_of(self._network()) is None:
             raise CheckpointError(f"{asked[0]} is for a language model, which it does not have")
-        if self.entry.quantize:
-            int8_quantizer()
 
     def _tower(self) -> ViT:
         with torch.device("meta"):
             tower = ViT(self.family.networks.vision_config(self.config))
         serving_dtype(tower, self.dtype)
-        return tower
+        return with_int8_products(tower) if self.int8 else tower
 
     def _network(self) -> nn.Module:
         with torch.device("meta"):
             network = self.family.networks.build(self.task, self.config)
-        self.family.networks.set_dtypes(network, self.dtype)
+        networks = self.family.networks
+        networks.set_dtypes(network, self.dtype)
+        quantized = networks.quantizable(network) if self.uses_int8 else None
+        if quantized is not None:
+            with_int8_products(quantized)
         return network
 
     def _names(self, module: nn.Module) -> dict[str, str]:
         return self.family.networks.hugging_face_names(module)
 
-    def _of_language_model(self, network: nn.Module) -> list[nn.Linear]:
-        """Its big matrix products."""
-        model = self.family.networks.language_model_of(network)
-        return quantizable(model) if model is not None else []
 
-    def _quantized(self, network: nn.Module) -> list[nn.Linear]:
-        """The layers whose weights are to be int8."""
-        return self._of_language_model(network) if self.entry.quantize else []
-
-    def _finisher(self, network: nn.Module) -> Callable[[nn.Module], None]:
-        """Quantises each layer as soon as it is loaded, so that never more than one is there in both forms."""
-        chosen = set(self._quantized(network))
-        if not chosen:
-            return lambda _: None
-        quantize = int8_quantizer()
-        return lambda part: quantize(part) if part in chosen else None
+def _kept_bytes(module: nn.Module) -> int:
+    return sum(parameter.nbytes for parameter in module.parameters()) - saved_bytes(module)
 
 
-def plan_checkpoints(entries: Mapping[str, ModelEntry], dtype: torch.dtype) -> dict[str, dict[Task, CheckpointPlan]]:
+def plan_checkpoints(
+    entries: Mapping[str, ModelEntry], dtype: torch.dtype, *, int8: bool = False
+) -> dict[str, dict[Task, CheckpointPlan]]:
     """What is to be loaded, by served model and task; files that are not here yet are fetched. Raises
     CheckpointError."""
     known: dict[tuple[CheckpointEntry, str], CheckpointPlan] = {}
@@ -132,7 +128,7 @@ def plan_checkpoints(entries: Mapping[str, ModelEntry], dtype: torch.dtype) -> d
         for task, slot in entry.checkpoints.items():
             key = slot, family.networks.ARCHITECTURES[task]
             if key not in known:
-                known[key] = _plan(slot, task, family, dtype)
+                known[key] = _plan(slot, task, family, dtype, int8)
             plans[name][task] = known[key]
     return plans
 
@@ -146,7 +142,7 @@ def kept_bytes(plans: Set[CheckpointPlan]) -> int:
     return sum(towers.values()) + sum(plan.network_bytes for plan in plans)
 
 
-def _plan(entry: CheckpointEntry, task: Task, family: Family, dtype: torch.dtype) -> CheckpointPlan:
+def _plan(entry: CheckpointEntry, task: Task, family: Family, dtype: torch.dtype, int8: bool) -> CheckpointPlan:
     with naming(entry):
         folder = _fetch(entry)
         if not (folder / "config.json").is_file():
@@ -157,7 +153,7 @@ def _plan(entry: CheckpointEntry, task: Task, family: Family, dtype: torch.dtype
             raise CheckpointError(f"it is {config.architectures}; {task} needs {needed}")
         family.networks.check(task, config)
         preprocessing = _preprocessing(folder, family.networks.vision_config(config).image_size)
-        plan = CheckpointPlan(entry, task, family, folder, config, dtype, preprocessing)
+        plan = CheckpointPlan(entry, task, family, folder, config, dtype, preprocessing, int8)
         plan.check_options()
         return plan
 

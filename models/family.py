@@ -11,6 +11,7 @@ from torch import nn
 
 from models import blip, blip2, blip2_runners, blip_runners
 from models.base import ModelRunner, Task
+from models.layers import Served
 from models.vit import ViTConfig
 
 
@@ -31,7 +32,10 @@ class Networks(Protocol):
     def set_dtypes(self, network: nn.Module, dtype: torch.dtype, /) -> None:
         """Give every parameter its dtype, where the serving dtype is `dtype`."""
 
-    def language_model_of(self, network: nn.Module, /) -> nn.Module | None:
+    def quantizable(self, network: nn.Module, /) -> nn.Module | None:
+        """The part whose big matrix products may be int8."""
+
+    def language_model_of(self, network: nn.Module, /) -> Served | None:
         """The part that is a language model of its own, if there is one: it reads prompts and can be quantised."""
 
     def hugging_face_names(self, module: nn.Module, /) -> dict[str, str]:

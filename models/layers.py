@@ -134,10 +134,18 @@ def causal_mask(mask: Tensor) -> Tensor:
     return (earlier & mask[:, None, None, :]) | itself
 
 
+class Served(nn.Module):
+    """A network whose big matrix products have the serving dtype."""
+
+    dtype = torch.float32
+
+
 def serving_dtype(module: nn.Module, dtype: torch.dtype) -> nn.Module:
     """Give the big matrix products of `module` the serving dtype, in place; all else becomes float32."""
     module.float()
     for part in module.modules():
+        if isinstance(part, Served):
+            part.dtype = dtype
         if isinstance(part, nn.Linear | nn.Conv2d) and not isinstance(part, Head):
             part.to(dtype)
     return module

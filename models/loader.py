@@ -33,7 +33,7 @@ from models.base import (
 )
 from models.catalog import Sanity, read_catalog
 from models.checkpoint import CheckpointPlan, kept_bytes, naming, plan_checkpoints
-from models.device import choose_device, choose_dtype, free_bytes, tensors_apart
+from models.device import INT8, choose_device, choose_dtype, free_bytes, tensors_apart
 from models.tower import TowerRunner
 from models.weights import CheckpointError
 
@@ -53,12 +53,14 @@ WARM_UP: dict[Task, tuple[Input, ...]] = {
 def load(profile: str, *, catalog: Path | None, device: str, dtype: str, threads: int) -> list[ServedModel]:
     """Load every checkpoint of a profile once, check it and warm it up.
 
-    `device`: auto, cpu, cuda, mps; `dtype`: auto, fp32, bf16, fp16. Raises CatalogError and CheckpointError."""
+    `device`: auto, cpu, cuda, mps; `dtype`: auto, fp32, bf16, fp16, int8. Raises CatalogError and CheckpointError."""
     torch.set_num_threads(threads)
     place = choose_device(device)
     serving = choose_dtype(dtype, place)
     entries = read_catalog(catalog).profile(profile)
-    plans = plan_checkpoints(entries, serving)
+    plans = plan_checkpoints(entries, serving, int8=dtype == INT8)
+    if place.type != "cpu" and any(plan.uses_int8 for model in plans.values() for plan in model.values()):
+        raise CheckpointError(f"int8 is for CPUs; on {place} choose bf16 or fp16")
     with tensors_apart():
         _check_memory({plan for model in plans.values() for plan in model.values()}, place)
         loader = _Loader(place)

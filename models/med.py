@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.layers import Head, KeyValue, LayerNorm, Lines, Past, Source, split_heads
+from models.layers import Head, KeyValue, LayerNorm, Lines, Past, Served, Source, split_heads
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ class Layer(nn.Module):
         return self.norm(x + self.down(F.gelu(self.up(x)))), present
 
 
-class MED(nn.Module):
+class MED(Served):
     def __init__(self, config: MEDConfig) -> None:
         super().__init__()
         self.config = config
@@ -85,11 +85,6 @@ class MED(nn.Module):
         self.positions = nn.Embedding(config.num_positions, config.width)
         self.norm = LayerNorm(config.width, eps=config.norm_epsilon)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_layers))
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The serving dtype."""
-        return self._layers()[0].up.weight.dtype
 
     @property
     def token_bytes(self) -> int:

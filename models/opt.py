@@ -6,13 +6,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.layers import KeyValue, LayerNorm, Lines, Past, split_heads
+from models.layers import KeyValue, LayerNorm, Lines, Past, Served, split_heads
 
 OFFSET = 2  # the first two rows of the position embedding are not used
 
@@ -52,7 +50,7 @@ class Layer(nn.Module):
         return x + self.down(F.relu(self.up(self.mlp_norm(x)))), seen
 
 
-class OPT(nn.Module):
+class OPT(Served):
     def __init__(self, config: OPTConfig) -> None:
         super().__init__()
         self.config = config
@@ -60,11 +58,6 @@ class OPT(nn.Module):
         self.positions = nn.Embedding(config.num_positions + OFFSET, config.width)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_layers))
         self.norm = LayerNorm(config.width)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The serving dtype."""
-        return cast("Layer", self.layers[0]).up.weight.dtype
 
     @property
     def token_bytes(self) -> int:

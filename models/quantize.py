@@ -1,36 +1,79 @@
-"""Eight-bit weights, by torchao, an optional extra: each weight an int8, each row of them with a float32 scale.
+"""Eight-bit products on CPUs (W8A8): each weight an int8, each row of them with a scale; activations are quantised as
+they come, each token by itself, so that an answer does not depend on what else is in the batch.
 
-It saves memory, not time: every product turns its weights back into the serving dtype."""
+The integer products are oneDNN's, through torch. Source: Dettmers et al. 2022 (LLM.int8()), section 2 (vector-wise)."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable
+from typing import TypeVar
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from models.layers import Head
-from models.weights import CheckpointError
+
+WEIGHT_LEVELS = 127
+M = TypeVar("M", bound=nn.Module)
+SMALLEST = 1e-30  # of a token's largest activation: all zeros stay zeros
 
 
-def quantizable(module: nn.Module) -> list[nn.Linear]:
-    """The big matrix products: all but heads and embeddings, which stay exact."""
-    return [part for part in module.modules() if isinstance(part, nn.Linear) and not isinstance(part, Head)]
+def activation_levels() -> int:
+    """Steps from zero to the largest activation. CPUs without VNNI add two products in 16 bits: more would overflow."""
+    has = torch.cpu.get_capabilities()
+    return 127 if any(has.get(unit) for unit in ("avx512_vnni", "avx_vnni", "amx_int8")) else 63
 
 
-def saved_bytes(linear: nn.Linear) -> int:
-    """How much smaller it becomes; a row also has an int8 zero point."""
-    return linear.weight.nbytes - (linear.weight.numel() + 5 * linear.out_features)
+class Int8Linear(nn.Linear):
+    """A linear layer that computes in int8 once it is packed: `(..., in)` -> `(..., out)` in the dtype of its input."""
+
+    def pack(self) -> None:
+        """Give up the weights for their int8 form, once they are loaded."""
+        weight = self.weight.float()
+        scale = weight.abs().amax(1).clamp_min(SMALLEST) / WEIGHT_LEVELS
+        levels = (weight / scale[:, None]).round_().to(torch.int8)
+        self._packed = torch.ops.onednn.qlinear_prepack(levels, None)
+        self._scale, self._zeros = scale, torch.zeros(len(scale), dtype=torch.int64)
+        self._levels = activation_levels()
+        self._middle = torch.tensor(self._levels + 1.5)  # what zero becomes, and half a step: conversion cuts
+        self.weight = nn.Parameter(weight.new_empty(0), requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = x.reshape(-1, self.in_features).float()
+        step = tokens.abs().amax(-1, keepdim=True).clamp_min_(SMALLEST) / self._levels  # (tokens, 1)
+        levels = torch.addcmul(self._middle, tokens, step.reciprocal()).to(torch.uint8)
+        product = torch.ops.onednn.qlinear_pointwise(
+            levels, 1.0, self._levels + 1, self._packed, self._scale, self._zeros, None,
+            1.0, 0, torch.float32, "none", [], "",
+        )  # fmt: skip
+        product = product * step if self.bias is None else torch.addcmul(self.bias.float(), product, step)
+        return product.view(*x.shape[:-1], self.out_features).to(x.dtype)
 
 
-def int8_quantizer() -> Callable[[nn.Linear], None]:
-    """What makes a linear layer's weights int8, in place. Raises CheckpointError if torchao is not installed."""
-    for warns_of_kernels_for_other_devices in ("torchao", "torch.utils._pytree"):
-        logging.getLogger(warns_of_kernels_for_other_devices).setLevel(logging.ERROR)
-    try:
-        from torchao.quantization import Int8WeightOnlyConfig, quantize_
-    except ImportError as error:
-        raise CheckpointError(f"int8 needs torchao: pip install 'blip-serve[quantize]' ({error})") from error
-    # Its settings for torch.compile would also let float32 products be less than that.
-    config = Int8WeightOnlyConfig(set_inductor_config=False)
-    return lambda linear: quantize_(linear, config)
+def with_int8_products(module: M) -> M:
+    """Every big matrix product of `module` becomes an `Int8Linear` that is still to be loaded and packed, in place.
+    Heads and embeddings stay exact."""
+    for parent in list(module.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, nn.Linear) and not isinstance(child, Head):
+                weight = child.weight
+                quantized = Int8Linear(
+                    child.in_features,
+                    child.out_features,
+                    child.bias is not None,
+                    device=weight.device,
+                    dtype=weight.dtype,
+                )
+                setattr(parent, name, quantized)
+    return module
+
+
+def pack(part: nn.Module) -> None:
+    """For what is loaded part by part: never more than one layer is there in both forms."""
+    if isinstance(part, Int8Linear):
+        part.pack()
+
+
+def saved_bytes(module: nn.Module) -> int:
+    """How much smaller its int8 products will be once packed; each row keeps a scale and a zero point."""
+    layers = [part for part in module.modules() if isinstance(part, Int8Linear)]
+    return sum(one.weight.nbytes - one.weight.numel() - 12 * one.out_features for one in layers)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.layers import Head, KeyValue, Lines, Past, Source, split_heads
+from models.layers import Head, KeyValue, Lines, Past, Served, Source, split_heads
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +127,7 @@ class Decoder(nn.Module):
         self.norm = RMSNorm(config.width, eps=config.norm_epsilon)
 
 
-class T5(nn.Module):
+class T5(Served):
     def __init__(self, config: T5Config) -> None:
         super().__init__()
         self.config = config
@@ -135,11 +135,6 @@ class T5(nn.Module):
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
         self.head = Head(config.width, config.vocabulary, bias=False)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The serving dtype."""
-        return cast("DecoderLayer", self.decoder.layers[0]).feed_forward.up.weight.dtype
 
     @property
     def token_bytes(self) -> int:
