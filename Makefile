@@ -23,7 +23,7 @@ format: .venv/.dev
 	$(BIN)/ruff check --fix .
 
 eval: .venv/.dev
-	$(BIN)/python -m training.evaluate
+	$(BIN)/python -m training.evaluate $(if $(DTYPE),--dtype $(DTYPE) --against fp32)
 
 train-demo: .venv/.dev
 	$(BIN)/python -m training.train

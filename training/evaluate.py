@@ -24,6 +24,7 @@ from training.dialogues import needing_the_turn_before
 from training.questions import Question, random_question
 from training.scenes import Pixels, Scene, random_scene
 
+LOSS = 0.003  # of a share, at most, by another dtype
 HELD_OUT_SEED = "held-out evaluation"  # no phase of training draws from it
 GOALS = {  # by family
     "blip": {
@@ -64,6 +65,7 @@ class Tally:
     goals: Mapping[str, float]
     right: dict[str, int] = field(default_factory=dict)
     asked: dict[str, int] = field(default_factory=dict)
+    failed: int = 0  # requests
 
     def add(self, name: str, is_right: bool) -> None:
         self.right[name] = self.right.get(name, 0) + is_right
@@ -89,6 +91,17 @@ class Tally:
     def all_met(self) -> bool:
         """A figure that was never asked for is missed."""
         return all(name in self.asked and self.share(name) >= goal for name, goal in self.goals.items())
+
+    def below(self, reference: Tally) -> list[str]:
+        """The figures with a goal that have lost more than LOSS; one that was not asked for is lost."""
+        return [
+            f"{name}: {self.share(name):.2%}, the reference has {reference.share(name):.2%}"
+            if name in self.asked
+            else f"{name}: not asked"
+            for name in self.goals
+            if name in reference.asked
+            and (name not in self.asked or reference.share(name) - self.share(name) > LOSS + 1e-9)
+        ]
 
 
 def png(pixels: Pixels) -> bytes:
@@ -220,17 +233,17 @@ EVALUATIONS: dict[str, Evaluation] = {
 }
 
 
-async def evaluate(url: str, cases: Sequence[Case], concurrency: int) -> bool:
-    """Print the figures of every served model; whether all goals are met."""
+async def evaluate(url: str, cases: Sequence[Case], concurrency: int) -> dict[str, Tally]:
+    """Print the figures of every served model, and return them."""
     limits = httpx.Limits(max_connections=concurrency)
     async with httpx.AsyncClient(base_url=url, timeout=120, limits=limits) as http:
         models = (await http.get("/models")).json()["models"]
-        return all([await evaluate_model(http, model, cases, concurrency) for model in models])
+        return {model["name"]: await evaluate_model(http, model, cases, concurrency) for model in models}
 
 
 async def evaluate_model(
     http: httpx.AsyncClient, model: Mapping[str, Any], cases: Sequence[Case], concurrency: int
-) -> bool:
+) -> Tally:
     client, tally = Client(http, model["name"], concurrency), Tally(GOALS[model["family"]])
     evaluations = [EVALUATIONS[task] for task in EVALUATIONS if task in model["tasks"]]
     jobs = [evaluation(client, case, tally) for evaluation in evaluations for case in cases]
@@ -241,7 +254,22 @@ async def evaluate_model(
     print(f"{model['name']} ({model['family']})")
     print(tally.table())
     print(f"{client.requests} requests, {client.failed} failed, {client.postponed} times asked to come back later")
-    return tally.all_met and client.failed == 0
+    tally.failed = client.failed
+    return tally
+
+
+def evaluate_dtype(dtype: str, cases: Sequence[Case], concurrency: int) -> dict[str, Tally]:
+    """The figures of a service that is started for it."""
+    print(f"in {dtype}:")
+    with running_service(dtype=dtype) as service:
+        return asyncio.run(evaluate(service.url, cases, concurrency))
+
+
+def is_held(tallies: Mapping[str, Tally], references: Mapping[str, Tally]) -> bool:
+    """Print what has lost too much; whether nothing has."""
+    lost = [f"{model}: {line}" for model, tally in tallies.items() for line in tally.below(references[model])]
+    print("\n".join(["LOST more than 0.3 points:", *lost]) if lost else "no figure with a goal lost 0.3 points")
+    return not lost
 
 
 def main() -> None:
@@ -250,13 +278,22 @@ def main() -> None:
     parser.add_argument("--public", type=int, default=1000, help="how many public pictures (default: %(default)s)")
     parser.add_argument("--generated", type=int, default=600, help="how many generated ones (default: %(default)s)")
     parser.add_argument("--concurrency", type=int, default=16, help="requests at a time (default: %(default)s)")
+    parser.add_argument("--dtype", default="auto", help="BLIP_DTYPE of the service (default: %(default)s)")
+    parser.add_argument(
+        "--against", help="a dtype that is evaluated too: fail if the other loses 0.3 points, not by goals"
+    )
     options = parser.parse_args()
+    if options.url and (options.against or options.dtype != "auto"):
+        parser.error("a running service has its own dtype")
     cases = public_cases(options.public) + generated_cases(options.generated)
     if options.url:
-        good = asyncio.run(evaluate(options.url, cases, options.concurrency))
+        tallies = asyncio.run(evaluate(options.url, cases, options.concurrency))
     else:
-        with running_service() as service:
-            good = asyncio.run(evaluate(service.url, cases, options.concurrency))
+        tallies = evaluate_dtype(options.dtype, cases, options.concurrency)
+    good = all(tally.all_met for tally in tallies.values())
+    if options.against:
+        good = is_held(tallies, evaluate_dtype(options.against, cases, options.concurrency))
+    good = good and not any(tally.failed for tally in tallies.values())
     sys.exit(0 if good else 1)
 
 
