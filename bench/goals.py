@@ -50,6 +50,7 @@ def goals(results: dict[str, Any], matrix: Matrix) -> list[Goal]:
         *cache_goals(results.get("cache")),
         *growth_goals(results.get("growth", [])),
         *answer_goals(results.get("answers", [])),
+        *overhead_goals(results.get("overhead")),
     ]
 
 
@@ -115,6 +116,14 @@ def growth_goals(growth: list[dict[str, Any]]) -> Iterator[Goal]:
 def memory_growth(growth: list[dict[str, Any]]) -> tuple[float, float]:
     memory = [row["resident_bytes"] for row in growth]
     return memory[-1] / memory[len(memory) // 2], 1.1
+
+
+def overhead_goals(overhead: dict[str, Any] | None) -> Iterator[Goal]:
+    rates = overhead["requests_per_second"] if overhead else {}
+    for form in ("json", "multipart") if rates else ():
+        pairs = zip(rates[f"ours/{form}"], rates[f"empty/{form}"], strict=True)
+        figure = statistics.median(ours / empty for ours, empty in pairs)
+        yield Goal(f"known image, {form}, requests per second of the service alone / an empty endpoint", figure, 0.6)
 
 
 def answer_goals(answers: list[dict[str, Any]]) -> Iterator[Goal]:

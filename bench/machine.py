@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 import torch
 
 from app.settings import default_threads
-from models.device import DTYPES
+from models.device import DTYPES, INT8
+from models.quantize import Int8Linear, pack, with_int8_products
 from models.vit import ViT, ViTConfig
 
 GEMM_SIZE, TRIAL_SIZE = 2048, 256
@@ -32,9 +33,11 @@ class Limit:
 
 def gemm_rate(dtype: str, size: int) -> float:
     """Of two square matrices, in operations (multiplications and additions) per second."""
-    if dtype == "int8":
-        one = torch.randint(-127, 127, (size, size), dtype=torch.int8)
-        seconds = seconds_of(lambda: torch._int_mm(one, one))
+    if dtype == INT8:
+        layer = Int8Linear(size, size, bias=False)
+        layer.pack()
+        levels = torch.randint(0, 255, (size, size), dtype=torch.uint8)
+        seconds = seconds_of(lambda: layer.product(levels))
     else:
         values = torch.randn(size, size).to(DTYPES[dtype])
         seconds = seconds_of(lambda: values @ values)
@@ -53,14 +56,12 @@ def seconds_of(call: Callable[[], object], times: int = 3) -> float:
 
 def measure(rounds: int, compiled: bool, tick: Callable[[], object]) -> list[Limit]:
     torch.set_num_threads(default_threads())
-    limits = [Limit("fp32"), Limit("bf16"), Limit("int8")]
+    limits = [Limit("fp32"), Limit("bf16"), Limit(INT8)]
     fp32_rate = gemm_rate("fp32", GEMM_SIZE)
     for limit in limits:
         _try(limit, fp32_rate)
-        if not limit.note and limit.dtype != "int8":
-            _towers(limit, rounds, compiled, tick)
-        elif not limit.note:
-            limit.gemm = [gemm_rate(limit.dtype, GEMM_SIZE)]  # no tower beside it; seconds each where slow
+        if not limit.note:
+            _towers(limit, rounds, compiled and limit.dtype != INT8, tick)
     return limits
 
 
@@ -77,7 +78,11 @@ def _try(limit: Limit, fp32_rate: float) -> None:
 
 def _towers(limit: Limit, rounds: int, compiled: bool, tick: Callable[[], object]) -> None:
     torch.manual_seed(0)
-    vit = ViT(VIT_BASE).to(DTYPES[limit.dtype]).eval()
+    vit = ViT(VIT_BASE).eval()
+    if limit.dtype == INT8:
+        with_int8_products(vit).apply(pack)
+    else:
+        vit.to(DTYPES[limit.dtype])
     settings: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {"": vit}
     if compiled:
         settings[", compiled"] = torch.compile(vit, dynamic=False)

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import httpx
+import torch
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
 from models.base import Task
 from models.catalog import read_catalog
 from models.checkpoint import CheckpointPlan, kept_bytes, plan_checkpoints
-from models.device import DTYPES
+from models.device import INT8, choose_dtype
 
 
 class Case(NamedTuple):
@@ -48,7 +49,8 @@ def median_seconds(client: httpx.Client, case: Case, images: Iterator[bytes], re
 
 
 def plans(catalog: Path, profile: str, dtype: str) -> set[CheckpointPlan]:
-    planned = plan_checkpoints(read_catalog(catalog).profile(profile), DTYPES[dtype])
+    serving = choose_dtype(dtype, torch.device("cpu"))
+    planned = plan_checkpoints(read_catalog(catalog).profile(profile), serving, int8=dtype == INT8)
     return {plan for model in planned.values() for plan in model.values()}
 
 

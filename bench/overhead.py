@@ -205,8 +205,8 @@ def measure() -> tuple[list[list[str]], dict[str, Any]]:
         a, b = rates[f"ours/{form}"], rates[f"empty/{form}"]
         ratio = statistics.median(x / y for x, y in zip(a, b, strict=True))
         rows.append([form, f"{statistics.median(a):.0f}", f"{statistics.median(b):.0f}", f"{ratio:.2f}"])
-    rows.append(["new images", "decode share"])
-    rows += [[name, f"{statistics.median(values):.2f}"] for name, values in shares.items()]
+    rows.append(["new images, clients", "decode share", "", ""])
+    rows += [[name, f"{statistics.median(values):.2f}", "", ""] for name, values in shares.items()]
     return rows, {"requests_per_second": rates, "decode_share": shares, "image_bytes": IMAGE_BYTES}
 
 

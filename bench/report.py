@@ -131,7 +131,7 @@ def own_sections(results: dict[str, Any]) -> Iterator[str]:
         heads = ("dtype", "texts", "equal to fp32's alone", "largest difference of a score")
         yield f"## The demo model, all at once\n\n{table(heads, rows)}"
     if overhead := results.get("overhead"):
-        first, *rows = [[str(cell) for cell in row] for row in overhead]
+        first, *rows = [[str(cell) for cell in row] for row in overhead["rows"]]
         yield f"## The service's overhead\n\n{table(first, rows)}"
     for section, failure in results.get("failures", {}).items():
         yield f"## {section.capitalize()}\n\nfailed: {failure}"

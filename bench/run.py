@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib
-import importlib.util
 import json
 import os
 import platform
@@ -19,7 +17,7 @@ import torch
 from tqdm import tqdm
 
 from app.settings import default_threads
-from bench import answers, machine, sections
+from bench import answers, machine, overhead, sections
 from bench.cells import Matrix, measure
 from bench.checkpoints import write_blip_base
 from bench.client import CacheWatch, Pictures
@@ -32,7 +30,7 @@ from bench.processes import peak_bytes
 from bench.report import render
 from bench.scale import FULL, QUICK, TINY, Scale
 from bench.workloads import WORKLOADS, Work
-from models.device import DTYPES, choose_dtype, dtype_name
+from models.device import choose_dtype, dtype_name
 
 SECTION_TICKS = 5
 
@@ -82,7 +80,8 @@ def run(scale: Scale, folder: Path, only: str, quick: bool) -> tuple[dict[str, A
         ]
         bar.set_description("answers")
         results["answers"] = answers.measure(scale.demo_requests, bar.update)
-        results["overhead"] = overhead()
+        rows, rates = overhead.measure()
+        results["overhead"] = {"rows": rows} | rates
     return results, matrix
 
 
@@ -151,21 +150,19 @@ def _own(
 
 def _facts(server: Server, folder: Path) -> dict[str, Any]:
     contender = server.contender
-    known = contender.kind == "ours" and contender.dtype in DTYPES
     return {
         "key": contender.key,
         "name": contender.name,
         "start_seconds": server.start_seconds,
-        "weight_bytes": weight_bytes(folder / "catalog.toml", PROFILE, contender.dtype) if known else None,
+        "weight_bytes": _weight_bytes(contender, folder),
         "peak_bytes": peak_bytes(server.pid),
     }
 
 
-def overhead() -> Any:
-    """Of `bench.overhead`, if it is there: a list of rows, the heads first."""
-    if importlib.util.find_spec("bench.overhead") is None:
+def _weight_bytes(contender: Contender, folder: Path) -> int | None:
+    if contender.kind != "ours":
         return None
-    return importlib.import_module("bench.overhead").measure()
+    return weight_bytes(folder / "catalog.toml", PROFILE, contender.dtype)
 
 
 def _ticks(scale: Scale, plan: dict[str, dict[int, list[Work]]], chosen: list[Contender]) -> int:

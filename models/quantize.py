@@ -12,15 +12,17 @@ from torch import Tensor, nn
 
 from models.layers import Head
 
-WEIGHT_LEVELS = 127
+ACTIVATION_LEVELS = 127  # steps from zero to a token's largest activation
 M = TypeVar("M", bound=nn.Module)
+ZERO_POINT = 128  # of a level, which is unsigned
 SMALLEST = 1e-30  # of a token's largest activation: all zeros stay zeros
 
 
-def activation_levels() -> int:
-    """Steps from zero to the largest activation. CPUs without VNNI add two products in 16 bits: more would overflow."""
+def weight_levels() -> int:
+    """Steps from zero to the largest weight. CPUs without VNNI add two products in 16 bits, and 255 x 64 x 2 is what
+    fits. Weights have the smaller spread: they lose less by it than activations would."""
     has = torch.cpu.get_capabilities()
-    return 127 if any(has.get(unit) for unit in ("avx512_vnni", "avx_vnni", "amx_int8")) else 63
+    return 127 if any(has.get(unit) for unit in ("avx512_vnni", "avx_vnni", "amx_int8")) else 64
 
 
 class Int8Linear(nn.Linear):
@@ -29,24 +31,28 @@ class Int8Linear(nn.Linear):
     def pack(self) -> None:
         """Give up the weights for their int8 form, once they are loaded."""
         weight = self.weight.float()
-        scale = weight.abs().amax(1).clamp_min(SMALLEST) / WEIGHT_LEVELS
+        scale = weight.abs().amax(1).clamp_min(SMALLEST) / weight_levels()
         levels = (weight / scale[:, None]).round_().to(torch.int8)
         self._packed = torch.ops.onednn.qlinear_prepack(levels, None)
         self._scale, self._zeros = scale, torch.zeros(len(scale), dtype=torch.int64)
-        self._levels = activation_levels()
-        self._middle = torch.tensor(self._levels + 1.5)  # what zero becomes, and half a step: conversion cuts
+        self._middle = torch.tensor(ZERO_POINT + 0.5)  # half a step more, as the conversion to integers cuts
         self.weight = nn.Parameter(weight.new_empty(0), requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:
         tokens = x.reshape(-1, self.in_features).float()
-        step = tokens.abs().amax(-1, keepdim=True).clamp_min_(SMALLEST) / self._levels  # (tokens, 1)
+        step = tokens.abs().amax(-1, keepdim=True).clamp_min_(SMALLEST) / ACTIVATION_LEVELS  # (tokens, 1)
         levels = torch.addcmul(self._middle, tokens, step.reciprocal()).to(torch.uint8)
-        product = torch.ops.onednn.qlinear_pointwise(
-            levels, 1.0, self._levels + 1, self._packed, self._scale, self._zeros, None,
-            1.0, 0, torch.float32, "none", [], "",
-        )  # fmt: skip
+        product = self.product(levels)
         product = product * step if self.bias is None else torch.addcmul(self.bias.float(), product, step)
         return product.view(*x.shape[:-1], self.out_features).to(x.dtype)
+
+    def product(self, levels: Tensor) -> Tensor:
+        """The integer product alone: unsigned `levels` `(tokens, in)` -> float32 `(tokens, out)`, in their unit."""
+        product: Tensor = torch.ops.onednn.qlinear_pointwise(
+            levels, 1.0, ZERO_POINT, self._packed, self._scale, self._zeros, None,
+            1.0, 0, torch.float32, "none", [], "",
+        )  # fmt: skip
+        return product
 
 
 def with_int8_products(module: M) -> M:

@@ -49,7 +49,10 @@ RESULTS: dict[str, Any] = {
         {"dtype": "fp32", "texts": 9, "equal": 1.0, "largest_score_difference": 0.0},
         {"dtype": "int8", "failure": "not there"},
     ],
-    "overhead": [["request", "per second"], ["JSON", 900]],
+    "overhead": {
+        "rows": [["request", "per second"], ["JSON", 900]],
+        "requests_per_second": {"ours/json": [9], "empty/json": [10], "ours/multipart": [5], "empty/multipart": [10]},
+    },
 }
 
 
