@@ -37,6 +37,7 @@ class Settings(BaseSettings):
     dtype: Literal["auto", "fp32", "bf16", "fp16", "int8"] = Field(
         "auto", description="auto, fp32, bf16, fp16 or int8 (CPUs)"
     )
+    compile: bool = Field(False, description="compile the towers before the service is ready; needs a C++ compiler")
     threads: int = Field(default_factory=default_threads, ge=1, description="CPU threads; from the cgroup's quota")
     max_batch_size: int = Field(16, ge=1, description="work items per batch")
     max_queue_items: int = Field(512, ge=1, description="waiting work items; beyond: 429")

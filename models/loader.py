@@ -50,8 +50,17 @@ WARM_UP: dict[Task, tuple[Input, ...]] = {
 }
 
 
-def load(profile: str, *, catalog: Path | None, device: str, dtype: str, threads: int) -> list[ServedModel]:
-    """Load every checkpoint of a profile once, check it and warm it up.
+def load(
+    profile: str,
+    *,
+    catalog: Path | None,
+    device: str,
+    dtype: str,
+    threads: int,
+    compile_batches: int = 0,
+) -> list[ServedModel]:
+    """Load every checkpoint of a profile once, check it and warm it up. `compile_batches`: compile the towers, for
+    batches of up to so many pictures; 0: do not.
 
     `device`: auto, cpu, cuda, mps; `dtype`: auto, fp32, bf16, fp16, int8. Raises CatalogError and CheckpointError."""
     torch.set_num_threads(threads)
@@ -63,7 +72,7 @@ def load(profile: str, *, catalog: Path | None, device: str, dtype: str, threads
         raise CheckpointError(f"int8 is for CPUs; on {place} choose bf16 or fp16")
     with tensors_apart():
         _check_memory({plan for model in plans.values() for plan in model.values()}, place)
-        loader = _Loader(place)
+        loader = _Loader(place, compile_batches)
         return [
             ServedModel(name, entry.family, loader.checkpoints(plans[name], entry.sanity), entry.note, entry.template)
             for name, entry in entries.items()
@@ -73,8 +82,9 @@ def load(profile: str, *, catalog: Path | None, device: str, dtype: str, threads
 class _Loader:
     """Loads each checkpoint, and each tower, once."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, compile_batches: int) -> None:
         self._device = device
+        self._compile_batches = compile_batches
         self._towers: dict[str, TowerRunner] = {}
         self._loaded: dict[CheckpointPlan, Checkpoint] = {}
         self._warm: set[tuple[CheckpointPlan, Task]] = set()
@@ -118,8 +128,11 @@ class _Loader:
         digest = plan.tower_digest
         if digest not in self._towers:
             unit = f"tower-{digest[:8]}"
-            self._towers[digest] = TowerRunner(unit, plan.load_tower(self._device), self._device)
+            tower = TowerRunner(unit, plan.load_tower(self._device), self._device)
             log.info("loaded %s, %.1f MB", unit, plan.tower_bytes / 1e6)
+            if self._compile_batches:
+                _compile(tower, self._compile_batches)
+            self._towers[digest] = tower
         return self._towers[digest]
 
     def _new_unit(self, checkpoint: str) -> str:
@@ -131,6 +144,16 @@ class _Loader:
             unit = f"{short}#{number}"
         self._units.add(unit)
         return unit
+
+
+def _compile(tower: TowerRunner, max_batch_size: int) -> None:
+    """Raises CheckpointError where it cannot be compiled, as without a C++ compiler."""
+    log.info("compiling %s", tower.unit)
+    try:
+        tower.compile(max_batch_size)
+    except Exception as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise CheckpointError(f"the tower cannot be compiled, start without BLIP_COMPILE: {reason}") from error
 
 
 def _check_memory(plans: Set[CheckpointPlan], device: torch.device) -> None:
