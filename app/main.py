@@ -28,9 +28,11 @@ ENDPOINTS = {Task.CAPTION: caption.caption, Task.VQA: vqa.vqa, Task.MATCH: match
 
 def load_models(settings: Settings) -> list[ServedModel]:
     """From the catalog. Imports torch: not before it is needed."""
-    # Threads that have no part of a product left sleep. Spinning, they take the core from the one that has, as soon as
-    # a neighbour, a decoder or the event loop needs a core too: products then took up to ten times as long.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    # How often OpenMP's threads look for their next part of a product before they sleep. Looking for long, as they do
+    # by default, they take the core from a neighbour, a decoder or the event loop, and products took up to ten times as
+    # long; sleeping at once, the small products of a decoder's step took twice as long.
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     from models.loader import load
 
     models = load(

@@ -11,7 +11,8 @@ import torch
 
 from app.settings import default_threads
 from models.device import DTYPES, INT8
-from models.quantize import Int8Linear, pack, with_int8_products
+from models.layers import serving_dtype
+from models.products import Int8Linear, PackedLinear, pack, with_products
 from models.vit import ViT, ViTConfig
 
 GEMM_SIZE, TRIAL_SIZE = 2048, 256
@@ -80,9 +81,9 @@ def _towers(limit: Limit, rounds: int, compiled: bool, tick: Callable[[], object
     torch.manual_seed(0)
     vit = ViT(VIT_BASE).eval()
     if limit.dtype == INT8:
-        with_int8_products(vit).apply(pack)
+        with_products(vit, Int8Linear).apply(pack)
     else:
-        vit.to(DTYPES[limit.dtype])
+        with_products(serving_dtype(vit, DTYPES[limit.dtype]), PackedLinear).apply(pack)
     settings: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {"": vit}
     if compiled:
         settings[", compiled"] = torch.compile(vit, dynamic=False)

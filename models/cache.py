@@ -42,8 +42,8 @@ class Step:
     """One token for each line, as a decoder is given it. Entries are what the slots hold, this token's included.
 
     `ids`, `positions`: `(lines, 1)`; positions are of the text, from 0. `past`: of each layer. `mask`: true where a
-    line may look, `(rows, 1, width of lines, entries)`. `distance`: of each entry from the present token, in tokens,
-    `(rows, 1, entries)`. `source`: what the cross-attention looks at, or None."""
+    line may look, `(rows, 1, width of lines, capacity)`. `distance`: of each entry from the present token, in tokens,
+    `(rows, 1, capacity)`. `source`: what the cross-attention looks at, or None."""
 
     ids: Tensor
     positions: Tensor
@@ -60,10 +60,10 @@ class Cache:
     def __init__(self, prefix: Prefix, num_lines: Sequence[int]) -> None:
         device = prefix.past[0].key.device if prefix.past else torch.device("cpu")
         self._device = device
-        self._own = Slots([])
-        self._source = Slots([]) if prefix.source is not None else None
-        self._visible = torch.zeros(0, 1, 0, dtype=torch.bool, device=device)  # (rows, width of lines, entries)
-        self._positions = torch.zeros(0, 0, dtype=torch.long, device=device)  # (rows, entries) of the text
+        self._own = Slots(TOKEN_BLOCK)
+        self._source = Slots() if prefix.source is not None else None
+        self._visible = torch.zeros(0, 1, 0, dtype=torch.bool, device=device)  # (rows, width of lines, capacity)
+        self._positions = torch.zeros(0, 0, dtype=torch.long, device=device)  # (rows, capacity) of the text
         self._pending: list[int] = []  # entries that the present step adds to each row
         self.add(prefix, num_lines)
 
@@ -96,16 +96,16 @@ class Cache:
         It counts once `advance` has told which lines go on."""
         counts = [len(row) for row in ids]
         lengths = self._own.lengths
-        entries = max(map(sum, zip(lengths, counts, strict=True)))
-        self._own.reserve(entries)
+        self._own.reserve(max(map(sum, zip(lengths, counts, strict=True))))
+        capacity = self._own.capacity
         fed = [
             (row, line, lengths[row] + line, token, position)
             for row, (tokens, position) in enumerate(zip(ids, positions, strict=True))
             for line, token in enumerate(tokens)
         ]
         row, line, entry, tokens, at = to_device(torch.tensor(fed).T.contiguous(), self._device)  # (lines,) each
-        self._visible = F.pad(self._visible[:, : max(counts)], (0, entries - self._visible.shape[-1]))
-        self._positions = F.pad(self._positions, (0, entries - self._positions.shape[-1]))
+        self._visible = F.pad(self._visible[:, : max(counts)], (0, capacity - self._visible.shape[-1]))
+        self._positions = F.pad(self._positions, (0, capacity - self._positions.shape[-1]))
         self._visible[row, line, entry] = True
         self._positions[row, entry] = at
         self._pending = counts
@@ -114,7 +114,7 @@ class Cache:
         return Step(
             ids=tokens[:, None],
             positions=at[:, None],
-            past=[_Places(layer, row, entry, self._visible.shape) for layer in self._own.layers],
+            past=[_Places(layer, row, entry, len(self)) for layer in self._own.layers],
             mask=self._visible[:, None],
             distance=(self._positions - now[:, None])[:, None],
             lines=lines,
@@ -142,14 +142,11 @@ class Cache:
     def _look(self, lines: Lines) -> Source | None:
         if self._source is None:
             return None
-        lengths, longest = self._source.lengths, max(self._source.lengths)
-        layers = [
-            KeyValue(key[: len(self), :, :longest], value[: len(self), :, :longest])
-            for key, value in self._source.layers
-        ]
-        if min(lengths) == longest:
+        lengths, capacity = self._source.lengths, self._source.capacity
+        layers = [KeyValue(key[: len(self)], value[: len(self)]) for key, value in self._source.layers]
+        if min(lengths) == capacity:
             return Source(layers, lines=lines)
-        mask = torch.arange(longest, device=self._device) < torch.tensor(lengths, device=self._device)[:, None]
+        mask = torch.arange(capacity, device=self._device) < torch.tensor(lengths, device=self._device)[:, None]
         return Source(layers, padding_mask(mask), lines)
 
 
@@ -160,22 +157,29 @@ class _Places:
     slots: KeyValue
     row: Tensor  # (lines,)
     entry: Tensor  # (lines,)
-    shape: torch.Size  # rows, lines, entries
+    num_rows: int
 
     def followed_by(self, other: KeyValue) -> KeyValue:
-        """`other`: `(lines, heads, 1, size)`. Returns all entries of all rows."""
+        """`other`: `(lines, heads, 1, size)`. Returns the whole slots of all rows: a part of them would have to be
+        copied for the products."""
         for kept, present in zip(self.slots, other, strict=True):
             kept[self.row, :, self.entry] = present[:, :, 0]
-        rows, _, entries = self.shape
-        return KeyValue(self.slots.key[:rows, :, :entries], self.slots.value[:rows, :, :entries])
+        return KeyValue(self.slots.key[: self.num_rows], self.slots.value[: self.num_rows])
 
 
 class Slots:
-    """Keys and values of rows for all layers, `(slots, heads, capacity, size)` each; the first slots have the rows."""
+    """Keys and values of rows for all layers, `(slots, heads, capacity, size)` each; the first slots have the rows.
 
-    def __init__(self, layers: list[KeyValue]) -> None:
-        self.layers = layers
+    Their capacity grows by `block` entries."""
+
+    def __init__(self, block: int = 1) -> None:
+        self._block = block
+        self.layers: list[KeyValue] = []
         self.lengths: list[int] = []  # the entries of each row
+
+    @property
+    def capacity(self) -> int:
+        return self.layers[0].key.shape[2] if self.layers else 0
 
     def add(self, layers: Sequence[KeyValue], lengths: Sequence[int]) -> None:
         first = len(self.lengths)
@@ -187,6 +191,7 @@ class Slots:
             tokens = joining.key.shape[2]
             for slots, new in zip(kept, joining, strict=True):
                 slots[first : len(self.lengths), :, :tokens] = new
+                slots[first : len(self.lengths), :, tokens:] = 0  # masked: but NaN would still spoil a row
 
     def keep(self, numbers: Sequence[int]) -> list[int]:
         """Rows beyond the number of those that stay move into the slots of those that leave."""
@@ -205,16 +210,18 @@ class Slots:
         return order
 
     def reserve(self, tokens: int) -> None:
-        """Room for all rows with so many tokens each."""
+        """Room for all rows with so many tokens each, and not more than twice of it: all of it is computed with."""
         if not self.layers:
             return
         slots, _, capacity, _ = self.layers[0].key.shape
-        if len(self.lengths) <= slots and tokens <= capacity:
+        needed = _rounded(tokens, self._block)
+        fits = needed <= capacity <= 2 * needed
+        if len(self.lengths) <= slots and fits:
             return
         slots = max(slots, _rounded(len(self.lengths), ROW_BLOCK))
-        capacity = max(capacity, _rounded(tokens, TOKEN_BLOCK))
+        capacity = capacity if fits else needed
         self.layers = [
-            KeyValue(_grown(key, slots, capacity), _grown(value, slots, capacity)) for key, value in self.layers
+            KeyValue(_resized(key, slots, capacity), _resized(value, slots, capacity)) for key, value in self.layers
         ]
 
 
@@ -223,10 +230,11 @@ def _lengths(source: Source) -> list[int]:
     return [tokens] * rows if source.mask is None else source.mask.sum(-1).flatten().tolist()
 
 
-def _grown(old: Tensor, slots: int, capacity: int) -> Tensor:
-    """What no row has written yet is zero: a masked entry that is not a number would still spoil a row."""
-    new = old.new_zeros(slots, old.shape[1], capacity, old.shape[3])
-    new[: old.shape[0], :, : old.shape[2]] = old
+def _resized(old: Tensor, slots: int, capacity: int) -> Tensor:
+    """Slots that had no row yet stay as they are: memory that nobody touches costs nothing."""
+    new = old.new_empty(slots, old.shape[1], capacity, old.shape[3])
+    new[: old.shape[0], :, : old.shape[2]] = old[:, :, :capacity]
+    new[: old.shape[0], :, old.shape[2] :] = 0
     return new
 
 

@@ -19,7 +19,7 @@ from models.catalog import CheckpointEntry, ModelEntry
 from models.device import INT8, dtype_name
 from models.family import FAMILIES, Family
 from models.layers import serving_dtype
-from models.quantize import pack, saved_bytes, with_int8_products
+from models.products import Int8Linear, PackedLinear, pack, saved_bytes, with_products
 from models.vit import ViT
 from models.weights import CheckpointError, Weights
 
@@ -95,7 +95,7 @@ class CheckpointPlan:
         with torch.device("meta"):
             tower = ViT(self.family.networks.vision_config(self.config))
         serving_dtype(tower, self.dtype)
-        return with_int8_products(tower) if self.int8 else tower
+        return with_products(tower, Int8Linear if self.int8 else PackedLinear)
 
     def _network(self) -> nn.Module:
         with torch.device("meta"):
@@ -104,8 +104,8 @@ class CheckpointPlan:
         networks.set_dtypes(network, self.dtype)
         quantized = networks.quantizable(network) if self.uses_int8 else None
         if quantized is not None:
-            with_int8_products(quantized)
-        return network
+            with_products(quantized, Int8Linear)
+        return with_products(network, PackedLinear)
 
     def _names(self, module: nn.Module) -> dict[str, str]:
         return self.family.networks.hugging_face_names(module)

@@ -47,6 +47,11 @@ def dtype_name(dtype: torch.dtype) -> str:
     return next(name for name, value in DTYPES.items() if value is dtype)
 
 
+def has_onednn() -> bool:
+    """Whether this build of torch has oneDNN, for a CPU's matrix products."""
+    return bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
+
+
 def free_bytes(device: torch.device, cgroup: Path = Path("/sys/fs/cgroup")) -> int:
     """Free memory of a CUDA device; else of the host, or of the container if that has less."""
     if device.type == "cuda":

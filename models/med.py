@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.layers import Head, KeyValue, LayerNorm, Lines, Past, Served, Source, split_heads
+from models.layers import Head, KeyValue, LayerNorm, Lines, Past, Served, Source, exact_product, split_heads
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,4 +135,4 @@ class LMHead(nn.Module):
         self.bias = nn.Parameter(torch.zeros(config.vocabulary))
 
     def forward(self, states: Tensor, tokens: nn.Embedding) -> Tensor:
-        return F.linear(self.norm(F.gelu(self.transform(states))), tokens.weight, self.bias)
+        return exact_product(self.norm(F.gelu(self.transform(states))), tokens.weight, self.bias)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.layers import KeyValue, LayerNorm, Lines, Past, Served, split_heads
+from models.layers import KeyValue, LayerNorm, Lines, Past, Served, exact_product, split_heads
 
 OFFSET = 2  # the first two rows of the position embedding are not used
 
@@ -86,4 +86,4 @@ class OPT(Served):
 
     def logits(self, states: Tensor) -> Tensor:
         """`(..., width)` -> `(..., vocabulary)` float32."""
-        return F.linear(states.float(), self.tokens.weight)
+        return exact_product(states, self.tokens.weight)

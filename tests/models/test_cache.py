@@ -24,14 +24,14 @@ def keys(*rows: Sequence[float]) -> list[KeyValue]:
 
 def known(slots: Slots) -> list[list[float]]:
     """What each row holds, and the same in each head and as values."""
-    ((key, value),) = slots.layers
+    key, value = (held[: len(slots.lengths)] for held in slots.layers[0])
     torch.testing.assert_close(value, -key)
     assert (key == key[:, :1, :, :1]).all()
     return [key[row, 0, :length, 0].tolist() for row, length in enumerate(slots.lengths)]
 
 
 def test_rows_that_leave_give_their_slots_to_the_last() -> None:
-    slots = Slots([])
+    slots = Slots(TOKEN_BLOCK)
     slots.add(keys([1, 2], [3]), [2, 1])
     slots.add(keys([4, 5, 6], [7], [8]), [3, 1, 1])
     assert known(slots) == [[1, 2], [3], [4, 5, 6], [7], [8]]
@@ -43,12 +43,22 @@ def test_rows_that_leave_give_their_slots_to_the_last() -> None:
 
 
 def test_room_grows_and_what_was_there_stays() -> None:
-    slots = Slots([])
+    slots = Slots(TOKEN_BLOCK)
     slots.add(keys([1, 2]), [2])
     slots.reserve(TOKEN_BLOCK + 1)
     slots.add(keys(*[[float(row)] for row in range(20)]), [1] * 20)
     assert known(slots) == [[1, 2], *[[float(row)] for row in range(20)]]
-    assert not slots.layers[0].key[:, :, 2:].any()  # masked, but it must be a number
+    assert not slots.layers[0].key[:21, :, 2:].any()  # masked, but it must be a number
+
+
+def test_room_that_nobody_needs_any_more_is_given_back() -> None:
+    slots = Slots(TOKEN_BLOCK)
+    slots.add(keys([1, 2]), [2])
+    slots.reserve(3 * TOKEN_BLOCK)
+    assert slots.capacity == 3 * TOKEN_BLOCK
+    slots.reserve(TOKEN_BLOCK)
+    assert slots.capacity == TOKEN_BLOCK
+    assert known(slots) == [[1, 2]]
 
 
 def looks(cache: Cache, ids: Sequence[Sequence[int]], new: float) -> Tensor:

@@ -26,6 +26,7 @@ from models.base import (
 )
 from models.cache import Prefix, Step
 from models.decoding import TokenGeneration
+from models.layers import KeyValue
 from models.search import GeneratedTokens, Plan, sample
 from tests.models import asking
 
@@ -194,7 +195,8 @@ def test_a_stop_token_that_is_certain_but_forbidden_leaves_the_confidence_finite
             return item.payload
 
         def prefill(self, batch: Sequence[Item]) -> Prefix:
-            return Prefix([], [0] * len(batch))
+            nothing = torch.zeros(len(batch), 1, 0, 1)
+            return Prefix([KeyValue(nothing, nothing)], [0] * len(batch))
 
         def decode(self, step: Step) -> torch.Tensor:
             return torch.tensor([[100.0, 1.0, 0.0]]).expand(len(step.ids), -1)

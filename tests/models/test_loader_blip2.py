@@ -10,12 +10,13 @@ import pytest
 import torch
 from huggingface_hub.utils._paths import filter_repo_objects
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from models import checkpoint, loader
 from models.base import Checkpoint, QuestionInput, Task
 from models.catalog import CheckpointEntry, ModelEntry
 from models.checkpoint import CheckpointPlan, kept_bytes, plan_checkpoints
-from models.quantize import Int8Linear
+from models.products import Int8Linear, PackedLinear
 from models.weights import CheckpointError
 from tests import golden
 from tests.models import asking, spoiling
@@ -130,13 +131,17 @@ def test_int8_weights_answer_as_the_exact_ones(folder: Path) -> None:
     assert (exact.dtype, quantized.dtype) == ("fp32", "fp32+int8")
 
 
+def held_bytes(module: nn.Module) -> int:
+    packed = [part.in_features * part.out_features * 4 for part in module.modules() if isinstance(part, PackedLinear)]
+    return sum(packed) + sum(parameter.nbytes for parameter in module.parameters())
+
+
 def test_the_memory_is_known_before_loading(folder: Path) -> None:
     (opt,), (int8,), (itm,) = plans(folder, caption=OPT), plans(folder, caption=INT8), plans(folder, match=ITM)
     cpu = torch.device("cpu")
     for plan in (opt, itm):
         network, tower = plan.load_network(cpu), plan.load_tower(cpu)
-        assert plan.network_bytes == sum(parameter.nbytes for parameter in network.parameters())
-        assert plan.tower_bytes == sum(parameter.nbytes for parameter in tower.parameters())
+        assert (plan.network_bytes, plan.tower_bytes) == (held_bytes(network), held_bytes(tower))
     quantized = [part for part in int8.load_network(cpu).modules() if isinstance(part, Int8Linear)]
     weights = sum(part.in_features * part.out_features for part in quantized)
     assert 2 * weights < opt.network_bytes - int8.network_bytes < 3 * weights

@@ -1,4 +1,4 @@
-"""Eight-bit products: what they are for, how exact they are, what they weigh, and that a token's are its own."""
+"""Products on CPUs: packed weights change nothing; eight-bit ones change little, and a token's are its own."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from torch import Tensor, nn
 from models.base import CaptionInput, Input, PairInput, QuestionInput, ServedModel, Task
 from models.layers import Head
 from models.loader import load
-from models.quantize import Int8Linear, pack, saved_bytes, with_int8_products
+from models.products import Int8Linear, PackedLinear, pack, saved_bytes, with_products
 from models.weights import CheckpointError
 from tests import golden
 from tests.models import asking
 
 
 def quantized(linear: nn.Linear) -> Int8Linear:
-    (layer,) = with_int8_products(nn.Sequential(linear))
+    (layer,) = with_products(nn.Sequential(linear), Int8Linear)
     assert isinstance(layer, Int8Linear)
     layer.load_state_dict(linear.state_dict())
     pack(layer)
@@ -25,7 +25,7 @@ def quantized(linear: nn.Linear) -> Int8Linear:
 
 def test_heads_embeddings_and_norms_stay_exact() -> None:
     module = nn.Sequential(nn.Embedding(4, 4), nn.Sequential(nn.LayerNorm(4), nn.Linear(4, 4)), Head(4, 4))
-    with_int8_products(module)
+    with_products(module, Int8Linear)
     assert [type(part) for part in module.modules() if isinstance(part, nn.Linear)] == [Int8Linear, Head]
 
 
@@ -34,12 +34,37 @@ def test_heads_embeddings_and_norms_stay_exact() -> None:
 def test_products_change_little_and_weigh_a_byte_a_weight(dtype: torch.dtype, bias: bool) -> None:
     torch.manual_seed(0)
     linear, inputs = nn.Linear(64, 96, bias).to(dtype), torch.randn(2, 5, 64, dtype=dtype)
-    waiting = with_int8_products(nn.Sequential(nn.Linear(64, 96, bias).to(dtype)))
+    waiting = with_products(nn.Sequential(nn.Linear(64, 96, bias).to(dtype)), Int8Linear)
     with torch.inference_mode():
         exact, outputs = linear(inputs), quantized(linear)(inputs)
     assert (outputs.dtype, outputs.shape) == (dtype, exact.shape)
     assert (outputs - exact).norm() < 0.025 * exact.norm()
     assert saved_bytes(waiting) == 64 * 96 * (dtype.itemsize - 1) - 12 * 96
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 1e-2)])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("tokens", [1, 5, 40])
+def test_packed_weights_make_the_same_products(dtype: torch.dtype, tolerance: float, bias: bool, tokens: int) -> None:
+    torch.manual_seed(0)
+    linear, inputs = nn.Linear(64, 96, bias).to(dtype), torch.randn(2, tokens, 64, dtype=dtype)
+    (layer,) = with_products(nn.Sequential(linear), PackedLinear)
+    layer.load_state_dict(linear.state_dict())
+    with torch.inference_mode():
+        exact = layer(inputs)
+        pack(layer)
+        packed = layer(inputs)
+    assert packed.dtype == dtype
+    torch.testing.assert_close(packed, exact, atol=tolerance, rtol=tolerance)
+
+
+def test_a_head_is_exact_for_few_tokens_and_many() -> None:
+    torch.manual_seed(0)
+    head = Head(64, 1000)
+    for tokens in (1, 3, 40):
+        states = torch.randn(tokens, 64, dtype=torch.bfloat16)
+        with torch.inference_mode():
+            torch.testing.assert_close(head(states), states.float() @ head.weight.T + head.bias, atol=1e-5, rtol=1e-5)
 
 
 def test_nothing_overflows_where_everything_is_largest() -> None:

@@ -1,0 +1,28 @@
+"""Attention in half precision on a CPU: made of products, in parts, and the same as torch's."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from models import layers
+from models.layers import attend
+
+
+@pytest.mark.parametrize("at_once", [1, 3 * 2 * 4 * 6, 2**22])  # a row, three rows, all of them
+@pytest.mark.parametrize("mask", ["none", "of each row", "of all rows", "added"])
+def test_attention_by_products_is_attention(mask: str, at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layers, "SCORES_AT_ONCE", at_once)
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(7, 2, tokens, 8) for tokens in (4, 6, 6))
+    looks = torch.rand(7, 1, 4, 6) > 0.3
+    looks[..., 0] = True
+    masks = {"none": None, "of each row": looks, "of all rows": looks[:1], "added": torch.randn(7, 2, 4, 6)}
+    exact = F.scaled_dot_product_attention(query, key, value, attn_mask=masks[mask])
+    given = masks[mask]
+    if given is not None and given.is_floating_point():
+        given = given.bfloat16()
+    half = attend(query.bfloat16(), key.bfloat16(), value.bfloat16(), given)
+    assert half.dtype == torch.bfloat16
+    torch.testing.assert_close(half.float(), exact, atol=0.03, rtol=0.03)
