@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -78,15 +77,9 @@ def _try(limit: Limit, fp32_rate: float) -> None:
 
 
 def _towers(limit: Limit, rounds: int, compiled: bool, tick: Callable[[], object]) -> None:
-    torch.manual_seed(0)
-    vit = ViT(VIT_BASE).eval()
-    if limit.dtype == INT8:
-        with_products(vit, Int8Linear).apply(pack)
-    else:
-        with_products(serving_dtype(vit, DTYPES[limit.dtype]), PackedLinear).apply(pack)
-    settings: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {"": vit}
+    settings: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {"": _tower(limit.dtype).apply(pack)}
     if compiled:
-        settings[", compiled"] = torch.compile(vit, dynamic=False)
+        settings[", compiled"] = torch.compile(_tower(limit.dtype), dynamic=False)
     with torch.inference_mode():
         for name, tower in list(settings.items()):
             try:
@@ -106,5 +99,10 @@ def _towers(limit: Limit, rounds: int, compiled: bool, tick: Callable[[], object
             tick()
 
 
-def share(values: list[float]) -> float:
-    return statistics.median(values)
+def _tower(dtype: str) -> ViT:
+    torch.manual_seed(0)
+    vit = ViT(VIT_BASE).eval()
+    if dtype == INT8:
+        return with_products(vit, Int8Linear)
+    serving_dtype(vit, DTYPES[dtype])
+    return with_products(vit, PackedLinear)

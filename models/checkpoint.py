@@ -69,9 +69,10 @@ class CheckpointPlan:
     def uses_int8(self) -> bool:
         return self.int8 or self.entry.quantize is not None
 
-    def load_tower(self, device: torch.device) -> ViT:
+    def load_tower(self, device: torch.device, *, to_compile: bool = False) -> ViT:
+        """`to_compile`: with its weights as torch.compile wants them."""
         tower = self._tower()
-        Weights(self.folder).load(tower, self._names(tower), device, pack)
+        Weights(self.folder).load(tower, self._names(tower), device, *([] if to_compile else [pack]))
         return tower
 
     def load_network(self, device: torch.device) -> nn.Module:

@@ -70,6 +70,8 @@ def load(
     plans = plan_checkpoints(entries, serving, int8=dtype == INT8)
     if place.type != "cpu" and any(plan.uses_int8 for model in plans.values() for plan in model.values()):
         raise CheckpointError(f"int8 is for CPUs; on {place} choose bf16 or fp16")
+    if compile_batches and dtype == INT8:
+        raise CheckpointError("int8 products cannot be compiled: start without BLIP_COMPILE")
     with tensors_apart():
         _check_memory({plan for model in plans.values() for plan in model.values()}, place)
         loader = _Loader(place, compile_batches)
@@ -128,7 +130,7 @@ class _Loader:
         digest = plan.tower_digest
         if digest not in self._towers:
             unit = f"tower-{digest[:8]}"
-            tower = TowerRunner(unit, plan.load_tower(self._device), self._device)
+            tower = TowerRunner(unit, plan.load_tower(self._device, to_compile=self._compile_batches > 0), self._device)
             log.info("loaded %s, %.1f MB", unit, plan.tower_bytes / 1e6)
             if self._compile_batches:
                 _compile(tower, self._compile_batches)

@@ -126,6 +126,11 @@ def test_scores_in_int8_stay_close(int8: ServedModel, served: dict[str, ServedMo
     assert logits[0] == pytest.approx(logits[1], abs=0.15)
 
 
+def test_int8_is_not_compiled() -> None:
+    with pytest.raises(CheckpointError, match="int8 products cannot be compiled: start without BLIP_COMPILE"):
+        load("golden", catalog=golden.CATALOG, device="cpu", dtype="int8", threads=1, compile_batches=1)
+
+
 def test_int8_on_another_device_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("models.loader.choose_device", lambda _: torch.device("meta"))
     with pytest.raises(CheckpointError, match="int8 is for CPUs; on meta choose bf16 or fp16"):
