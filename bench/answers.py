@@ -1,35 +1,40 @@
-"""The demo model in each dtype: many requests at once against fp32's answers one at a time."""
+"""The demo model in each dtype: many requests at once against the same one at a time, and against fp32's."""
 
 from __future__ import annotations
 
 import asyncio
+import io
 import random
 from collections.abc import Callable
 from typing import Any
 
 import httpx
+from PIL import Image
 
 from bench.client import connected
-from bench.pictures import make_pictures
 from bench.service import running_service
+from training.questions import random_question
+from training.scenes import random_scene
 
-QUESTIONS = ("what color is the shape?", "is there a circle?", "what shape is it?")
 DTYPES = ("fp32", "bf16", "int8")
-SIZE = (320, 240)  # of the pictures; the demo model's are small
 Request = dict[str, Any]
 
 
 def requests(count: int, seed: int = 0) -> list[Request]:
-    """Captions and questions with texts for answers, and matches, whose scores are compared too."""
+    """About pictures of the demo's kind: captions and questions with texts for answers, and matches, whose scores are
+    compared too."""
     generator = random.Random(seed)
-    pictures = make_pictures(count // 4, SIZE)
+    scenes = [random_scene(generator, 1 + place % 3) for place in range(count // 4)]
     made = []
     for place in range(count):
-        files = {"image": ("image.jpg", generator.choice(pictures), "image/jpeg")}
+        scene, pixels = generator.choice(scenes)
+        picture = io.BytesIO()
+        Image.fromarray(pixels).save(picture, "PNG")
+        files = {"image": ("image.png", picture.getvalue(), "image/png")}
         task = ("caption", "vqa", "vqa", "match")[place % 4]
         data: dict[str, Any] = {"num_beams": generator.choice((1, 3))} if task != "match" else {"text": "a red circle"}
         if task == "vqa":
-            data["question"] = generator.sample(QUESTIONS, generator.randint(1, len(QUESTIONS)))
+            data["question"] = [random_question(generator, scene)[0] for _ in range(generator.randint(1, 3))]
         made.append({"url": f"/{task}", "files": files, "data": data})
     return made
 
@@ -69,15 +74,17 @@ async def ask_all(url: str, asked: list[Request], at_once: bool) -> list[dict[st
 
 def measure(count: int, tick: Callable[[], object]) -> list[dict[str, Any]]:
     asked, rows = requests(count), list[dict[str, Any]]()
-    expected: list[dict[str, Any]] = []
+    exact: list[dict[str, Any]] = []
     for dtype in DTYPES:
         try:
             with running_service(
                 profile="demo", dtype=dtype, request_timeout_seconds=300, stuck_seconds=600
             ) as service:
-                expected = expected or asyncio.run(ask_all(service.url, asked, at_once=False))
+                alone = asyncio.run(ask_all(service.url, asked, at_once=False))
                 found = asyncio.run(ask_all(service.url, asked, at_once=True))
-            rows.append({"dtype": dtype, "requests": count} | compare(expected, found))
+            exact = exact or alone
+            equal_to_fp32 = compare(exact, found)["equal"]
+            rows.append({"dtype": dtype, "requests": count, "equal_to_fp32": equal_to_fp32} | compare(alone, found))
         except (RuntimeError, httpx.HTTPError) as error:
             rows.append({"dtype": dtype, "failure": str(error)})
         tick()

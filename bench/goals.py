@@ -132,6 +132,6 @@ def answer_goals(answers: list[dict[str, Any]]) -> Iterator[Goal]:
             continue
         limit = 1.0 if row["dtype"] == "fp32" else 0.99
         if row["dtype"] != "int8":
-            yield Goal(f"demo at once, {row['dtype']}, texts equal to fp32's alone", row["equal"], limit)
+            yield Goal(f"demo at once, {row['dtype']}, texts equal to alone", row["equal"], limit)
         if row["dtype"] == "fp32":
             yield Goal("demo at once, fp32, largest difference of a score", row["largest_score_difference"], 1e-4, True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 
 from app.settings import default_threads
-from models.device import DTYPES, INT8
+from models.device import DTYPES, INT8, choose_dtype
 from models.layers import serving_dtype
 from models.products import Int8Linear, PackedLinear, pack, with_products
 from models.vit import ViT, ViTConfig
@@ -102,7 +102,5 @@ def _towers(limit: Limit, rounds: int, compiled: bool, tick: Callable[[], object
 def _tower(dtype: str) -> ViT:
     torch.manual_seed(0)
     vit = ViT(VIT_BASE).eval()
-    if dtype == INT8:
-        return with_products(vit, Int8Linear)
-    serving_dtype(vit, DTYPES[dtype])
-    return with_products(vit, PackedLinear)
+    serving_dtype(vit, choose_dtype(dtype, torch.device("cpu")))
+    return with_products(vit, Int8Linear if dtype == INT8 else PackedLinear)

@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h, in bytes
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-INT8 = "int8"  # of weights and activations of the big products; all else is float32
+INT8 = "int8"  # of weights and activations in the big products; between them, activations are as `auto` has them
 
 
 def choose_device(name: str) -> torch.device:
@@ -32,10 +32,8 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:
-    """`auto`: half precision where the device computes in it, else fp32."""
-    if name == INT8:
-        return torch.float32
-    if name != "auto":
+    """`auto`: half precision where the device computes in it, else fp32. So are activations between int8 products."""
+    if name not in ("auto", INT8):
         return DTYPES[name]
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16

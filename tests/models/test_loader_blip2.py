@@ -75,9 +75,9 @@ def test_both_tasks_are_warmed_up(folder: Path, monkeypatch: pytest.MonkeyPatch)
 def test_a_tower_is_read_into_memory_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded, load_tower = [], CheckpointPlan.load_tower
 
-    def counted(plan: CheckpointPlan, device: torch.device) -> Any:
+    def counted(plan: CheckpointPlan, device: torch.device, **options: Any) -> Any:
         loaded.append(plan)
-        return load_tower(plan, device)
+        return load_tower(plan, device, **options)
 
     monkeypatch.setattr(CheckpointPlan, "load_tower", counted)
     checkpoints = load(folder, CAPTION + MATCH + 'vqa = { checkpoint = "t5" }')
