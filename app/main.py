@@ -28,11 +28,7 @@ ENDPOINTS = {Task.CAPTION: caption.caption, Task.VQA: vqa.vqa, Task.MATCH: match
 
 def load_models(settings: Settings) -> list[ServedModel]:
     """From the catalog. Imports torch: not before it is needed."""
-    # How often OpenMP's threads look for their next part of a product before they sleep. Looking for long, as they do
-    # by default, they take the core from a neighbour, a decoder or the event loop, and products took up to ten times as
-    # long; sleeping at once, the small products of a decoder's step took twice as long.
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+    _let_threads_wait_briefly()
     from models.loader import load
 
     models = load(
@@ -46,6 +42,15 @@ def load_models(settings: Settings) -> list[ServedModel]:
     gc.collect()
     gc.freeze()  # what stays for ever need not be looked at again: a full collection would stop everything for 0.2 s
     return models
+
+
+def _let_threads_wait_briefly() -> None:
+    """How often the threads of GNU OpenMP, that of torch's builds for Linux, look for their next part of a product
+    before they sleep, unless the operator said it. Looking for long, as they do by default, they take the core from a
+    neighbour, a decoder or the event loop, and products took up to ten times as long; sleeping at once, the small
+    products of a decoder's step took twice as long."""
+    if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
+        os.environ["GOMP_SPINCOUNT"] = "2000"
 
 
 def create_app(settings: Settings | None = None, load: Load = load_models) -> FastAPI:

@@ -82,8 +82,8 @@ def measure(count: int, tick: Callable[[], object]) -> list[dict[str, Any]]:
             ) as service:
                 alone = asyncio.run(ask_all(service.url, asked, at_once=False))
                 found = asyncio.run(ask_all(service.url, asked, at_once=True))
-            exact = exact or alone
-            equal_to_fp32 = compare(exact, found)["equal"]
+            exact = alone if dtype == "fp32" else exact
+            equal_to_fp32 = compare(exact, alone)["equal"] if exact else None
             rows.append({"dtype": dtype, "requests": count, "equal_to_fp32": equal_to_fp32} | compare(alone, found))
         except (RuntimeError, httpx.HTTPError) as error:
             rows.append({"dtype": dtype, "failure": str(error)})

@@ -130,7 +130,7 @@ def own_sections(results: dict[str, Any]) -> Iterator[str]:
                 str(row["texts"]),
                 f"{row['equal']:.1%}",
                 number(row["largest_score_difference"]),
-                f"{row['equal_to_fp32']:.1%}",
+                "" if row["equal_to_fp32"] is None else f"{row['equal_to_fp32']:.1%}",
             ]
             for row in answers
         ]

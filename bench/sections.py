@@ -17,7 +17,6 @@ from bench.workloads import QUESTIONS, Work
 Tick = Callable[[], object]
 LOAD_CLIENTS, LOAD_TOKENS, ARRIVING_TOKENS = 16, 200, 10
 DEFAULT_BEAMS = 3
-GROWTH = (1, 2, 4, 8, 16, 32, 64)
 GROWTH_TOKENS = 5
 
 

@@ -19,7 +19,7 @@ from models.base import CaptionInput, GenerationSettings, Input, Item, ModelRunn
 from models.cache import Prefix, Step, empty_prefix
 from models.generating import Defaults, GeneratingRunner, Ranking, check_room, make_plan
 from models.grouping import ImageGroups
-from models.layers import Source, causal_mask, padding_mask
+from models.layers import KeyValue, Source, causal_mask, padding_mask
 from models.matching import MatchingRunner
 from models.ranking import RankingRunner, likelihoods, to_rank
 from models.search import Plan
@@ -93,7 +93,11 @@ class CaptionRunner(_DecodingRunner):
 
     def _source(self, batch: Sequence[Item]) -> Source:
         groups = ImageGroups(batch)
-        return self.network.decoder.look_at(self.network.norm(groups.images)[groups.numbers])
+        source = self.network.decoder.look_at(self.network.norm(groups.images))
+        if len(groups.images) == len(batch):
+            return source
+        numbers = groups.numbers
+        return Source([KeyValue(key[numbers], value[numbers]) for key, value in source.layers])
 
 
 class VQARunner(_DecodingRunner, RankingRunner):

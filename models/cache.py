@@ -1,4 +1,5 @@
-"""The key-value cache of rows in generation: nothing in it is copied when rows join, beams move, or a token is added.
+"""The key-value cache of rows in generation: tokens stay where they are when rows join or leave, when beams move, and
+when a token is added. Only slots that have become too small, or much too large, are copied.
 
 A row has a slot. Its lines' tokens lie side by side in it, those of dropped beams too, and a mask tells each line which
 of them are its own: a beam that moves changes the mask alone. A row that leaves gives its slot to the last one.
@@ -16,7 +17,7 @@ from torch.nn import functional as F
 from models.layers import KeyValue, Lines, Past, Source, padding_mask
 from models.text import to_device
 
-ROW_BLOCK, TOKEN_BLOCK = 8, 64  # by how much the slots grow
+TOKEN_BLOCK = 64  # by how much slots grow that take further tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +143,7 @@ class Cache:
     def _look(self, lines: Lines) -> Source | None:
         if self._source is None:
             return None
+        self._source.reserve(max(self._source.lengths))
         lengths, capacity = self._source.lengths, self._source.capacity
         layers = [KeyValue(key[: len(self)], value[: len(self)]) for key, value in self._source.layers]
         if min(lengths) == capacity:
@@ -206,23 +208,26 @@ class Slots:
             for layer in self.layers:
                 for slots in layer:
                     slots[hole, :, : self.lengths[last]] = slots[last, :, : self.lengths[last]]
+                    slots[hole, :, self.lengths[last] :] = 0  # what was there may be NaN
         self.lengths = [self.lengths[number] for number in order]
         return order
 
     def reserve(self, tokens: int) -> None:
-        """Room for all rows with so many tokens each, and not more than twice of it: all of it is computed with."""
+        """Room for all rows with so many tokens each, and not much more than twice of it, as all entries are computed
+        with. One layer after the other, so that only one is there twice."""
         if not self.layers:
             return
         slots, _, capacity, _ = self.layers[0].key.shape
         needed = _rounded(tokens, self._block)
-        fits = needed <= capacity <= 2 * needed
-        if len(self.lengths) <= slots and fits:
+        rows = len(self.lengths)
+        if needed <= capacity <= 2 * needed and rows <= slots <= max(2 * rows, 1):
             return
-        slots = max(slots, _rounded(len(self.lengths), ROW_BLOCK))
-        capacity = capacity if fits else needed
-        self.layers = [
-            KeyValue(_resized(key, slots, capacity), _resized(value, slots, capacity)) for key, value in self.layers
-        ]
+        if not needed <= capacity <= 2 * needed:
+            capacity = needed
+        if not rows <= slots <= 2 * rows:
+            slots = rows + rows // 2  # so that the next few copy nothing
+        for number, (key, value) in enumerate(self.layers):
+            self.layers[number] = KeyValue(_resized(key, slots, capacity), _resized(value, slots, capacity))
 
 
 def _lengths(source: Source) -> list[int]:
@@ -231,10 +236,11 @@ def _lengths(source: Source) -> list[int]:
 
 
 def _resized(old: Tensor, slots: int, capacity: int) -> Tensor:
-    """Slots that had no row yet stay as they are: memory that nobody touches costs nothing."""
+    """Slots that had no row yet are not written: `Slots.add` will."""
+    kept, known = min(old.shape[0], slots), old.shape[2]
     new = old.new_empty(slots, old.shape[1], capacity, old.shape[3])
-    new[: old.shape[0], :, : old.shape[2]] = old[:, :, :capacity]
-    new[: old.shape[0], :, old.shape[2] :] = 0
+    new[:kept, :, :known] = old[:kept, :, :capacity]
+    new[:kept, :, known:] = 0
     return new
 
 

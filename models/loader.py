@@ -33,7 +33,7 @@ from models.base import (
 )
 from models.catalog import Sanity, read_catalog
 from models.checkpoint import CheckpointPlan, kept_bytes, naming, plan_checkpoints
-from models.device import INT8, choose_device, choose_dtype, free_bytes, tensors_apart
+from models.device import INT8, choose_device, choose_dtype, free_bytes, has_onednn, tensors_apart
 from models.tower import TowerRunner
 from models.weights import CheckpointError
 
@@ -70,6 +70,8 @@ def load(
     plans = plan_checkpoints(entries, serving, int8=dtype == INT8)
     if place.type != "cpu" and any(plan.uses_int8 for model in plans.values() for plan in model.values()):
         raise CheckpointError(f"int8 is for CPUs; on {place} choose bf16 or fp16")
+    if any(plan.uses_int8 for model in plans.values() for plan in model.values()) and not has_onednn():
+        raise CheckpointError("int8 needs a build of torch with oneDNN")
     if compile_batches and dtype == INT8:
         raise CheckpointError("int8 products cannot be compiled: start without BLIP_COMPILE")
     with tensors_apart():

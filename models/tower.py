@@ -15,6 +15,8 @@ from models.runner import UnitRunner
 from models.text import to_device
 from models.vit import ViT
 
+MOST_COMPILED = 200  # sizes of all towers; torch's own limit of all that it compiles is 256
+
 
 class TowerRunner(UnitRunner):
     """Encodes; it holds one copy of a tower for every checkpoint that has it."""
@@ -33,8 +35,10 @@ class TowerRunner(UnitRunner):
         self._tower = torch.compile(self._tower, dynamic=False)
         self._sizes = tuple(2**power for power in range(max_batch_size.bit_length()))
         size = self._config.image_size
-        for number in self._sizes:
-            self._tower(torch.zeros(number, 3, size, size, device=self._device))
+        # Beyond its limit, which all towers share, the compiler would give up without a word.
+        with torch._dynamo.config.patch(recompile_limit=MOST_COMPILED, fail_on_recompile_limit_hit=True):
+            for number in self._sizes:
+                self._tower(torch.zeros(number, 3, size, size, device=self._device))
 
     def prepare(self, request: Input) -> Item:
         assert isinstance(request, ImageInput)

@@ -121,6 +121,8 @@ class DeviceThread(threading.Thread):
             for key in tuple(self._generations):
                 self._step(key)
             self._turns.stepped(self._clock() - began)
+        if not self._generations:
+            self._turns.none_runs()
         self.cache_bytes = sum(one.size.bytes for one in self._generations.values())
         return True
 

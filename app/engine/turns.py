@@ -21,7 +21,7 @@ class Turns:
     """Told what was run, it says what is next. Times are seconds."""
 
     def __init__(self) -> None:
-        self._item_seconds: dict[tuple[str, str], float] = {}  # by unit and op
+        self._item_seconds: dict[BatchKey, float] = {}
         self._owed = 0.0  # to running generations
         self._step_due = False
 
@@ -31,18 +31,23 @@ class Turns:
 
     def most_items(self, key: BatchKey) -> float:
         """How many items a call may have; infinite as long as nothing is known of such calls."""
-        seconds = self._item_seconds.get((key.unit, key.op), 0.0)
+        seconds = self._item_seconds.get(key._replace(part=0), 0.0)
         return max(1.0, CALL_SECONDS / seconds) if seconds else float("inf")
 
     def called(self, key: BatchKey, size: int, seconds: float) -> None:
         """A call of waiting work has run."""
-        kind, latest = (key.unit, key.op), seconds / size
+        kind, latest = key._replace(part=0), seconds / size
         before = self._item_seconds.get(kind, latest)
         self._item_seconds[kind] = before + WEIGHT_OF_LATEST * (latest - before)
         self._owed += seconds * STEP_SHARE / (1 - STEP_SHARE)
         self._step_due = True
 
     def stepped(self, seconds: float) -> None:
-        """Every running generation has had a token; 0 if none runs any more."""
-        self._owed = max(0.0, self._owed - seconds) if seconds else 0.0
+        """Every running generation has had a token."""
+        self._owed = max(0.0, self._owed - seconds)
+        self._step_due = False
+
+    def none_runs(self) -> None:
+        """Nothing is owed: else the next generation would be paid for hours in which it was not there."""
+        self._owed = 0.0
         self._step_due = False

@@ -93,7 +93,7 @@ def test_ratios_are_to_a_alone_and_to_c_at_as_many_clients() -> None:
         ("second question on a known image / the first", True),
         ("feature cache, most bytes / limit", True),
         ("growth, lowest rate after the peak / peak", False),
-        ("growth, memory at most clients / half of them", True),
+        ("growth, memory at most clients / at the middle level", True),
         ("demo at once, fp32, texts equal to alone", True),
     ],
 )

@@ -51,6 +51,22 @@ def test_room_grows_and_what_was_there_stays() -> None:
     assert not slots.layers[0].key[:21, :, 2:].any()  # masked, but it must be a number
 
 
+def test_what_was_not_a_number_leaves_with_its_row() -> None:
+    slots = Slots(TOKEN_BLOCK)
+    slots.add(keys([float("nan")] * 3, [1]), [3, 1])
+    slots.keep([1])
+    assert slots.layers[0].key[0].isfinite().all()
+
+
+def test_slots_that_nobody_needs_any_more_are_given_back() -> None:
+    slots = Slots(TOKEN_BLOCK)
+    slots.add(keys(*[[float(row)] for row in range(20)]), [1] * 20)
+    slots.keep([18, 19])
+    slots.reserve(1)
+    assert len(slots.layers[0].key) <= 4
+    assert sorted(known(slots)) == [[18], [19]]
+
+
 def test_room_that_nobody_needs_any_more_is_given_back() -> None:
     slots = Slots(TOKEN_BLOCK)
     slots.add(keys([1, 2]), [2])

@@ -49,11 +49,13 @@ def test_packed_weights_make_the_same_products(dtype: torch.dtype, tolerance: fl
     torch.manual_seed(0)
     linear, inputs = nn.Linear(64, 96, bias).to(dtype), torch.randn(2, tokens, 64, dtype=dtype)
     (layer,) = with_products(nn.Sequential(linear), PackedLinear)
+    assert isinstance(layer, PackedLinear)
     layer.load_state_dict(linear.state_dict())
     with torch.inference_mode():
         exact = layer(inputs)
         pack(layer)
         packed = layer(inputs)
+    assert not layer.weight.numel()  # it was packed, and is not there twice
     assert packed.dtype == dtype
     torch.testing.assert_close(packed, exact, atol=tolerance, rtol=tolerance)
 

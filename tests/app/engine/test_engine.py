@@ -82,6 +82,31 @@ def test_sequences_join_a_running_generation_and_leave_it_when_they_end() -> Non
     run(test)
 
 
+def test_other_work_while_nothing_is_generated_is_not_made_up_for_later() -> None:
+    async def test() -> None:
+        async with lab() as our:
+            with our.runner.held() as hold:
+                score = await our.submit(TextInput("long"))
+                await entered(hold)
+                our.clock.now += 100
+                hold.let_one_go()
+                await outcome(score)
+                answer = await our.submit(caption("a b c d"))
+                await entered(hold)  # generate
+                waiting = await our.submit(TextInput("short"))
+                hold.let_one_go()
+                await entered(hold)  # its first step: what a call is followed by
+                our.runner.calls.clear()
+                hold.let_one_go()
+                await entered(hold)
+                hold.release()
+                await outcome(waiting)
+                await outcome(answer)
+            assert our.runner.calls[0].method == "score"
+
+    run(test)
+
+
 def test_rows_in_generation_are_seen_by_the_memory_that_they_may_take() -> None:
     async def test() -> None:
         async with lab() as our:
