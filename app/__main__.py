@@ -7,23 +7,50 @@ import sys
 
 from pydantic import ValidationError
 
-from app.server import serve
+from app.logs import configure_logging
+from app.main import fetch_weights
+from app.server import complain, serve
 from app.settings import Settings
 
 
 def main() -> int:
-    argparse.ArgumentParser(
-        prog="blip-serve",
-        description="Serve BLIP over HTTP. The settings are environment variables: see below.",
-        epilog=describe_settings(),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    ).parse_args()
+    """Returns the exit code: 2 for wrong settings, 1 for what cannot be loaded or fetched."""
+    options = _parser().parse_args()
     try:
-        settings = Settings()
+        settings = Settings(**({"profile": options.profile} if options.profile else {}))
     except ValidationError as error:
         print(f"blip-serve: {explain(error)}", file=sys.stderr)  # noqa: T201
         return 2
-    return serve(settings)
+    return serve(settings) if options.command is None else fetch(settings)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="blip-serve",
+        usage="blip-serve [-h] [COMMAND ...]",
+        description="Serve BLIP over HTTP. The settings are environment variables: see below.",
+        epilog=describe_settings(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(profile=None)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    fetching = commands.add_parser("fetch", help="download the weights of a profile into HF_HOME, and end")
+    fetching.add_argument("profile", nargs="?", help="default: BLIP_PROFILE")
+    return parser
+
+
+def fetch(settings: Settings) -> int:
+    """Download what a profile needs and is not here yet."""
+    configure_logging(settings)
+    try:
+        folders = fetch_weights(settings)
+    except RuntimeError as error:
+        return complain(error)
+    for checkpoint, folder in folders.items():
+        print(f"{checkpoint} is in {folder}")  # noqa: T201
+    if not folders:
+        print(f"{settings.profile} needs nothing from the hub")  # noqa: T201
+    return 0
 
 
 def describe_settings() -> str:

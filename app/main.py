@@ -9,6 +9,7 @@ import os
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
@@ -51,6 +52,15 @@ def _let_threads_wait_briefly() -> None:
     products of a decoder's step took twice as long."""
     if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
         os.environ["GOMP_SPINCOUNT"] = "2000"
+
+
+def fetch_weights(settings: Settings) -> dict[str, Path]:
+    """The folder of each checkpoint of the profile that the hub has, downloaded if it is not here yet; by its name.
+    Raises RuntimeError with one line for the operator."""
+    from models.loader import fetch_profile
+
+    folders = fetch_profile(settings.profile, catalog=settings.catalog)
+    return {f"{entry.checkpoint}@{entry.revision}": folder for entry, folder in folders.items()}
 
 
 def create_app(settings: Settings | None = None, load: Load = load_models) -> FastAPI:

@@ -64,7 +64,10 @@ class Server(uvicorn.Server):
 def serve(settings: Settings, load: Load = load_models) -> int:
     """Serve until a signal, or until loading fails. Returns the exit code."""
     configure_logging(settings)
-    app = create_app(settings, load)
+    try:
+        app = create_app(settings, load)
+    except RuntimeError as error:
+        return complain(error)
     service: Service = app.state.service
     server = Server(
         uvicorn.Config(
@@ -83,11 +86,10 @@ def serve(settings: Settings, load: Load = load_models) -> int:
         service,
     )
     server.run()
-    if service.failure is not None:
-        print(f"blip-serve: {one_line(service.failure)}", file=sys.stderr)  # noqa: T201
-        return 1
-    return 0
+    return 0 if service.failure is None else complain(service.failure)
 
 
-def one_line(error: Exception) -> str:
-    return " ".join(f"{error}".split()) or type(error).__name__
+def complain(error: Exception) -> int:
+    """In one line, for the operator. Returns the exit code."""
+    print("blip-serve:", " ".join(f"{error}".split()) or type(error).__name__, file=sys.stderr)  # noqa: T201
+    return 1

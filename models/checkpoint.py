@@ -145,7 +145,7 @@ def kept_bytes(plans: Set[CheckpointPlan]) -> int:
 
 def _plan(entry: CheckpointEntry, task: Task, family: Family, dtype: torch.dtype, int8: bool) -> CheckpointPlan:
     with naming(entry):
-        folder = _fetch(entry)
+        folder = fetch(entry)
         if not (folder / "config.json").is_file():
             raise CheckpointError("it has no config.json")
         config = family.networks.CONFIG.from_pretrained(folder, local_files_only=True)
@@ -170,8 +170,9 @@ def _preprocessing(folder: Path, size: int) -> Preprocessing:
     return Preprocessing(size, tuple(mean), tuple(std))
 
 
-def _fetch(entry: CheckpointEntry) -> Path:
-    """The folder of a checkpoint; from the hub, or its cache, if it is not one itself."""
+def fetch(entry: CheckpointEntry) -> Path:
+    """The folder of a checkpoint; from the hub, or its cache, if it is not one itself. Files that are complete are not
+    fetched again, and one whose connection was cut goes on where it ended."""
     if (folder := Path(entry.checkpoint)).is_absolute():  # the catalog's: it is there
         return folder
     for weights in ("*.safetensors", "*.bin"):

@@ -31,8 +31,8 @@ from models.base import (
     TextInput,
     is_finite,
 )
-from models.catalog import Sanity, read_catalog
-from models.checkpoint import CheckpointPlan, kept_bytes, naming, plan_checkpoints
+from models.catalog import CheckpointEntry, Sanity, read_catalog
+from models.checkpoint import CheckpointPlan, fetch, kept_bytes, naming, plan_checkpoints
 from models.device import INT8, choose_device, choose_dtype, free_bytes, has_onednn, tensors_apart
 from models.tower import TowerRunner
 from models.weights import CheckpointError
@@ -81,6 +81,19 @@ def load(
             ServedModel(name, entry.family, loader.checkpoints(plans[name], entry.sanity), entry.note, entry.template)
             for name, entry in entries.items()
         ]
+
+
+def fetch_profile(profile: str, *, catalog: Path | None) -> dict[CheckpointEntry, Path]:
+    """The folder of each checkpoint of a profile that the hub has, downloaded if it is not here yet.
+
+    Raises CatalogError and CheckpointError."""
+    folders: dict[CheckpointEntry, Path] = {}
+    for model in read_catalog(catalog).profile(profile).values():
+        for entry in model.checkpoints.values():
+            if entry not in folders and not Path(entry.checkpoint).is_absolute():
+                with naming(entry):
+                    folders[entry] = fetch(entry)
+    return folders
 
 
 class _Loader:
