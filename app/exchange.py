@@ -41,14 +41,16 @@ def new_id() -> str:
 class Exchange:
     """Wraps `receive` and `send`, knows how far both are, and can be aborted while it has not been answered."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, metrics: Metrics) -> None:
+    def __init__(
+        self, scope: Scope, receive: Receive, send: Send, metrics: Metrics, *, is_traced: bool = False
+    ) -> None:
         self.scope = scope
         self.headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
         given_id = self.headers.get(b"x-request-id", "")
         self.request_id = given_id if _REQUEST_ID.fullmatch(given_id) else new_id()
         self.task = TASK_PATHS.get(scope["path"]) if scope["method"] == "POST" else None
         self.model = OTHER
-        self.times = StageTimes(metrics)
+        self.times = StageTimes(metrics, keep_spans=is_traced)
         self.started_at = time.monotonic()
         self.deadline: float | None = None  # monotonic seconds
         self.lease: Lease

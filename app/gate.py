@@ -58,7 +58,8 @@ class Gate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange = Exchange(scope, receive, send, self._service.metrics)
+        tracing = self._service.tracing
+        exchange = Exchange(scope, receive, send, self._service.metrics, is_traced=tracing is not None)
         scope["blip.exchange"] = exchange
         exchange.closing = self._service.phase is Phase.DRAINING
         try:
@@ -73,6 +74,8 @@ class Gate:
             await exchange.fail(error)
         finally:
             exchange.account()
+            if tracing is not None and exchange.task is not None:
+                tracing.report(exchange)
 
     def _check_key(self, exchange: Exchange) -> None:
         if not self._keys or exchange.scope["path"].startswith("/health/"):

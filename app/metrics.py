@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 STAGES = ("decode", "preprocess", "queue", "encode", "score", "generate")
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -16,6 +16,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)  # memory, CPU seconds, files, start; on Linux
         self.requests = self._counter("requests", "Requests answered", "task", "model", "code")
         self.request_seconds = self._histogram("request_seconds", "Seconds from first byte to answer", SECONDS, "task")
         stages = self._histogram("stage_seconds", "Seconds a work item spent in a stage", SECONDS, "stage")
@@ -26,7 +27,13 @@ class Metrics:
         self.inflight_requests = self._gauge("inflight_requests", "Requests admitted and not yet answered")
         self.rejected = self._counter("rejected", "Requests refused before any work", "reason")
         self.feature_cache = self._counter("feature_cache", "Images looked up by digest", "result")
+        self.feature_cache_returned = self._counter(
+            "feature_cache_returned", "Misses of images that had been kept, and dropped for others"
+        )
         self.generated_tokens = self._counter("generated_tokens", "Tokens generated, stop token included", "model")
+        self.odd_texts = self._counter(
+            "odd_texts", "Texts that tell of damaged weights: empty, echo of the prompt, repetition", "model", "kind"
+        )
         self.batch_failures = self._counter("batch_failures", "Device calls that failed", "unit", "op", "kind")
         self.model_info = self._gauge(
             "model_info",
@@ -54,12 +61,18 @@ class Metrics:
 
 
 class StageTimes:
-    """Where the time of one request went: seconds by stage, of its slowest work item."""
+    """Where the time of one request went: seconds by stage, of its slowest work item; and, if they are kept, when each
+    stage of each item began and ended, in monotonic seconds."""
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, *, keep_spans: bool = False) -> None:
         self._metrics = metrics
+        self._keep_spans = keep_spans
         self.seconds: dict[str, float] = {}
+        self.spans: list[tuple[str, float, float]] = []
 
-    def record(self, stage: str, seconds: float) -> None:
+    def record(self, stage: str, began: float, ended: float) -> None:
+        seconds = ended - began
         self._metrics.stage_seconds[stage].observe(seconds)
         self.seconds[stage] = max(seconds, self.seconds.get(stage, 0.0))
+        if self._keep_spans:
+            self.spans.append((stage, began, ended))

@@ -14,6 +14,7 @@ from app.exchange import Exchange
 from app.inflight import InflightBytes
 from app.metrics import Metrics
 from app.settings import Settings
+from app.tracing import Tracing
 from models.base import Checkpoint, ServedModel, Task
 
 
@@ -34,6 +35,7 @@ class Service:
         self.cache = FeatureCache(settings.feature_cache_bytes, self.metrics)
         self.cpu = ThreadPoolExecutor(settings.threads, thread_name_prefix="cpu")
         self.inflight = InflightBytes(settings.max_inflight_bytes)
+        self.tracing = Tracing() if settings.tracing else None
         self.models: dict[str, ServedModel] = {}
         self.phase = Phase.LOADING
         self.failure: Exception | None = None  # why loading failed
@@ -67,6 +69,8 @@ class Service:
         await self.cache.close()
         await self.engine.stop(join_seconds=self.settings.farewell_seconds / 3)  # a device call may hang
         self.cpu.shutdown(wait=False, cancel_futures=True)
+        if self.tracing is not None:
+            self.tracing.close()
 
     @property
     def has_room(self) -> bool:

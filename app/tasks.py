@@ -47,7 +47,8 @@ async def caption(work: Work, form: Form[CaptionFields]) -> CaptionAnswer:
     model, checkpoint = work.served(Task.CAPTION, fields.model)
     [[item]] = await work.prepare(checkpoint.heads, [CaptionInput(fields.prompt, fields.settings())])
     features = await work.features(checkpoint, form.images)
-    generated = await work.generate(checkpoint.heads, [replace(item, features=each) for each in features])
+    items = [replace(item, features=each) for each in features]
+    generated = await work.generate(checkpoint.heads, items, [fields.prompt or ""] * len(items))
     return {"model": model.name, "captions": [_caption(one) for one in generated]}
 
 
@@ -63,7 +64,7 @@ async def vqa(work: Work, form: Form[VqaFields]) -> VqaAnswer:
         [scores] = await work.score(checkpoint.heads, items)
         answers = [_ranked(question, candidates, one) for question, one in zip(fields.question, scores, strict=True)]
     else:
-        generated = await work.generate(checkpoint.heads, items)
+        generated = await work.generate(checkpoint.heads, items, fields.question)
         answers = [_answer(question, one) for question, one in zip(fields.question, generated, strict=True)]
     for answer, item in zip(answers, items, strict=True):
         if item.history_used is not None:

@@ -14,6 +14,7 @@ from app.engine.features import FeatureKey
 from app.exchange import OTHER, Exchange
 from app.forms import Form, Upload, read_form
 from app.images import bitmap_bytes, decode_image, open_image
+from app.oddities import oddity
 from app.schemas import Fields
 from app.service import Service
 from models.base import (
@@ -70,10 +71,15 @@ class Work:
             lambda: [[runner.prepare(one) for one in group] for group in groups], small=self._few_words
         )
 
-    async def generate(self, runner: ModelRunner, items: Sequence[Item]) -> list[Generated]:
+    async def generate(self, runner: ModelRunner, items: Sequence[Item], prompts: Sequence[str]) -> list[Generated]:
+        """`prompts`: the question of each item, or what its caption goes on from."""
         generated = cast("list[Generated]", await self._run(runner, items))
         num_tokens = sum(sequence.num_tokens for one in generated for sequence in one.sequences)
-        self._service.metrics.generated_tokens.labels(self._exchange.model).inc(num_tokens)
+        metrics, model = self._service.metrics, self._exchange.model
+        metrics.generated_tokens.labels(model).inc(num_tokens)
+        for one, prompt in zip(generated, prompts, strict=True):
+            if kind := oddity(one.sequences[0].text, prompt):
+                metrics.odd_texts.labels(model, kind).inc()
         return generated
 
     async def score(self, runner: ModelRunner, *groups: Sequence[Item]) -> list[list[Scores]]:
@@ -119,8 +125,8 @@ class Work:
             decoded = time.monotonic()
             item = checkpoint.tower.prepare(ImageInput(image, preprocessing))
         self._exchange.lease.add_pixels(BYTES_PER_PREPARED_PIXEL * preprocessing.image_size**2)
-        times.record("decode", decoded - began)
-        times.record("preprocess", time.monotonic() - decoded)
+        times.record("decode", began, decoded)
+        times.record("preprocess", decoded, time.monotonic())
         return item
 
     async def _run(self, runner: ModelRunner, items: Sequence[Item]) -> list[Output]:

@@ -121,9 +121,9 @@ class Engine:
     def _record(self, work: WorkItem, times: StageTimes) -> None:
         now = self._clock()
         started = now if work.started is None else work.started
-        times.record("queue", started - work.enqueued)
+        times.record("queue", work.enqueued, started)
         if work.started is not None:
-            times.record(work.item.op, (now if work.finished is None else work.finished) - started)
+            times.record(work.item.op, started, now if work.finished is None else work.finished)
 
     def _deliver(self, outcomes: Sequence[Outcome]) -> None:
         for work, outcome in outcomes:

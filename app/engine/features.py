@@ -11,6 +11,8 @@ from typing import NamedTuple
 from app.metrics import Metrics
 from models.base import Features, Preprocessing
 
+REMEMBERED = 10_000  # images that were dropped, to tell how many a larger cache would still have
+
 
 class FeatureKey(NamedTuple):
     tower: str  # its unit
@@ -36,6 +38,7 @@ class FeatureCache:
         self._flights: dict[FeatureKey, Flight] = {}
         self._tasks: set[asyncio.Future[Features]] = set()
         self._bytes = 0
+        self._dropped: OrderedDict[FeatureKey, None] = OrderedDict()  # the latest, without their features
 
     @property
     def bytes(self) -> int:
@@ -55,6 +58,8 @@ class FeatureCache:
         flight = self._flights.get(key)
         self._count("miss" if flight is None else "joined")
         if flight is None:
+            if key in self._dropped:
+                self._metrics.feature_cache_returned.inc()
             flight = self._take_off(key, encode)
         flight.num_waiters += 1
         try:
@@ -97,8 +102,12 @@ class FeatureCache:
         self._bytes += features.nbytes - (replaced.nbytes if replaced is not None else 0)
         self._entries[key] = features
         while self._bytes > self._max_bytes:
-            _, dropped = self._entries.popitem(last=False)
-            self._bytes -= dropped.nbytes
+            dropped, value = self._entries.popitem(last=False)
+            self._bytes -= value.nbytes
+            self._dropped[dropped] = None
+            self._dropped.move_to_end(dropped)
+        while len(self._dropped) > REMEMBERED:
+            self._dropped.popitem(last=False)
 
     def _count(self, result: str) -> None:
         self._metrics.feature_cache.labels(result).inc()

@@ -206,6 +206,7 @@ def test_least_recently_used_features_leave_first() -> None:
         for name in ("a", "c", "d", "b"):
             await (await our.ask(name))
         assert our.counts() == [4, 5, 0]
+        assert our.metrics.registry.get_sample_value("blip_feature_cache_returned_total") == 1  # b, once dropped
 
     run(test)
 
