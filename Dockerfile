@@ -1,0 +1,60 @@
+# Two targets: cpu (the default), and cuda, whose torch brings the CUDA libraries with it.
+# docker build --target cpu --build-arg PIP_EXTRA_INDEX_URL=<PyTorch's CPU index> --tag blip-serve:cpu .
+ARG PYTHON_IMAGE=python:3.11-slim-bookworm
+
+FROM ${PYTHON_IMAGE} AS dependencies
+WORKDIR /build
+COPY pyproject.toml constraints.txt ./
+# The names alone: a change to the code does not install them again.
+RUN python -m venv /opt/blip-serve \
+    && python -c "import tomllib; project = tomllib.load(open('pyproject.toml', 'rb'))['project']; print(*project['dependencies'], *project['optional-dependencies']['otel'], sep='\n')" > requirements.txt
+
+# On Linux, PyPI's torch is the build for CUDA; PyTorch's own CPU index has one that is several GB smaller.
+FROM dependencies AS dependencies-cpu
+ARG PIP_EXTRA_INDEX_URL=""
+RUN /opt/blip-serve/bin/pip install --no-cache-dir --constraint constraints.txt --requirement requirements.txt
+
+FROM dependencies AS dependencies-cuda
+RUN /opt/blip-serve/bin/pip install --no-cache-dir --constraint constraints.txt --requirement requirements.txt
+
+FROM ${PYTHON_IMAGE} AS service
+ARG VERSION=0.1.0
+ARG REVISION=""
+LABEL org.opencontainers.image.title="blip-serve" \
+      org.opencontainers.image.description="BLIP and BLIP-2 over HTTP: captions, visual question answering, image-text matching, embeddings" \
+      org.opencontainers.image.licenses="BSD-3-Clause" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
+# By number, so that Kubernetes can tell that it is not root. It owns the cache of weights alone.
+RUN groupadd --gid 10001 blip && useradd --uid 10001 --gid blip --no-create-home --home-dir /tmp --shell /usr/sbin/nologin blip \
+    && install --directory --owner blip --group blip /cache
+ENV PATH=/opt/blip-serve/bin:$PATH \
+    PYTHONDONTWRITEBYTECODE=1 \
+    HF_HOME=/cache \
+    HF_HUB_DISABLE_PROGRESS_BARS=1 \
+    BLIP_HOST=0.0.0.0 \
+    BLIP_LOG_FORMAT=json
+WORKDIR /srv/blip-serve
+VOLUME /cache
+EXPOSE 8000
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=5s --timeout=5s --start-period=15m \
+    CMD ["python", "-c", "import os, urllib.request; urllib.request.urlopen('http://127.0.0.1:' + os.environ.get('BLIP_PORT', '8000') + '/health/ready', timeout=4)"]
+ENTRYPOINT ["python", "-m", "app"]
+
+FROM service AS cuda
+ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
+COPY --from=dependencies-cuda /opt/blip-serve /opt/blip-serve
+COPY LICENSE pyproject.toml ./
+COPY models models
+COPY app app
+RUN ["python", "-m", "compileall", "-q", "app", "models"]
+USER 10001:10001
+
+FROM service AS cpu
+COPY --from=dependencies-cpu /opt/blip-serve /opt/blip-serve
+COPY LICENSE pyproject.toml ./
+COPY models models
+COPY app app
+RUN ["python", "-m", "compileall", "-q", "app", "models"]
+USER 10001:10001
