@@ -35,7 +35,6 @@ ENV PATH=/opt/blip-serve/bin:$PATH \
     BLIP_HOST=0.0.0.0 \
     BLIP_LOG_FORMAT=json
 WORKDIR /srv/blip-serve
-VOLUME /cache
 EXPOSE 8000
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=5s --timeout=5s --start-period=15m \

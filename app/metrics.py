@@ -31,8 +31,8 @@ class Metrics:
             "feature_cache_returned", "Misses of images that had been kept, and dropped for others"
         )
         self.generated_tokens = self._counter("generated_tokens", "Tokens generated, stop token included", "model")
-        self.odd_texts = self._counter(
-            "odd_texts", "Texts that tell of damaged weights: empty, echo of the prompt, repetition", "model", "kind"
+        self.generated_texts = self._counter(
+            "generated_texts", "By kind: plain; empty, echo and repetition tell of damaged weights", "model", "kind"
         )
         self.batch_failures = self._counter("batch_failures", "Device calls that failed", "unit", "op", "kind")
         self.model_info = self._gauge(

@@ -70,7 +70,7 @@ class Service:
         await self.engine.stop(join_seconds=self.settings.farewell_seconds / 3)  # a device call may hang
         self.cpu.shutdown(wait=False, cancel_futures=True)
         if self.tracing is not None:
-            self.tracing.close()
+            self.tracing.close(self.settings.farewell_seconds / 3)
 
     @property
     def has_room(self) -> bool:
@@ -130,4 +130,5 @@ class Service:
             "Bytes that the key-value caches of running generations may take",
             lambda: engine.generation_cache_bytes,
         )
+        observe("device_call_seconds", "How long the present device call has run; 0: none runs", engine.busy_seconds)
         observe("ready", "1 when requests are accepted", lambda: self.refusal() is None)

@@ -6,6 +6,8 @@ on). They hold no content: names, times, and the status.
 
 from __future__ import annotations
 
+import logging
+import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -13,6 +15,8 @@ from app.exchange import OTHER, Exchange
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import SpanProcessor
+
+logger = logging.getLogger("blip.tracing")
 
 
 class Tracing:
@@ -27,6 +31,8 @@ class Tracing:
             from opentelemetry.sdk.trace.export import BatchSpanProcessor
         except ImportError as error:
             raise RuntimeError("BLIP_TRACING needs OpenTelemetry: pip install 'blip-serve[otel]'") from error
+        except Exception as error:  # a variable of OpenTelemetry's own that it cannot use
+            raise RuntimeError(f"BLIP_TRACING: {error}") from error
         self._extract, self._set_span = propagate.extract, trace.set_span_in_context
         self._kind, self._failed = trace.SpanKind.SERVER, trace.Status(trace.StatusCode.ERROR)
         self._provider = TracerProvider(
@@ -38,7 +44,13 @@ class Tracing:
         self._tracer = self._provider.get_tracer("blip-serve")
 
     def report(self, exchange: Exchange) -> None:
-        """The request, in the trace that its `traceparent` names."""
+        """The request, in the trace that its `traceparent` names. What goes wrong here is no request's concern."""
+        try:
+            self._report(exchange)
+        except Exception as error:
+            logger.warning("a span is lost: %r", error)
+
+    def _report(self, exchange: Exchange) -> None:
         to_epoch = time.time() - time.monotonic()
         carrier = {name.decode("latin-1"): value for name, value in exchange.headers.items()}
         task = exchange.task or OTHER
@@ -63,9 +75,11 @@ class Tracing:
             request.set_status(self._failed)
         request.end()
 
-    def close(self) -> None:
-        """Send what has not been sent yet."""
-        self._provider.shutdown()
+    def close(self, seconds: float) -> None:
+        """Send what has not been sent yet; a collector that does not answer is not waited for longer."""
+        closing = threading.Thread(target=self._provider.shutdown, name="tracing", daemon=True)
+        closing.start()
+        closing.join(seconds)
 
 
 def _nanoseconds(seconds: float) -> int:

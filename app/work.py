@@ -78,8 +78,8 @@ class Work:
         metrics, model = self._service.metrics, self._exchange.model
         metrics.generated_tokens.labels(model).inc(num_tokens)
         for one, prompt in zip(generated, prompts, strict=True):
-            if kind := oddity(one.sequences[0].text, prompt):
-                metrics.odd_texts.labels(model, kind).inc()
+            kind = oddity(one.sequences[0].text, prompt) or "plain"
+            metrics.generated_texts.labels(model, kind).inc()
         return generated
 
     async def score(self, runner: ModelRunner, *groups: Sequence[Item]) -> list[list[Scores]]:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from app.metrics import Metrics
+from app.service import Service
 from app.settings import Settings
 
 
@@ -56,7 +56,7 @@ def test_every_metric_is_drawn(root: Path) -> None:
         for name in re.findall(r"\bblip_\w+", target["expr"])
     }
     endings = {"counter": ("_total",), "histogram": ("_bucket", "_sum"), "gauge": ("",)}
-    ours = [one for one in Metrics().registry.collect() if one.name.startswith("blip_")]
+    ours = [one for one in Service(Settings(threads=1)).metrics.registry.collect() if one.name.startswith("blip_")]
     assert len(ours) >= 10
     missing = [one.name for one in ours if not {one.name + ending for ending in endings[one.type]} & drawn]
     assert missing == []

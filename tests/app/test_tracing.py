@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan
@@ -74,3 +75,30 @@ def test_without_the_extra_the_start_ends_with_what_to_install(
     monkeypatch.setattr(server, "configure_logging", lambda _: None)
     assert server.serve(Settings(tracing=True)) == 1
     assert capsys.readouterr().err == ("blip-serve: BLIP_TRACING needs OpenTelemetry: pip install 'blip-serve[otel]'\n")
+
+
+def test_a_span_that_cannot_be_made_is_no_requests_concern(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> None:
+        raise ValueError("broken")
+
+    monkeypatch.setattr(Tracing, "_report", fail)
+
+    async def ask() -> None:
+        async with lab(tracing=True) as our:
+            assert (await our.client.post("/caption", files={"image": ("red.png", RED)})).status_code == 200
+
+    run(ask)
+    assert "a span is lost: ValueError('broken')" in caplog.text
+
+
+def test_a_collector_that_does_not_answer_is_not_waited_for() -> None:
+    release = threading.Event()
+
+    class Silent(SimpleSpanProcessor):
+        def shutdown(self) -> None:
+            release.wait()
+
+    Tracing(Silent(InMemorySpanExporter())).close(seconds=0.01)
+    release.set()

@@ -63,7 +63,7 @@ def test_every_panel_has_data(
     figure(f"dashboard under load: {len(panels) - len(empty)} panels with data of {len(panels)}")
     assert empty == []
     assert {rule["health"] for rule in rules} == {"ok"}
-    assert [rule["name"] for rule in rules if rule["state"] == "firing"] == []
+    assert [rule["name"] for rule in rules if rule["state"] != "inactive"] == []
 
 
 async def under_load(url: str) -> None:
