@@ -179,8 +179,17 @@ def fetch(entry: CheckpointEntry) -> Path:
         patterns = ["*.json", "*.txt", weights]
         folder = Path(snapshot_download(entry.checkpoint, revision=entry.revision, allow_patterns=patterns))
         if any(folder.glob(weights)):
+            _check_shards(folder, f"{weights}.index.json")
             return folder
     raise CheckpointError("the repository holds no weights")
+
+
+def _check_shards(folder: Path, indices: str) -> None:
+    """Raises CheckpointError where files are missing: with the hub out of reach, its client takes what is there."""
+    for index in folder.glob(indices):
+        for shard in sorted(set(json.loads(index.read_text())["weight_map"].values())):
+            if not (folder / shard).is_file():
+                raise CheckpointError(f"{shard} is missing in {folder}: fetch it again")
 
 
 @contextmanager

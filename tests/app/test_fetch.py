@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import sys
 from pathlib import Path
@@ -74,6 +75,19 @@ def test_an_unknown_profile_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys:
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("blip-serve: ")
     assert "blip-huge" in line
+
+
+def test_a_snapshot_that_lacks_a_shard_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "model-1.safetensors").touch()
+    shards = {"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(shards))
+    (tmp_path / "pytorch_model.bin.index.json").write_text('{"weight_map": {"a": "not-asked-for.bin"}}')
+    monkeypatch.setattr(checkpoint, "snapshot_download", lambda *_, **__: str(tmp_path))
+    assert run(monkeypatch, "blip-base") == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "model-2.safetensors is missing" in line
 
 
 def test_a_full_disk_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
