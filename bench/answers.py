@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import random
 from collections.abc import Callable
 from typing import Any
 
 import httpx
-from PIL import Image
 
 from bench.client import connected
 from bench.service import running_service
 from training.questions import random_question
-from training.scenes import random_scene
+from training.scenes import png, random_scene
 
 DTYPES = ("fp32", "bf16", "int8")
 Request = dict[str, Any]
@@ -28,9 +26,7 @@ def requests(count: int, seed: int = 0) -> list[Request]:
     made = []
     for place in range(count):
         scene, pixels = generator.choice(scenes)
-        picture = io.BytesIO()
-        Image.fromarray(pixels).save(picture, "PNG")
-        files = {"image": ("image.png", picture.getvalue(), "image/png")}
+        files = {"image": ("image.png", png(pixels), "image/png")}
         task = ("caption", "vqa", "vqa", "match")[place % 4]
         data: dict[str, Any] = {"num_beams": generator.choice((1, 3))} if task != "match" else {"text": "a red circle"}
         if task == "vqa":

@@ -6,7 +6,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import base64
-import io
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +13,6 @@ from random import Random
 from typing import Any
 
 import httpx
-from PIL import Image
 from tqdm import tqdm
 
 from bench.service import running_service
@@ -22,7 +20,7 @@ from training import easyvqa
 from training.captions import SHORT_CAPTIONS, describe, entails, random_caption, spoil
 from training.dialogues import needing_the_turn_before
 from training.questions import Question, random_question
-from training.scenes import Pixels, Scene, random_scene
+from training.scenes import Scene, png, random_scene
 
 LOSS = 0.003  # of a share, at most, by another dtype
 HELD_OUT_SEED = "held-out evaluation"  # no phase of training draws from it
@@ -102,12 +100,6 @@ class Tally:
             if name in reference.asked
             and (name not in self.asked or reference.share(name) - self.share(name) > LOSS + 1e-9)
         ]
-
-
-def png(pixels: Pixels) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG")
-    return file.getvalue()
 
 
 def public_cases(number: int) -> list[Case]:

@@ -5,6 +5,7 @@ Lengths are in pixels of the 64-pixel picture unless a name says otherwise."""
 
 from __future__ import annotations
 
+import io
 import math
 from dataclasses import dataclass
 from random import Random
@@ -197,3 +198,10 @@ def random_scene(rng: Random, count: int) -> tuple[Scene, Pixels]:
         shapes.append(Shape(color, outline[0], outline_box(outline)))
     shapes.sort(key=lambda shape: shape.box.center[0])
     return Scene(tuple(shapes)), np.asarray(shrink(drawing)).copy()
+
+
+def png(pixels: Pixels) -> bytes:
+    """The picture as a file."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import io
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
@@ -11,7 +10,6 @@ from typing import Any
 
 import httpx
 import pytest
-from PIL import Image
 
 import models
 from app.main import load_models
@@ -19,7 +17,7 @@ from bench.service import running_service
 from tests.app.support import b64, serving, until_ready
 from training.captions import describe, random_caption
 from training.questions import random_question
-from training.scenes import random_scene
+from training.scenes import png, random_scene
 
 EXAMPLE = (Path(models.__file__).parent / "checkpoints" / "demo" / "example.png").read_bytes()
 CAPTION = "a blue circle to the left of a green rectangle"
@@ -103,9 +101,7 @@ def mixed_requests(number: int, num_images: int) -> list[Body]:
     bodies: list[Body] = []
     for index in range(number):
         scene, pixels = rng.choice(scenes)
-        file = io.BytesIO()
-        Image.fromarray(pixels).save(file, "PNG")
-        image = {"model": ("demo", "demo-blip2")[index // 4 % 2], "image": b64(file.getvalue())}
+        image = {"model": ("demo", "demo-blip2")[index // 4 % 2], "image": b64(png(pixels))}
         asked: dict[str, Any] = {"question": [random_question(rng, scene)[0] for _ in range(1 + index % 3)]}
         if image["model"] == "demo-blip2" and index % 3:
             asked["history"] = [{"question": "what shape is it?", "answer": "circle"}] * (index % 3)
