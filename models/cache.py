@@ -87,6 +87,7 @@ class Cache:
         order = self._own.keep(numbers)
         if self._source is not None:
             self._source.keep(numbers)
+            self._source.reserve(max(self._source.lengths, default=0))
         rows = torch.tensor(order, dtype=torch.long, device=self._device)
         self._visible, self._positions = self._visible[rows], self._positions[rows]
         return order
@@ -143,7 +144,6 @@ class Cache:
     def _look(self, lines: Lines) -> Source | None:
         if self._source is None:
             return None
-        self._source.reserve(max(self._source.lengths))
         lengths, capacity = self._source.lengths, self._source.capacity
         layers = [KeyValue(key[: len(self)], value[: len(self)]) for key, value in self._source.layers]
         if min(lengths) == capacity:
@@ -220,14 +220,12 @@ class Slots:
         slots, _, capacity, _ = self.layers[0].key.shape
         needed = _rounded(tokens, self._block)
         rows = len(self.lengths)
-        if needed <= capacity <= 2 * needed and rows <= slots <= max(2 * rows, 1):
+        enough_capacity = capacity if needed <= capacity <= 2 * needed else needed
+        enough_slots = slots if rows <= slots <= 2 * rows else rows + rows // 2  # so that the next few copy nothing
+        if (enough_slots, enough_capacity) == (slots, capacity):
             return
-        if not needed <= capacity <= 2 * needed:
-            capacity = needed
-        if not rows <= slots <= 2 * rows:
-            slots = rows + rows // 2  # so that the next few copy nothing
-        for number, (key, value) in enumerate(self.layers):
-            self.layers[number] = KeyValue(_resized(key, slots, capacity), _resized(value, slots, capacity))
+        for number, layer in enumerate(self.layers):
+            self.layers[number] = KeyValue(*(_resized(old, enough_slots, enough_capacity) for old in layer))
 
 
 def _lengths(source: Source) -> list[int]:

@@ -21,7 +21,7 @@ from models.family import FAMILIES, Family
 from models.layers import serving_dtype
 from models.products import Int8Linear, PackedLinear, pack, saved_bytes, with_products
 from models.vit import ViT
-from models.weights import CheckpointError, Weights
+from models.weights import CheckpointError, Weights, weight_map
 
 # Of the authors' transform/ and processors/: CLIP's, for a checkpoint without a preprocessor's file.
 IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -72,7 +72,7 @@ class CheckpointPlan:
     def load_tower(self, device: torch.device, *, to_compile: bool = False) -> ViT:
         """`to_compile`: with its weights as torch.compile wants them."""
         tower = self._tower()
-        Weights(self.folder).load(tower, self._names(tower), device, *([] if to_compile else [pack]))
+        Weights(self.folder).load(tower, self._names(tower), device, None if to_compile else pack)
         return tower
 
     def load_network(self, device: torch.device) -> nn.Module:
@@ -187,7 +187,7 @@ def fetch(entry: CheckpointEntry) -> Path:
 def _check_shards(folder: Path, indices: str) -> None:
     """Raises CheckpointError where files are missing: with the hub out of reach, its client takes what is there."""
     for index in folder.glob(indices):
-        for shard in sorted(set(json.loads(index.read_text())["weight_map"].values())):
+        for shard in sorted(set(weight_map(index).values())):
             if not (folder / shard).is_file():
                 raise CheckpointError(f"{shard} is missing in {folder}: fetch it again")
 

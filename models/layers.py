@@ -39,9 +39,14 @@ def exact_product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tens
     long."""
     x = x.float()
     if x.is_cpu and torch.is_inference_mode_enabled() and has_onednn():
-        product: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
-        return product
+        return onednn_product(x, weight, bias)
     return F.linear(x, weight, bias)
+
+
+def onednn_product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """As `F.linear`, on a CPU and without gradients; `weight` as it is stored, or in oneDNN's own order."""
+    product: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    return product
 
 
 def split_heads(x: Tensor, num_heads: int) -> Tensor:

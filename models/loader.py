@@ -68,14 +68,16 @@ def load(
     serving = choose_dtype(dtype, place)
     entries = read_catalog(catalog).profile(profile)
     plans = plan_checkpoints(entries, serving, int8=dtype == INT8)
-    if place.type != "cpu" and any(plan.uses_int8 for model in plans.values() for plan in model.values()):
-        raise CheckpointError(f"int8 is for CPUs; on {place} choose bf16 or fp16")
-    if any(plan.uses_int8 for model in plans.values() for plan in model.values()) and not has_onednn():
-        raise CheckpointError("int8 needs a build of torch with oneDNN")
+    every = {plan for model in plans.values() for plan in model.values()}
+    if any(plan.uses_int8 for plan in every):
+        if place.type != "cpu":
+            raise CheckpointError(f"int8 is for CPUs; on {place} choose bf16 or fp16")
+        if not has_onednn():
+            raise CheckpointError("int8 needs a build of torch with oneDNN")
     if compile_batches and dtype == INT8:
         raise CheckpointError("int8 products cannot be compiled: start without BLIP_COMPILE")
     with tensors_apart():
-        _check_memory({plan for model in plans.values() for plan in model.values()}, place)
+        _check_memory(every, place)
         loader = _Loader(place, compile_batches)
         return [
             ServedModel(name, entry.family, loader.checkpoints(plans[name], entry.sanity), entry.note, entry.template)

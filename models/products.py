@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from models.device import has_onednn
+from models.layers import onednn_product
 
 USUAL_TOKENS = 16  # of a product: what the order of packed weights is chosen for
 ACTIVATION_LEVELS = 127  # steps from zero to a token's largest activation
@@ -42,18 +43,19 @@ class PackedLinear(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         if self._packed is None:
             return super().forward(x)
-        product: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._packed, self.bias, "none", [], "")
-        return product
+        return onednn_product(x, self._packed, self.bias)
 
 
 def _computes(dtype: torch.dtype) -> bool:
     """Whether oneDNN has it here."""
+    if not has_onednn():
+        return False
     match dtype:
         case torch.bfloat16:
-            return has_onednn() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+            return torch.ops.mkldnn._is_mkldnn_bf16_supported()
         case torch.float16:
-            return has_onednn() and torch.ops.mkldnn._is_mkldnn_fp16_supported()
-    return has_onednn()
+            return torch.ops.mkldnn._is_mkldnn_fp16_supported()
+    return True
 
 
 class Int8Linear(nn.Linear):

@@ -112,6 +112,12 @@ class CheckpointError(RuntimeError):
     """A checkpoint is missing or is not what its configuration says; the message is one line for the operator."""
 
 
+def weight_map(index: Path) -> dict[str, str]:
+    """Tensor name -> the file beside `index` that holds it."""
+    names: dict[str, str] = json.loads(index.read_text())["weight_map"]
+    return names
+
+
 def rename(name: str, keys: KeyMap) -> str:
     """Our parameter name in Hugging Face's words."""
     for pattern, replacement in keys:
@@ -133,8 +139,7 @@ class Weights:
         for file in ("model.safetensors", "pytorch_model.bin"):
             sharded, single = self._folder / f"{file}.index.json", self._folder / file
             if sharded.is_file():
-                names: dict[str, str] = json.loads(sharded.read_text())["weight_map"]
-                return {name: self._folder / shard for name, shard in names.items()}
+                return {name: self._folder / shard for name, shard in weight_map(sharded).items()}
             if single.is_file():
                 return dict.fromkeys(self._names(single), single)
         raise CheckpointError(f"no model.safetensors or pytorch_model.bin in {self._folder}")
@@ -172,7 +177,7 @@ class Weights:
         module: nn.Module,
         names: Mapping[str, str],
         device: torch.device,
-        finish: Callable[[nn.Module], None] = lambda _: None,
+        finish: Callable[[nn.Module], None] | None = None,
     ) -> None:
         """Fill a module that was built on the meta device, each parameter straight into its dtype and place.
 
@@ -183,7 +188,8 @@ class Weights:
                 ours = f"{path}.{name}" if path else name
                 tensor = self._read_for(names[ours], parameter, device)
                 setattr(part, name, nn.Parameter(tensor, requires_grad=False))
-            finish(part)
+            if finish is not None:
+                finish(part)
         module.eval()
 
     def digest(self, module: nn.Module, names: Mapping[str, str], config: object) -> str:
