@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-KINDS = ("empty", "echo", "repetition")
 REPEATS = 4  # of a phrase in a row: no caption or answer has so many
 LONGEST_PHRASE = 4  # words
 
 
 def oddity(text: str, prompt: str) -> str | None:
-    """One of KINDS, or None for a text like any other. `prompt`: the question, or what the caption goes on from."""
+    """empty, echo or repetition; None: a text like any other. `prompt`: the question, or what the caption goes on from."""
     words, asked = text.lower().split(), prompt.lower().split()
     if not words:
         return "empty"

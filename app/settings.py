@@ -61,8 +61,8 @@ class Settings(BaseSettings):
     generation_cache_bytes: int = Field(2 * 2**30, ge=1, description="bytes of key-value caches; beyond: rows wait")
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field((), description="comma separated; unset: open")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="debug, info, warning or error")
-    tracing: bool = Field(False, description="send OpenTelemetry spans; needs the extra otel, and OTEL_* variables")
     log_format: Literal["text", "json"] = Field("text", description="text or json")
+    tracing: bool = Field(False, description="send OpenTelemetry spans; needs the extra otel, and OTEL_* variables")
 
     @property
     def farewell_seconds(self) -> float:

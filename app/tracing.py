@@ -11,7 +11,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from app.exchange import OTHER, Exchange
+from app.exchange import Exchange
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import SpanProcessor
@@ -53,15 +53,15 @@ class Tracing:
     def _report(self, exchange: Exchange) -> None:
         to_epoch = time.time() - time.monotonic()
         carrier = {name.decode("latin-1"): value for name, value in exchange.headers.items()}
-        task = exchange.task or OTHER
+        route = exchange.scope["path"]
         request = self._tracer.start_span(
-            f"POST /{task}",
+            f"POST {route}",
             context=self._extract(carrier),
             kind=self._kind,
             start_time=_nanoseconds(exchange.started_at + to_epoch),
             attributes={
                 "http.request.method": "POST",
-                "http.route": f"/{task}",
+                "http.route": route,
                 "http.response.status_code": exchange.status,
                 "blip.model": exchange.model,
                 "blip.request_id": exchange.request_id,
