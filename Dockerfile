@@ -41,19 +41,21 @@ HEALTHCHECK --interval=5s --timeout=5s --start-period=15m \
     CMD ["python", "-c", "import os, urllib.request; urllib.request.urlopen('http://127.0.0.1:' + os.environ.get('BLIP_PORT', '8000') + '/health/ready', timeout=4)"]
 ENTRYPOINT ["python", "-m", "app"]
 
-FROM service AS cuda
-ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
-COPY --from=dependencies-cuda /opt/blip-serve /opt/blip-serve
+# What changes most: the last layer of each target.
+FROM ${PYTHON_IMAGE} AS code
+WORKDIR /srv/blip-serve
 COPY LICENSE pyproject.toml ./
 COPY models models
 COPY app app
 RUN ["python", "-m", "compileall", "-q", "app", "models"]
+
+FROM service AS cuda
+ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility
+COPY --from=dependencies-cuda /opt/blip-serve /opt/blip-serve
+COPY --from=code /srv/blip-serve ./
 USER 10001:10001
 
 FROM service AS cpu
 COPY --from=dependencies-cpu /opt/blip-serve /opt/blip-serve
-COPY LICENSE pyproject.toml ./
-COPY models models
-COPY app app
-RUN ["python", "-m", "compileall", "-q", "app", "models"]
+COPY --from=code /srv/blip-serve ./
 USER 10001:10001
