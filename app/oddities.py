@@ -7,7 +7,7 @@ LONGEST_PHRASE = 4  # words
 
 
 def oddity(text: str, prompt: str) -> str | None:
-    """empty, echo or repetition; None: a text like any other. `prompt`: the question, or what the caption goes on from."""
+    """`empty`, `echo` or `repetition`; None: a text like any other. `prompt`: the question, or the caption's prefix."""
     words, asked = text.lower().split(), prompt.lower().split()
     if not words:
         return "empty"
