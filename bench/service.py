@@ -31,13 +31,13 @@ class RunningService(NamedTuple):
 
 @contextmanager
 def running_service(log: IO[bytes] | None = None, **settings: object) -> Iterator[RunningService]:
-    """`blip-serve` with these settings (`profile="demo"` is BLIP_PROFILE=demo), ready; stopped on leaving.
+    """`blip-serve` with these settings (`profile="demo"` is BLIP_PROFILE=demo), ready; stopped on leaving. On a free
+    port, if they do not name one.
 
     Raises RuntimeError if it does not become ready."""
-    port = free_port()
-    own = {"host": "127.0.0.1", "port": port, "log_level": "warning"} | settings
+    own = {"host": "127.0.0.1", "port": free_port(), "log_level": "warning"} | settings
     environment = {f"BLIP_{name.upper()}": str(value) for name, value in own.items()}
-    with running([sys.executable, "-m", "app"], port, "/health/ready", environment, log) as service:
+    with running([sys.executable, "-m", "app"], int(str(own["port"])), "/health/ready", environment, log) as service:
         yield service
 
 
@@ -53,7 +53,7 @@ def running(
     process = subprocess.Popen(command, env=os.environ | (environment or {}), stdout=log, stderr=log)
     service = RunningService(f"http://127.0.0.1:{port}", process)
     try:
-        _wait_until_ready(service, ready)
+        wait_until_ready(service, ready)
         yield service
     finally:
         process.terminate()
@@ -71,7 +71,8 @@ def free_port() -> int:
     return port
 
 
-def _wait_until_ready(service: RunningService, path: str) -> None:
+def wait_until_ready(service: RunningService, path: str) -> None:
+    """Raises RuntimeError if it ends, or does not answer at `path`."""
     deadline = time.monotonic() + READY_SECONDS
     while time.monotonic() < deadline:
         if (status := service.process.poll()) is not None:

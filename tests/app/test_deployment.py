@@ -7,16 +7,11 @@ import re
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 
 from app.service import Service
 from app.settings import Settings
-
-
-@pytest.fixture
-def root(pytestconfig: pytest.Config) -> Path:
-    return pytestconfig.rootpath
+from tests.deployment import assert_time_to_drain, settings_of
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -25,15 +20,9 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def test_a_pod_is_given_the_time_to_drain(root: Path) -> None:
-    given = dict(
-        line.split("=") for line in read(root / "k8s/base/kustomization.yaml")["configMapGenerator"][0]["literals"]
-    )
-    settings = Settings(**{name.removeprefix("BLIP_").lower(): value for name, value in given.items()})
-    spec = read(root / "k8s/base/deployment.yaml")["spec"]["template"]["spec"]
-    (container,) = spec["containers"]
-    before = container["lifecycle"]["preStop"]["sleep"]["seconds"]
-    assert spec["terminationGracePeriodSeconds"] >= before + settings.drain_seconds + settings.farewell_seconds
-    assert before >= container["readinessProbe"]["periodSeconds"]
+    literals = read(root / "k8s/base/kustomization.yaml")["configMapGenerator"][0]["literals"]
+    pod = read(root / "k8s/base/deployment.yaml")["spec"]["template"]["spec"]
+    assert_time_to_drain(pod, settings_of(dict(line.split("=") for line in literals)))
 
 
 def test_compose_waits_for_health_and_stops_after_the_drain(root: Path) -> None:

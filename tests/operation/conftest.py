@@ -40,11 +40,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.write_line(line)
 
 
-@pytest.fixture
-def root(pytestconfig: pytest.Config) -> Path:
-    return pytestconfig.rootpath
-
-
 def tool(name: str) -> str:
     """The path of a program. Fails with what to install where it is missing."""
     places = [str(BESIDE_PYTHON), "build/tools/node_modules/.bin", *os.environ["PATH"].split(os.pathsep), "/usr/sbin"]

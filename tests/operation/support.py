@@ -1,15 +1,11 @@
-"""Load, and servers beside the service."""
+"""Load on a service."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-import subprocess
-import sys
-import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -67,36 +63,3 @@ async def steady_load(url: str, num_clients: int, headers: dict[str, str] | None
     finally:
         stopping.set()
         await asyncio.gather(*tasks)
-
-
-@contextmanager
-def server(command: Sequence[str | Path], url: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that answers at `url`; ended on leaving."""
-    process = subprocess.Popen([str(part) for part in command])
-    try:
-        wait_until(lambda: answers(url), f"{command[0]} answers at {url}")
-        yield process
-    finally:
-        process.terminate()
-        process.wait(10)
-
-
-def start_service(port: int, **settings: object) -> subprocess.Popen[bytes]:
-    """`blip-serve` on this port, not yet ready."""
-    own = {"host": "127.0.0.1", "port": port, "log_level": "warning", "threads": 1} | settings
-    environment = {f"BLIP_{name.upper()}": str(value) for name, value in own.items()}
-    return subprocess.Popen([sys.executable, "-m", "app"], env=os.environ | environment)
-
-
-def wait_until(condition: Callable[[], bool], what: str, seconds: float = DEADLINE_SECONDS) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}"
-        time.sleep(0.05)
-
-
-def answers(url: str) -> bool:
-    try:
-        return httpx.get(url, timeout=5).is_success
-    except httpx.TransportError:
-        return False

@@ -13,9 +13,9 @@ import httpx
 import pytest
 import yaml
 
-from bench.service import free_port, running_service
+from bench.service import free_port, running, running_service
 from tests.operation.conftest import tool
-from tests.operation.support import server, steady_load
+from tests.operation.support import steady_load
 
 KEY = "a-key-of-the-proof"
 LOAD_SECONDS = 25
@@ -42,7 +42,7 @@ def test_every_panel_has_data(
 ) -> None:
     key_file = tmp_path / "key"
     key_file.write_text(KEY)
-    url = f"http://127.0.0.1:{free_port()}"
+    port = free_port()
     with running_service(profile="demo", api_keys=f"{KEY},another") as service:
         configuration = yaml.safe_load((root / "monitoring/prometheus.yml").read_text())
         configuration["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
@@ -54,9 +54,10 @@ def test_every_panel_has_data(
         file.write_text(yaml.safe_dump(configuration))
         command = [
             *(tool("prometheus"), f"--config.file={file}", f"--storage.tsdb.path={tmp_path / 'data'}"),
-            *(f"--web.listen-address={url.removeprefix('http://')}", "--log.level=error"),
+            *(f"--web.listen-address=127.0.0.1:{port}", "--log.level=error"),
         ]
-        with server(command, f"{url}/-/ready"):
+        with running(command, port, "/-/ready") as prometheus:
+            url = prometheus.url
             asyncio.run(under_load(service.url))
             empty = [panel["title"] for panel in panels if not all(has_data(url, query) for query in queries(panel))]
             rules = httpx.get(f"{url}/api/v1/rules").json()["data"]["groups"][0]["rules"]

@@ -15,15 +15,14 @@ from pathlib import Path
 import httpx
 import pytest
 
-from bench.service import free_port
-from tests.operation.support import EXAMPLE, answers, wait_until
+from bench.service import RunningService, free_port, wait_until_ready
+from tests.operation.support import EXAMPLE
 
 TAG = "blip-serve:proof"
-BUILD = shlex.split(os.environ.get("IMAGE_BUILD", f"docker build --tag {TAG}"))
+BUILD = shlex.split(os.environ.get("IMAGE_BUILD", f"docker build --tag {TAG} ."))
 RUN = shlex.split(os.environ.get("IMAGE_RUN", f"docker run --rm --network host --read-only --tmpfs /tmp {TAG}"))
 SIZE = shlex.split(os.environ.get("IMAGE_SIZE", f"docker image inspect --format {{{{.Size}}}} {TAG}"))
 CONTEXT = ("app", "models", "Dockerfile", ".dockerignore", "pyproject.toml", "constraints.txt", "LICENSE")
-READY_SECONDS = 120.0
 
 
 @pytest.fixture(scope="module")
@@ -42,10 +41,7 @@ def context(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def build(context: Path) -> tuple[float, str]:
     """Seconds, and what was printed."""
     began = time.monotonic()
-    ending = [] if "IMAGE_BUILD" in os.environ else ["."]
-    done = subprocess.run(
-        [*BUILD, "--target", "cpu", *ending], cwd=context, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([*BUILD, "--target", "cpu"], cwd=context, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     return time.monotonic() - began, done.stdout + done.stderr
 
@@ -59,14 +55,14 @@ def built(context: Path) -> float:
 def container() -> Iterator[tuple[str, float]]:
     """The URL of a running one, and its seconds from the start until it is ready."""
     port = free_port()
-    url = f"http://127.0.0.1:{port}"
     began = time.monotonic()
     command = ["env", f"BLIP_PORT={port}", "python", "-m", "app"] if "IMAGE_RUN" in os.environ else []
     options = [] if command else ["--env", f"BLIP_PORT={port}"]
     process = subprocess.Popen([*RUN[:-1], *options, *RUN[-1:], *command], start_new_session=True)
+    service = RunningService(f"http://127.0.0.1:{port}", process)
     try:
-        wait_until(lambda: answers(f"{url}/health/ready"), "the container is ready", READY_SECONDS)
-        yield url, time.monotonic() - began
+        wait_until_ready(service, "/health/ready")
+        yield service.url, time.monotonic() - began
     finally:
         os.killpg(process.pid, signal.SIGTERM)
         process.wait(60)

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from app.settings import Settings
+from tests.deployment import assert_time_to_drain, settings_of
 from tests.operation.conftest import Run
 
 OVERLAYS = ("cpu", "gpu", "keda")
@@ -39,9 +40,7 @@ def pod(objects: Objects) -> dict[str, Any]:
 
 
 def settings(objects: Objects) -> Settings:
-    """As the service would read them."""
-    given = objects["ConfigMap"]["data"]
-    return Settings(**{name.removeprefix("BLIP_").lower(): value for name, value in given.items()})
+    return settings_of(objects["ConfigMap"]["data"])
 
 
 def test_every_object_is_what_its_schema_says(overlay: str, objects: Objects, figure: Callable[[str], None]) -> None:
@@ -80,12 +79,7 @@ def test_the_pod_meets_the_restricted_standard(objects: Objects) -> None:
 
 
 def test_it_is_given_the_time_to_drain(objects: Objects) -> None:
-    spec = pod(objects)
-    (container,) = spec["containers"]
-    before = container["lifecycle"]["preStop"]["sleep"]["seconds"]
-    readiness = container["readinessProbe"]
-    assert spec["terminationGracePeriodSeconds"] > before + settings(objects).drain_seconds
-    assert before >= readiness["periodSeconds"]
+    assert_time_to_drain(pod(objects), settings(objects))
 
 
 def test_each_probe_has_its_own_ground(objects: Objects) -> None:

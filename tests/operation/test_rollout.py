@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from bench.service import free_port
+from bench.service import free_port, running, running_service
 from tests.operation.conftest import tool
-from tests.operation.support import answers, server, start_service, steady_load, wait_until
+from tests.operation.support import steady_load
 
 CLIENTS = 8
 PAUSE_SECONDS = 3.0  # of load between two events
@@ -25,49 +25,42 @@ class Replica:
     port: int
     process: subprocess.Popen[bytes]
 
-    @property
-    def is_ready(self) -> bool:
-        return answers(f"http://127.0.0.1:{self.port}/health/ready")
-
-    def wait_until_ready(self) -> None:
-        wait_until(lambda: self.is_ready, f"the replica on port {self.port} is ready")
-
-    def start(self) -> None:
-        self.process = start_service(self.port)
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
-
     def stop(self, number: signal.Signals) -> int:
         """Returns its exit code."""
         self.process.send_signal(number)
         return self.process.wait(60)
 
 
-@dataclass(slots=True)
 class Cluster:
-    url: str
-    replicas: tuple[Replica, Replica]
+    """Two replicas behind nginx."""
+
+    def __init__(self, folder: Path, stack: ExitStack) -> None:
+        self._stack = stack
+        self.replicas = [Replica(port, self._start(port)) for port in (free_port(), free_port())]
+        first, second = (replica.port for replica in self.replicas)
+        port = free_port()
+        text = Path(__file__).with_name("nginx.conf").read_text()
+        values = {"FIRST": first, "SECOND": second, "PORT": port, "PID": folder / "pid", "TEMPORARY": folder / "bodies"}
+        for name, value in values.items():
+            text = text.replace(name, str(value))
+        configuration = folder / "nginx.conf"
+        configuration.write_text(text)
+        command = [tool("nginx"), "-p", str(folder), "-c", str(configuration)]
+        self.url = stack.enter_context(running(command, port, "/health/ready")).url
+
+    def _start(self, port: int) -> subprocess.Popen[bytes]:
+        """Ready."""
+        return self._stack.enter_context(running_service(port=port, threads=1)).process
+
+    def restart(self, replica: Replica) -> None:
+        """One that has ended."""
+        replica.process = self._start(replica.port)
 
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[Cluster]:
-    first, second, port = free_port(), free_port(), free_port()
-    text = Path(__file__).with_name("nginx.conf").read_text()
-    for name, value in (("FIRST", first), ("SECOND", second), ("PORT", port), ("PID", tmp_path / "pid")):
-        text = text.replace(name, str(value))
-    configuration = tmp_path / "nginx.conf"
-    configuration.write_text(text.replace("TEMPORARY", str(tmp_path / "bodies")))
-    replicas = (Replica(first, start_service(first)), Replica(second, start_service(second)))
     with ExitStack() as stack:
-        for replica in replicas:
-            stack.callback(replica.kill)
-        for replica in replicas:
-            replica.wait_until_ready()
-        url = f"http://127.0.0.1:{port}"
-        stack.enter_context(server([tool("nginx"), "-p", tmp_path, "-c", configuration], f"{url}/health/ready"))
-        yield Cluster(url, replicas)
+        yield Cluster(tmp_path, stack)
 
 
 @pytest.mark.timeout(600)
@@ -77,8 +70,7 @@ def test_a_rolling_restart_loses_no_request(cluster: Cluster, figure: Callable[[
             await asyncio.sleep(PAUSE_SECONDS)
             for replica in cluster.replicas:
                 assert await asyncio.to_thread(replica.stop, signal.SIGTERM) == 0
-                replica.start()
-                await asyncio.to_thread(replica.wait_until_ready)
+                await asyncio.to_thread(cluster.restart, replica)
                 await asyncio.sleep(PAUSE_SECONDS)
         figure(f"rolling restart of 2 replicas under {CLIENTS} clients: {load.sent} requests, {load.failed} failed")
         assert load.failed == 0, load.outcomes
