@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.gate import Gate
+from app.http.gate import Gate
 from app.routes import caption, docs, embed, match, ops, vqa
 from app.service import Phase, Service
 from app.settings import Settings

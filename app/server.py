@@ -13,9 +13,9 @@ from types import FrameType
 import uvicorn
 
 from app.errors import DrainingError
+from app.http.protocol import Protocol
 from app.logs import configure_logging
 from app.main import Load, create_app, load_models
-from app.protocol import Protocol
 from app.service import Service
 from app.settings import Settings
 

@@ -10,11 +10,11 @@ from enum import StrEnum
 from app.engine.engine import Engine
 from app.engine.features import FeatureCache
 from app.errors import DrainingError, EngineDownError, InvalidInputError, NotReadyError, ServiceError, UnknownModelError
-from app.exchange import Exchange
-from app.inflight import InflightBytes
+from app.http.exchange import Exchange
+from app.http.inflight import InflightBytes
+from app.http.tracing import Tracing
 from app.metrics import Metrics
 from app.settings import Settings
-from app.tracing import Tracing
 from models.base import Checkpoint, ServedModel, Task
 
 

@@ -11,7 +11,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from app.answers import (
+from app.errors import InvalidInputError
+from app.inference import Work
+from app.wire.answers import (
     Answer,
     Caption,
     CaptionAnswer,
@@ -23,10 +25,8 @@ from app.answers import (
     Sentence,
     VqaAnswer,
 )
-from app.errors import InvalidInputError
-from app.forms import Form
-from app.schemas import CaptionFields, EmbedFields, MatchFields, VqaFields
-from app.work import Work
+from app.wire.forms import Form
+from app.wire.schemas import CaptionFields, EmbedFields, MatchFields, VqaFields
 from models.base import (
     Capabilities,
     CaptionInput,

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from transformers import Blip2Config
 
-from models import blip2
 from models.base import Task
-from models.vit import ViT
+from models.families.blip2 import networks as blip2
+from models.layers.vit import ViT
 from models.weights import save
 
 GOLDEN = Path("tests/golden/blip2/checkpoints")  # whose tiny tokenizers will do

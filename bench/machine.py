@@ -10,9 +10,9 @@ import torch
 
 from app.settings import default_threads
 from models.device import DTYPES, INT8, choose_dtype
-from models.layers import serving_dtype
-from models.products import Int8Linear, PackedLinear, pack, with_products
-from models.vit import ViT, ViTConfig
+from models.layers.linear import Int8Linear, PackedLinear, pack, with_products
+from models.layers.precision import serving_dtype
+from models.layers.vit import ViT, ViTConfig
 
 GEMM_SIZE, TRIAL_SIZE = 2048, 256
 EMULATED_SHARE = 0.05  # of the fp32 rate: what computes more slowly than this does so in software

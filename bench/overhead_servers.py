@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from app.server import serve
 from app.settings import Settings
 from models.base import Generated, GeneratedSequence, ImageInput, Input, Item
-from models.fake import FakeGeneration, FakeRunner, fake_models
+from models.fake.runner import FakeGeneration, FakeRunner, fake_models
 
 IMAGE_SIZE = 384  # pixels, of BLIP
 ANSWER = Generated((GeneratedSequence("a red picture", 0.9, 1),))

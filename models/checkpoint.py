@@ -17,10 +17,10 @@ from torch import nn
 from models.base import ModelRunner, Preprocessing, Task
 from models.catalog import CheckpointEntry, ModelEntry
 from models.device import INT8, dtype_name
-from models.family import FAMILIES, Family
-from models.layers import serving_dtype
-from models.products import Int8Linear, PackedLinear, pack, saved_bytes, with_products
-from models.vit import ViT
+from models.families.family import FAMILIES, Family
+from models.layers.linear import Int8Linear, PackedLinear, pack, saved_bytes, with_products
+from models.layers.precision import serving_dtype
+from models.layers.vit import ViT
 from models.weights import CheckpointError, Weights, weight_map
 
 # Of the authors' transform/ and processors/: CLIP's, for a checkpoint without a preprocessor's file.

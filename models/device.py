@@ -13,6 +13,7 @@ from typing import ParamSpec, TypeVar
 
 import psutil
 import torch
+from torch import Tensor
 
 from models.base import DeviceLostError
 
@@ -95,3 +96,10 @@ def on_device(function: Callable[P, T]) -> Callable[P, T]:
             raise DeviceLostError(str(error)) from error
 
     return call
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """A copy that does not stop the device: on CUDA from pinned memory, without waiting."""
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)

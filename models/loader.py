@@ -34,7 +34,7 @@ from models.base import (
 from models.catalog import CheckpointEntry, Sanity, read_catalog
 from models.checkpoint import CheckpointPlan, fetch, kept_bytes, naming, plan_checkpoints
 from models.device import INT8, choose_device, choose_dtype, free_bytes, has_onednn, tensors_apart
-from models.tower import TowerRunner
+from models.runners.tower import TowerRunner
 from models.weights import CheckpointError
 
 log = logging.getLogger("blip.loader")

@@ -13,87 +13,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+# Our name -> the Hugging Face name: every pattern that matches is replaced, in order.
 KeyMap = tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...]
 
-# Our name -> the Hugging Face name: every pattern that matches is replaced, in order.
-VIT_KEYS: KeyMap = (
-    (r"^class_token$", "embeddings.class_embedding"),
-    (r"^positions$", "embeddings.position_embedding"),
-    (r"^patches\.", "embeddings.patch_embedding."),
-    (r"^blocks\.", "encoder.layers."),
-    (r"\.attention_norm\.", ".layer_norm1."),
-    (r"\.qkv\.", ".self_attn.qkv."),
-    (r"\.out\.", ".self_attn.projection."),
-    (r"\.mlp_norm\.", ".layer_norm2."),
-    (r"\.up\.", ".mlp.fc1."),
-    (r"\.down\.", ".mlp.fc2."),
-    (r"^", "vision_model."),
-)
-MED_KEYS: KeyMap = (
-    (r"^tokens\.", "embeddings.word_embeddings."),
-    (r"^positions\.", "embeddings.position_embeddings."),
-    (r"^norm\.", "embeddings.LayerNorm."),
-    (r"^layers\.(\d+)\.norm\.", r"encoder.layer.\1.output.LayerNorm."),
-    (r"^layers\.", "encoder.layer."),
-    (r"\.self_attention\.", ".attention."),
-    (r"\.cross_attention\.", ".crossattention."),
-    (r"\.(attention|crossattention)\.(query|key|value)\.", r".\1.self.\2."),
-    (r"\.(attention|crossattention)\.out\.", r".\1.output.dense."),
-    (r"\.(attention|crossattention)\.norm\.", r".\1.output.LayerNorm."),
-    (r"\.up\.", ".intermediate.dense."),
-    (r"\.down\.", ".output.dense."),
-)
-LM_HEAD_KEYS: KeyMap = (
-    (r"^transform\.", "transform.dense."),
-    (r"^norm\.", "transform.LayerNorm."),
-)
-QFORMER_KEYS: KeyMap = (
-    (r"^queries$", "query_tokens"),
-    (r"^tokens\.", "embeddings.word_embeddings."),
-    (r"^positions\.", "embeddings.position_embeddings."),
-    (r"^norm\.", "qformer.layernorm."),
-    (r"^layers\.", "qformer.encoder.layer."),
-    (r"\.query_feed_forward\.up\.", ".intermediate_query.dense."),
-    (r"\.query_feed_forward\.down\.", ".output_query.dense."),
-    (r"\.query_feed_forward\.norm\.", ".output_query.LayerNorm."),
-    (r"\.text_feed_forward\.up\.", ".intermediate.dense."),
-    (r"\.text_feed_forward\.down\.", ".output.dense."),
-    (r"\.text_feed_forward\.norm\.", ".output.LayerNorm."),
-    (r"\.self_attention\.", ".attention."),
-    (r"\.cross_attention\.", ".crossattention."),
-    (r"\.(attention|crossattention)\.(query|key|value)\.", r".\1.attention.\2."),
-    (r"\.(attention|crossattention)\.out\.", r".\1.output.dense."),
-    (r"\.(attention|crossattention)\.norm\.", r".\1.output.LayerNorm."),
-)
-OPT_KEYS: KeyMap = (
-    (r"^tokens\.", "embed_tokens."),
-    (r"^positions\.", "embed_positions."),
-    (r"^norm\.", "final_layer_norm."),
-    (r"\.attention_norm\.", ".self_attn_layer_norm."),
-    (r"\.(query|key|value)\.", lambda found: f".self_attn.{found[1][0]}_proj."),
-    (r"\.out\.", ".self_attn.out_proj."),
-    (r"\.mlp_norm\.", ".final_layer_norm."),
-    (r"\.up\.", ".fc1."),
-    (r"\.down\.", ".fc2."),
-    (r"^", "language_model.model.decoder."),
-)
-T5_KEYS: KeyMap = (
-    (r"^tokens\.", "shared."),
-    (r"^head\.", "lm_head."),
-    (r"coder\.norm\.", "coder.final_layer_norm."),
-    (r"\.distances\.", ".block.0.layer.0.SelfAttention.relative_attention_bias."),
-    (r"\.layers\.", ".block."),
-    (r"^(encoder.*)\.feed_forward\.", r"\1.layer.1.DenseReluDense."),
-    (r"^(decoder.*)\.feed_forward\.", r"\1.layer.2.DenseReluDense."),
-    (r"\.attention\.", ".layer.0.SelfAttention."),
-    (r"\.cross_attention\.", ".layer.1.EncDecAttention."),
-    (r"\.(SelfAttention|EncDecAttention|DenseReluDense)\.norm\.", ".layer_norm."),
-    (r"Attention\.(query|key|value|out)\.", lambda found: f"Attention.{found[1][0]}."),
-    (r"\.gate\.", ".wi_0."),
-    (r"\.up\.", ".wi_1."),
-    (r"\.down\.", ".wo."),
-    (r"^", "language_model."),
-)
 # Tied weights: a checkpoint may hold any of the names.
 TIED = {
     "text_decoder.bert.embeddings.word_embeddings.weight": ("text_decoder.cls.predictions.decoder.weight",),

@@ -13,7 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.weights import LM_HEAD_KEYS, MED_KEYS, VIT_KEYS, KeyMap, rename, save
+from models.families.blip.med import LM_HEAD_KEYS, MED_KEYS
+from models.layers.vit import VIT_KEYS
+from models.weights import KeyMap, rename, save
 from training import vocabulary
 from training.data import MEAN, STD
 from training.network import LABEL_SMOOTHING, PROJECTION, TOWER, Answering, PreTraining, med_config

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.layers import Source
+from models.layers.attention import Source
 from training.captions import SHORT_CAPTIONS
 from training.data import JointTexts, Texts, texts
 

@@ -9,9 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.layers import Head, LayerNorm, Source, causal_mask, padding_mask
-from models.med import MED, LMHead, MEDConfig
-from models.vit import ViT, ViTConfig
+from models.families.blip.med import MED, LMHead
+from models.layers.attention import Source, causal_mask, padding_mask
+from models.layers.bert import MEDConfig
+from models.layers.precision import Head, LayerNorm
+from models.layers.vit import ViT, ViTConfig
 from training import vocabulary
 from training.data import Texts
 from training.scenes import IMAGE_SIZE

@@ -10,11 +10,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.errors import UnsupportedMediaError
-from app.exchange import Exchange
-from app.forms import Form
-from app.schemas import Fields
+from app.http.exchange import Exchange
+from app.inference import Work
 from app.service import Service
-from app.work import Work
+from app.wire.forms import Form
+from app.wire.schemas import Fields
 
 F = TypeVar("F", bound=Fields)
 

@@ -7,9 +7,9 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from app.answers import CheckpointInfo, HealthAnswer, ModelInfo, ModelsAnswer
-from app.documentation import LIVE, METRICS, MODELS, READY
 from app.routes.common import answer, service_of
+from app.wire.answers import CheckpointInfo, HealthAnswer, ModelInfo, ModelsAnswer
+from app.wire.documentation import LIVE, METRICS, MODELS, READY
 from models.base import Checkpoint, ServedModel, Task
 
 LIMITS = (

@@ -7,10 +7,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app import tasks
-from app.answers import VqaAnswer
-from app.documentation import document
 from app.routes.common import answer, open_form
-from app.schemas import VqaFields
+from app.wire.answers import VqaAnswer
+from app.wire.documentation import document
+from app.wire.schemas import VqaFields
 from models.base import Task
 
 router = APIRouter()

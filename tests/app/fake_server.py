@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from app.server import serve
 from app.settings import Settings
 from models.base import ServedModel
-from models.fake import FakeRunner, fake_models
+from models.fake.runner import FakeRunner, fake_models
 
 heads = FakeRunner("fake-heads")
 

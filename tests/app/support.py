@@ -19,7 +19,7 @@ from app.main import create_app, load_models
 from app.service import Service
 from app.settings import Settings
 from models.base import Capabilities, ServedModel
-from models.fake import FakeRunner, Hold, fake_models
+from models.fake.runner import FakeRunner, Hold, fake_models
 
 T = TypeVar("T")
 PNG = {"content-type": "image/png"}

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from app.forms import MAX_PARTS
+from app.wire.forms import MAX_PARTS
 from tests.app.conftest import Shared
 from tests.app.support import BLUE, FIELDS, RED, TASKS, b64
 

@@ -12,7 +12,7 @@ from PIL import Image
 from app.errors import BadImageError
 from app.images import FORMATS, bitmap_bytes, decode_image, open_image
 from models.base import ImageInput, Input, Item
-from models.fake import FakeRunner, fake_models
+from models.fake.runner import FakeRunner, fake_models
 from tests.app.support import encoded, run, serving, until_ready
 from tests.app.test_images import HALVES, decode
 

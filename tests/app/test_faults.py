@@ -10,7 +10,7 @@ import pytest
 
 from app.settings import Settings
 from models.base import ServedModel
-from models.fake import Fault
+from models.fake.runner import Fault
 from tests.app.support import (
     BLUE,
     GREEN,

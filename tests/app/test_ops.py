@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter
 
-from app import answers, schemas
 from app.errors import INTERNAL, PROBLEMS, ROUTING
 from app.service import Phase
-from models.fake_answers import DIMENSIONS
+from app.wire import answers, schemas
+from models.fake.answers import DIMENSIONS
 from tests.app.conftest import Shared
 from tests.app.support import BLUE, TASKS
 

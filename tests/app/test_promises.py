@@ -10,7 +10,7 @@ import pytest
 
 from app.errors import DrainingError
 from models.base import CaptionInput
-from models.fake import Call, Fault
+from models.fake.runner import Call, Fault
 from tests.app.support import BLUE, GREEN, RED, b64, entered, lab, png, run, until, waiting
 
 COLOURS = ("red", "green", "blue", "yellow", "orange", "purple", "brown", "black", "white", "gray")

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 from pydantic import TypeAdapter
 
-from app.answers import CaptionAnswer, EmbedAnswer, MatchAnswer, VqaAnswer
-from app.work import SMALL_BODY_BYTES
+from app.inference import SMALL_BODY_BYTES
+from app.wire.answers import CaptionAnswer, EmbedAnswer, MatchAnswer, VqaAnswer
 from models.base import (
     Capabilities,
     CaptionInput,
@@ -23,7 +23,7 @@ from models.base import (
     TextInput,
     Turn,
 )
-from models.fake_answers import DIMENSIONS
+from models.fake.answers import DIMENSIONS
 from tests.app.conftest import Shared
 from tests.app.support import BLUE, GREEN, RED, b64, encoded, lab, run
 

@@ -16,7 +16,7 @@ from models import checkpoint, loader
 from models.base import Checkpoint, QuestionInput, Task
 from models.catalog import CheckpointEntry, ModelEntry
 from models.checkpoint import CheckpointPlan, kept_bytes, plan_checkpoints
-from models.products import Int8Linear, PackedLinear
+from models.layers.linear import Int8Linear, PackedLinear
 from models.weights import CheckpointError
 from tests import golden
 from tests.models import asking, spoiling

@@ -24,11 +24,11 @@ from transformers import (
     PreTrainedModel,
 )
 
-from models import blip
 from models.base import Task
-from models.family import FAMILIES, Networks
-from models.layers import serving_dtype
-from models.vit import ViT
+from models.families.blip import networks as blip
+from models.families.family import FAMILIES, Networks
+from models.layers.precision import serving_dtype
+from models.layers.vit import ViT
 from models.weights import CheckpointError, Weights, save, tensor_digest
 from tests.golden import BLIP, BLIP2
 

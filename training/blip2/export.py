@@ -10,8 +10,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from models.qformer import QFormerConfig
-from models.weights import OPT_KEYS, QFORMER_KEYS, VIT_KEYS
+from models.families.blip2.opt import OPT_KEYS
+from models.families.blip2.qformer import QFORMER_KEYS, QFormerConfig
+from models.layers.vit import VIT_KEYS
 from training import vocabulary
 from training.blip2.language import BOS, NUM_QUERIES, PAD, Speller
 from training.blip2.network import Querying, Speaking, qformer_config

@@ -21,7 +21,7 @@ from tokenizers.trainers import BpeTrainer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.opt import OPT, Layer, OPTConfig
+from models.families.blip2.opt import OPT, Layer, OPTConfig
 from training.blip2.texts import Text, random_text
 from training.scenes import Scene
 

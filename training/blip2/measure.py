@@ -8,7 +8,7 @@ from random import Random
 import torch
 from torch import Tensor
 
-from models.opt import OPT
+from models.families.blip2.opt import OPT
 from training.blip2.language import Speller, write
 from training.blip2.network import Speaking
 from training.blip2.texts import prompt

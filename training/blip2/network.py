@@ -11,14 +11,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import BlipConfig
 
-from models import blip, med
 from models.base import Task
-from models.blip2 import NORM_EPSILON
-from models.layers import Head, LayerNorm, Source, padding_mask
-from models.med import LMHead
-from models.opt import OPT
-from models.qformer import Layer, QFormer, QFormerConfig, beside_queries
-from models.vit import ViT
+from models.families.blip import med
+from models.families.blip import networks as blip
+from models.families.blip.med import LMHead
+from models.families.blip2.networks import NORM_EPSILON
+from models.families.blip2.opt import OPT
+from models.families.blip2.qformer import Layer, QFormer, QFormerConfig, beside_queries
+from models.layers.attention import Source, padding_mask
+from models.layers.precision import Head, LayerNorm
+from models.layers.vit import ViT
 from models.weights import Weights
 from training import vocabulary
 from training.blip2.language import NUM_QUERIES

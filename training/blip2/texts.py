@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from random import Random
 
-from models import dialogue
 from models.base import Turn
+from models.families.blip2 import dialogue
 from training.captions import Caption, Phrase, describe
 from training.dialogues import random_dialogue
 from training.questions import Question, random_question, whether_it_is_there

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from models.opt import OPT
+from models.families.blip2.opt import OPT
 from training import easyvqa
 from training.blip2.export import CHECKPOINTS, export
 from training.blip2.language import Speller, learn_spelling, new_model, text_loss

@@ -13,7 +13,7 @@ import numpy as np
 from app.engine.engine import Engine
 from app.metrics import Metrics, StageTimes
 from models.base import CaptionInput, GenerationSettings, Input, Item, Op, Output, TextInput
-from models.fake import Call, FakeRunner, Hold
+from models.fake.runner import Call, FakeRunner, Hold
 
 T = TypeVar("T")
 

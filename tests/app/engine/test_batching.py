@@ -8,7 +8,7 @@ import pytest
 
 from app.engine.batching import BatchKey, BatchQueue, Rows, WorkItem
 from models.base import Item, Op, Output
-from models.fake import FakeRunner
+from models.fake.runner import FakeRunner
 
 RUNNER, OTHER = FakeRunner("one"), FakeRunner("other")
 

@@ -12,8 +12,8 @@ from app.engine.device import Outcome
 from app.errors import DeadlineExceededError
 from app.metrics import StageTimes
 from models.base import Generated, TextInput
-from models.fake import ROW_BYTES, Fault
-from models.fake_answers import scores
+from models.fake.answers import scores
+from models.fake.runner import ROW_BYTES, Fault
 from tests.app.engine.support import caption, entered, has, lab, outcome, run
 
 

@@ -11,7 +11,7 @@ import pytest
 from app.engine.features import FeatureCache, FeatureKey
 from app.metrics import Metrics
 from models.base import Features
-from models.fake import PREPROCESSING
+from models.fake.runner import PREPROCESSING
 from tests.app.engine.support import outcome, run
 
 

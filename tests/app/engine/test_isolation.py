@@ -9,7 +9,7 @@ import pytest
 
 from app.errors import BatchFailedError
 from models.base import Generated, Input, TextInput
-from models.fake import Fault
+from models.fake.runner import Fault
 from tests.app.engine.support import Lab, caption, entered, has, lab, outcome, run
 
 KINDS = [Fault.ERROR, Fault.OOM, Fault.COUNT, Fault.NAN]

@@ -11,7 +11,7 @@ from app.engine.engine import Engine
 from app.errors import EngineDownError
 from app.metrics import Metrics, StageTimes
 from models.base import Item, TextInput
-from models.fake import Call, FakeRunner, Fault, Hold
+from models.fake.runner import Call, FakeRunner, Fault, Hold
 from tests.app.engine.support import caption, entered, lab, outcome, run
 
 

@@ -14,8 +14,8 @@ import pytest
 
 from app.errors import BatchFailedError, DeadlineExceededError, EngineDownError
 from models.base import CaptionInput, Generated, Output, TextInput
-from models.fake import Call, Fault
-from models.fake_answers import scores
+from models.fake.answers import scores
+from models.fake.runner import Call, Fault
 from tests.app.engine.support import Lab, caption, lab, outcome, run
 
 

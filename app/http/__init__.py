@@ -1,0 +1,1 @@
+"""Who comes in: sockets, the gate, admission, and one exchange of request and answer."""

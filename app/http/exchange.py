@@ -1,0 +1,161 @@
+"""One HTTP request and its answer: what the gate, the tasks and the log share."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import re
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+from starlette.types import Message, Receive, Scope, Send
+
+from app.errors import (
+    ClientGoneError,
+    DeadlineExceededError,
+    InvalidInputError,
+    ServiceError,
+    problem_of,
+    problem_response,
+)
+from app.http.inflight import Lease
+from app.metrics import Metrics, StageTimes
+from models.base import Task
+
+OTHER = "other"
+LINGER_SECONDS = 2.0  # for the rest of a body that nobody wants: closing at once would reset the answer away
+TASK_PATHS = {f"/{task}": task for task in Task}
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+
+access_log = logging.getLogger("blip.access")
+logger = logging.getLogger("blip.gate")
+
+
+def new_id() -> str:
+    return f"{random.getrandbits(128):032x}"  # a name, not a secret
+
+
+class Exchange:
+    """Wraps `receive` and `send`, knows how far both are, and can be aborted while it has not been answered."""
+
+    def __init__(
+        self, scope: Scope, receive: Receive, send: Send, metrics: Metrics, *, is_traced: bool = False
+    ) -> None:
+        self.scope = scope
+        self.headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+        given_id = self.headers.get(b"x-request-id", "")
+        self.request_id = given_id if _REQUEST_ID.fullmatch(given_id) else new_id()
+        self.task = TASK_PATHS.get(scope["path"]) if scope["method"] == "POST" else None
+        self.model = OTHER
+        self.times = StageTimes(metrics, keep_spans=is_traced)
+        self.started_at = time.monotonic()
+        self.deadline: float | None = None  # monotonic seconds
+        self.lease: Lease
+        self.body: bytes
+        self.accepted = False  # whether work was done for it
+        self.closing = False  # whether the connection ends with this answer
+        self.status = 0  # 0: not answered yet
+        self._metrics = metrics
+        self._receive, self._send = receive, send
+        self._limit: asyncio.Timeout | None = None
+        self._seconds: float | None = None  # from the first byte to the last
+        self._cause: ServiceError = DeadlineExceededError("The deadline of the request passed.")
+        length = self.headers.get(b"content-length", "0")
+        self.content_length = int(length) if length.isascii() and length.isdigit() else 0
+        self._body_complete = not self.content_length and b"transfer-encoding" not in self.headers
+
+    # --- the request ---
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        if message["type"] == "http.request" and not message.get("more_body", False):
+            self._body_complete = True
+        return message
+
+    def timeout_seconds(self, most: float) -> float:
+        """The client's X-Request-Timeout, if it is shorter. Raises InvalidInputError."""
+        given = self.headers.get(b"x-request-timeout")
+        if given is None:
+            return most
+        with suppress(ValueError):
+            if (seconds := float(given)) > 0:  # neither NaN
+                return min(most, seconds)
+        raise InvalidInputError("X-Request-Timeout: must be a number of seconds above 0")
+
+    @asynccontextmanager
+    async def limited(self, seconds: float) -> AsyncIterator[None]:
+        """Cancels what is inside when the time is over, or when the exchange is aborted: raises the reason."""
+        self.deadline = self.started_at + seconds
+        try:
+            async with asyncio.timeout(self.deadline - time.monotonic()) as self._limit:
+                yield
+        except TimeoutError:
+            if self._limit is not None and self._limit.expired():
+                raise self._cause from None
+            raise
+        finally:
+            self._limit = None
+
+    def abort(self, cause: ServiceError) -> None:
+        if self._limit is not None and not self.status and not self._limit.expired():
+            self._cause = cause
+            self._limit.reschedule(asyncio.get_running_loop().time())
+
+    async def watch(self) -> None:
+        """Abort when the client leaves. To be run when the body has been read."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self.abort(ClientGoneError("The client left."))
+
+    # --- the answer ---
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            self.closing = self.closing or not self._body_complete
+            message["headers"] = [*message.get("headers", ()), *self._headers()]
+            await self._send(message)
+        elif self._body_complete or message.get("more_body", False):
+            await self._send(message)
+        else:
+            await self._send({**message, "more_body": True})
+            self._seconds = time.monotonic() - self.started_at
+            await self._linger()
+            await self._send({"type": "http.response.body", "body": b""})
+
+    def _headers(self) -> list[tuple[bytes, bytes]]:
+        stages = [*self.times.seconds.items(), ("total", time.monotonic() - self.started_at)]
+        timing = ", ".join(f"{name};dur={1000 * seconds:.2f}" for name, seconds in stages)
+        headers = [(b"x-request-id", self.request_id.encode()), (b"server-timing", timing.encode())]
+        return [*headers, (b"connection", b"close")] if self.closing else headers
+
+    async def _linger(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LINGER_SECONDS):
+                while not self._body_complete and (await self.receive())["type"] != "http.disconnect":
+                    pass
+
+    async def fail(self, error: Exception) -> None:
+        """Answer with a problem, unless it is too late to."""
+        status = problem_of(error).status
+        if status == 500:
+            logger.error("request failed", exc_info=error, extra={"fields": {"request_id": self.request_id}})
+        if isinstance(error, ClientGoneError):
+            self.status = status
+        elif not self.status:
+            await problem_response(error, self.request_id)(self.scope, self.receive, self.send)
+
+    def account(self) -> None:
+        """Count and log, once, at the end."""
+        seconds = time.monotonic() - self.started_at if self._seconds is None else self._seconds
+        task = self.task or OTHER
+        self._metrics.requests.labels(task, self.model, str(self.status)).inc()
+        if self.task:
+            self._metrics.request_seconds.labels(task).observe(seconds)
+        fields: dict[str, Any] = {"request_id": self.request_id, "task": task, "model": self.model}
+        fields |= {"status": self.status, "total_ms": round(1000 * seconds, 1)}
+        fields |= {f"{stage}_ms": round(1000 * value, 1) for stage, value in self.times.seconds.items()}
+        access_log.log(logging.INFO if self.task else logging.DEBUG, "request", extra={"fields": fields})

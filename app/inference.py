@@ -1,0 +1,170 @@
+"""One request's way to the CPU threads and to the engine: what the tasks are told with."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from itertools import islice
+from typing import Any, TypeVar, cast
+
+from app.engine.features import FeatureKey
+from app.http.exchange import OTHER, Exchange
+from app.images import bitmap_bytes, decode_image, open_image
+from app.oddities import oddity
+from app.service import Service
+from app.wire.forms import Form, Upload, read_form
+from app.wire.schemas import Fields
+from models.base import (
+    Checkpoint,
+    Features,
+    Generated,
+    ImageInput,
+    Input,
+    Item,
+    ModelRunner,
+    Output,
+    Scores,
+    ServedModel,
+    Task,
+)
+
+BYTES_PER_PREPARED_PIXEL = 12  # three float32
+SMALL_BODY_BYTES = 256 * 1024  # parsed and hashed
+SMALL_TEXT_CHARS = 1000  # tokenised
+F = TypeVar("F", bound=Fields)
+T = TypeVar("T")
+
+
+class Work:
+    def __init__(self, service: Service, exchange: Exchange) -> None:
+        self._service = service
+        self._exchange = exchange
+        self._few_words = False
+
+    def served(self, task: Task, name: str | None) -> tuple[ServedModel, Checkpoint]:
+        """Raises UnknownModelError, InvalidInputError."""
+        if name not in self._service.models and name is not None:
+            self._exchange.model = OTHER
+        model, checkpoint = self._service.find(task, name)
+        self._exchange.model = model.name
+        return model, checkpoint
+
+    async def on_cpu(self, function: Callable[[], T], *, small: bool = False) -> T:
+        """On a CPU thread; `small`: here, as to hand it over would take longer."""
+        if small:
+            return function()
+        return await asyncio.get_running_loop().run_in_executor(self._service.cpu, function)
+
+    async def read(self, content_type: str, query: bytes, body: bytes, fields: type[F]) -> Form[F]:
+        """Raises what `read_form` does."""
+        read = partial(read_form, content_type, query, body, fields, self._service.settings)
+        form = await self.on_cpu(read, small=len(body) <= SMALL_BODY_BYTES)
+        self._few_words = form.num_chars <= SMALL_TEXT_CHARS
+        return form
+
+    async def prepare(self, runner: ModelRunner, *groups: Sequence[Input]) -> list[list[Item]]:
+        """Tokenise. Raises InputError."""
+        return await self.on_cpu(
+            lambda: [[runner.prepare(one) for one in group] for group in groups], small=self._few_words
+        )
+
+    async def generate(self, runner: ModelRunner, items: Sequence[Item], prompts: Sequence[str]) -> list[Generated]:
+        """`prompts`: the question of each item, or what its caption goes on from."""
+        generated = cast("list[Generated]", await self._run(runner, items))
+        num_tokens = sum(sequence.num_tokens for one in generated for sequence in one.sequences)
+        metrics, model = self._service.metrics, self._exchange.model
+        metrics.generated_tokens.labels(model).inc(num_tokens)
+        for one, prompt in zip(generated, prompts, strict=True):
+            kind = oddity(one.sequences[0].text, prompt) or "plain"
+            metrics.generated_texts.labels(model, kind).inc()
+        return generated
+
+    async def score(self, runner: ModelRunner, *groups: Sequence[Item]) -> list[list[Scores]]:
+        """All groups side by side."""
+        scores = iter(cast("list[Scores]", await self._run(runner, [item for group in groups for item in group])))
+        return [list(islice(scores, len(group))) for group in groups]
+
+    async def features(self, checkpoint: Checkpoint, images: Sequence[Upload]) -> list[Features]:
+        """Of each image. Equal images are encoded once: in this request, across requests that run now, and in later
+        ones. All images that have to be decoded are, one at a time, before the first of them is submitted.
+
+        Raises BadImageError, UnsupportedMediaError.
+        """
+        tower = checkpoint.tower
+        decoding = _Decoding()
+
+        async def encode(image: Upload) -> Features:
+            async with decoding.turn():
+                item = await self.on_cpu(partial(self._pixels, checkpoint, image.data))
+            await decoding.all_done.wait()
+            # Without a deadline: others may wait for the same image. When nobody does any more, it is cancelled.
+            return cast("Features", await self._submit(tower, item, deadline=None))
+
+        distinct = {image.digest: image for image in images}
+        gets = [
+            self._service.cache.get(FeatureKey(tower.unit, checkpoint.preprocessing, digest), partial(encode, image))
+            for digest, image in distinct.items()
+        ]
+        try:
+            features = dict(zip(distinct, await all_of(gets), strict=True))
+        finally:
+            decoding.all_done.set()
+        return [features[image.digest] for image in images]
+
+    def _pixels(self, checkpoint: Checkpoint, data: bytes) -> Item:
+        """Decode, and shrink to what the tower takes. On a CPU thread."""
+        settings, preprocessing, times = self._service.settings, checkpoint.preprocessing, self._exchange.times
+        began = time.monotonic()
+        enough_side = preprocessing.image_size if settings.fast_decode else None
+        header = open_image(data, max_pixels=settings.max_pixels, max_side=settings.max_side, enough_side=enough_side)
+        with self._exchange.lease.pixels(bitmap_bytes(header)):
+            image = decode_image(header)
+            decoded = time.monotonic()
+            item = checkpoint.tower.prepare(ImageInput(image, preprocessing))
+        self._exchange.lease.add_pixels(BYTES_PER_PREPARED_PIXEL * preprocessing.image_size**2)
+        times.record("decode", began, decoded)
+        times.record("preprocess", decoded, time.monotonic())
+        return item
+
+    async def _run(self, runner: ModelRunner, items: Sequence[Item]) -> list[Output]:
+        return await all_of([self._submit(runner, item, deadline=self._exchange.deadline) for item in items])
+
+    async def _submit(self, runner: ModelRunner, item: Item, deadline: float | None) -> Output:
+        self._service.approaching.discard(self._exchange)
+        return await self._service.engine.submit(runner, item, deadline=deadline, times=self._exchange.times)
+
+
+class _Decoding:
+    """The images of one request that have to be decoded: those whose turn began or waits.
+
+    A failed turn leaves `all_done` unset: nothing of the request is submitted before the failure has ended it.
+    """
+
+    def __init__(self) -> None:
+        self.all_done = asyncio.Event()
+        self._lock = asyncio.Lock()
+        self._left = 0
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        self._left += 1
+        async with self._lock:
+            yield
+        self._left -= 1
+        if not self._left:
+            self.all_done.set()
+
+
+async def all_of(coroutines: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+    """The results, in order. The first failure cancels the others, and is raised as itself."""
+    if len(coroutines) == 1:  # the usual request, which need not pay for a group
+        return [await coroutines[0]]
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(coroutine) for coroutine in coroutines]
+    except ExceptionGroup as failures:
+        raise failures.exceptions[0] from None
+    return [task.result() for task in tasks]

@@ -1,0 +1,1 @@
+"""What is on the wire: forms, schemas, answers, and their documentation."""

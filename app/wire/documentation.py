@@ -1,0 +1,268 @@
+"""What /openapi.json says about the routes, made from the models that validate and the table of problems."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from app.errors import INTERNAL, PROBLEMS, ROUTING, problem_body
+from app.wire.answers import HealthAnswer, ModelsAnswer, Problem
+from app.wire.schemas import Fields
+from models.base import Task
+
+# 32 x 32, PNG
+RED_SQUARE = (
+    "iVBORw0KGgoAAAANSUhEUgAAACAAAAAgCAIAAAD8GO2jAAAAKElEQVR42u3NQQ0AAAgEoNP+nTWFDzcoQE1udQQCgUAgEAgEAsGTYAGj"
+    "xAE/G/Q2tQAAAABJRU5ErkJggg=="
+)
+Responses = dict[int | str, dict[str, Any]]
+EXAMPLES: dict[Task, tuple[dict[str, Any], dict[str, Any]]] = {
+    Task.CAPTION: (
+        {"image": RED_SQUARE, "num_captions": 2},
+        {
+            "model": "blip",
+            "captions": [
+                {
+                    "text": "a small red square",
+                    "confidence": 0.93,
+                    "alternatives": [{"text": "a red square", "confidence": 0.41}],
+                }
+            ],
+        },
+    ),
+    Task.VQA: (
+        {"image": RED_SQUARE, "question": "what color is it?", "candidates": ["red", "blue"]},
+        {
+            "model": "blip",
+            "answers": [
+                {
+                    "question": "what color is it?",
+                    "answer": "red",
+                    "confidence": 0.97,
+                    "candidates": [{"answer": "red", "probability": 0.97}, {"answer": "blue", "probability": 0.03}],
+                }
+            ],
+        },
+    ),
+    Task.MATCH: (
+        {"images": [RED_SQUARE], "text": ["a red square", "a blue circle"]},
+        {
+            "model": "blip",
+            "scores": [
+                [
+                    {"itm": 0.98, "itm_logits": [-2.1, 1.8], "itc": 0.41},
+                    {"itm": 0.02, "itm_logits": [1.9, -2.0], "itc": 0.11},
+                ]
+            ],
+        },
+    ),
+    Task.EMBED: (
+        {"image": RED_SQUARE, "text": "a red square", "encoding": "base64"},
+        {
+            "model": "blip",
+            "dimensions": 2,
+            "images": [{"embedding": "mpkZP83MTD8="}],
+            "texts": [{"embedding": "zcxMP5qZGT8="}],
+        },
+    ),
+}
+SUMMARIES = {
+    Task.CAPTION: "Describe images",
+    Task.VQA: "Answer questions about an image",
+    Task.MATCH: "Score images against texts",
+    Task.EMBED: "Embed images and texts",
+}
+TASK_STATUSES = (400, 401, 404, 405, 408, 413, 415, 422, 429, 500, 503, 504)
+MODELS_EXAMPLE = {
+    "models": [
+        {
+            "name": "blip2-opt",
+            "family": "blip2",
+            "note": "with OPT",
+            "template": "Question: {} Short answer:",
+            "tasks": {
+                "vqa": {
+                    "checkpoint": "Salesforce/blip2-opt-2.7b",
+                    "revision": "59a1ef6c1e5117b3f65523d1c6066825bcf315e3",
+                    "device": "cpu",
+                    "dtype": "bf16",
+                    "image_size": 224,
+                    "history": True,
+                    "template": True,
+                }
+            },
+        }
+    ],
+    "limits": {
+        "max_body_bytes": 20971520,
+        "max_pixels": 50000000,
+        "max_side": 16384,
+        "max_items": 64,
+        "max_pairs": 1024,
+        "max_text_chars": 10000,
+        "request_timeout_seconds": 60,
+    },
+}
+METRICS_EXAMPLE = """\
+# HELP blip_requests_total Answered requests
+# TYPE blip_requests_total counter
+blip_requests_total{code="200",model="blip",task="caption"} 12.0
+"""
+RETRY_AFTER = {"Retry-After": {"schema": {"type": "integer"}, "description": "seconds"}}
+PROBLEM_HEADERS: dict[int, dict[str, Any]] = {
+    401: {"WWW-Authenticate": {"schema": {"type": "string"}, "description": "Bearer"}},
+    405: {"Allow": {"schema": {"type": "string"}, "description": "the methods of the route"}},
+    429: RETRY_AFTER,
+    503: RETRY_AFTER,
+}
+ANSWER_HEADERS: dict[str, Any] = {
+    "X-Request-ID": {"schema": {"type": "string"}, "description": "the client's, or a new one"},
+    "Server-Timing": {
+        "schema": {"type": "string"},
+        "description": "milliseconds of each stage",
+        "example": "decode;dur=1.20, total;dur=25.31",
+    },
+}
+HEADERS = [
+    {
+        "name": "X-Request-ID",
+        "in": "header",
+        "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,128}$"},
+        "description": "a name for the request, in the answer and in the logs",
+    },
+    {
+        "name": "X-Request-Timeout",
+        "in": "header",
+        "schema": {"type": "number", "exclusiveMinimum": 0},
+        "description": "seconds; less than the service's own limit",
+    },
+]
+
+
+def document(task: Task, fields: type[Fields], answer: Any) -> dict[str, Any]:
+    """The keyword arguments of a task's route."""
+    schema = schema_of(fields)
+    request, response = EXAMPLES[task]
+    return {
+        "tags": ["tasks"],
+        "summary": SUMMARIES[task],
+        "responses": answers(answer, response) | problems(*TASK_STATUSES),
+        "openapi_extra": {
+            "parameters": [_query(name, field, schema) for name, field in _flat(schema).items()] + HEADERS,
+            "requestBody": {"required": True, "content": _forms(fields, schema, request)},
+        },
+    }
+
+
+def answers(answer: Any, example: Any, otherwise: Any = None, *, media: str = "application/json") -> Responses:
+    """200, and the 503 of a health check, which is no problem+json."""
+    examples = {200: example} if otherwise is None else {200: example, 503: otherwise}
+    return {
+        status: {
+            "description": "The answer" if status == 200 else "The answer is no",
+            "headers": ANSWER_HEADERS,
+            "content": {media: {"schema": schema_of(answer), "example": body}},
+        }
+        for status, body in examples.items()
+    }
+
+
+def schema_of(type_: Any) -> dict[str, Any]:
+    """With definitions in place, as OpenAPI has no local ones."""
+    schema = TypeAdapter(type_).json_schema()
+    definitions = schema.pop("$defs", {})
+
+    def inline(node: Any) -> Any:
+        if isinstance(node, list):
+            return [inline(each) for each in node]
+        if not isinstance(node, dict):
+            return node
+        if reference := node.get("$ref"):
+            return inline(definitions[reference.rpartition("/")[2]])
+        return {key: inline(value) for key, value in node.items()}
+
+    inlined: dict[str, Any] = inline(schema)
+    return inlined
+
+
+def _forms(fields: type[Fields], schema: dict[str, Any], example: dict[str, Any]) -> dict[str, Any]:
+    """The three forms of one request."""
+    fewest, most = fields.num_images
+    encoded = {"type": "string", "description": "base64 (in lines or not), or a data:image/...;base64, URI"}
+    in_json: dict[str, Any] = {"image": encoded}
+    file: dict[str, Any] = {"type": "string", "format": "binary", "description": "a file"}
+    example_file: Any = "(a file)"
+    if most != 1:
+        in_json["images"] = {
+            "type": "array",
+            "items": encoded,
+            "minItems": fewest,
+            "description": "in place of `image`",
+        }
+        file = {"type": "array", "items": file, "minItems": fewest, "description": "files, one part each"}
+        example_file = [example_file]
+    others = {name: value for name, value in example.items() if name not in ("image", "images")}
+    needed = [] if fewest else ["text"]  # in place of an image
+    return {
+        "multipart/form-data": {
+            "schema": _with(schema, {"image": file, **_flat(schema)}, ["image", *needed]),
+            "example": {"image": example_file, **others},
+        },
+        "application/json": {
+            "schema": _with(schema, {**in_json, **schema["properties"]}, [*in_json, *needed]),
+            "example": example,
+        },
+        "image/*": {
+            "schema": {"type": "string", "format": "binary", "description": "one image; other fields are in the query"},
+            "example": "(the bytes of the file)",
+        },
+    }
+
+
+def _with(schema: dict[str, Any], properties: dict[str, Any], any_of: list[str]) -> dict[str, Any]:
+    """With other properties, of which one of `any_of` is required."""
+    if len(any_of) == 1:
+        return {**schema, "properties": properties, "required": [*any_of, *schema.get("required", ())]}
+    return {**schema, "properties": properties, "anyOf": [{"required": [name]} for name in any_of]}
+
+
+def _flat(schema: dict[str, Any]) -> dict[str, Any]:
+    """The fields that forms and queries can hold."""
+    return {name: field for name, field in schema["properties"].items() if name != "history"}
+
+
+def _query(name: str, field: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
+    needed = " (required there)" if name in schema.get("required", []) else ""
+    return {
+        "name": name,
+        "in": "query",
+        "required": False,
+        "schema": field,
+        "description": f"raw image body only{needed}",
+    }
+
+
+def problems(*statuses: int) -> Responses:
+    return {status: _problem(status) for status in statuses}
+
+
+def _problem(status: int) -> dict[str, Any]:
+    """Every problem with this status, as an example each."""
+    found = [problem for problem in (*PROBLEMS.values(), *ROUTING.values(), INTERNAL) if problem.status == status]
+    examples = {problem.slug: {"value": problem_body(problem, problem.title + ".", "3f0c1d9a")} for problem in found}
+    return {
+        "description": "; ".join(dict.fromkeys(problem.title for problem in found)),
+        "headers": ANSWER_HEADERS | PROBLEM_HEADERS.get(status, {}),
+        "content": {"application/problem+json": {"schema": schema_of(Problem), "examples": examples}},
+    }
+
+
+LIVE = problems(405, 500) | answers(
+    HealthAnswer, {"status": "live"}, {"status": "failing", "reason": "the device does not answer"}
+)
+READY = problems(405, 500) | answers(
+    HealthAnswer, {"status": "ready"}, {"status": "not ready", "reason": "The models are not ready: loading."}
+)
+MODELS = answers(ModelsAnswer, MODELS_EXAMPLE) | problems(401, 405, 500)
+METRICS = answers(str, METRICS_EXAMPLE, media="text/plain") | problems(401, 405, 500)

@@ -1,0 +1,126 @@
+"""MED, BLIP's mixture of encoder-decoder: a BERT whose layers also look at a source (an image, or an encoded question),
+bidirectional as encoder and causal as decoder.
+
+Source: Li et al. 2022, section 3.1; salesforce/BLIP models/med.py."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.layers.attention import KeyValue, Lines, Past, Source
+from models.layers.bert import Attention, MEDConfig
+from models.layers.precision import Head, LayerNorm, Served, exact_product
+from models.weights import KeyMap
+
+MED_KEYS: KeyMap = (
+    (r"^tokens\.", "embeddings.word_embeddings."),
+    (r"^positions\.", "embeddings.position_embeddings."),
+    (r"^norm\.", "embeddings.LayerNorm."),
+    (r"^layers\.(\d+)\.norm\.", r"encoder.layer.\1.output.LayerNorm."),
+    (r"^layers\.", "encoder.layer."),
+    (r"\.self_attention\.", ".attention."),
+    (r"\.cross_attention\.", ".crossattention."),
+    (r"\.(attention|crossattention)\.(query|key|value)\.", r".\1.self.\2."),
+    (r"\.(attention|crossattention)\.out\.", r".\1.output.dense."),
+    (r"\.(attention|crossattention)\.norm\.", r".\1.output.LayerNorm."),
+    (r"\.up\.", ".intermediate.dense."),
+    (r"\.down\.", ".output.dense."),
+)
+LM_HEAD_KEYS: KeyMap = (
+    (r"^transform\.", "transform.dense."),
+    (r"^norm\.", "transform.LayerNorm."),
+)
+
+
+class Layer(nn.Module):
+    def __init__(self, config: MEDConfig) -> None:
+        super().__init__()
+        self.self_attention = Attention(config, config.width)
+        self.cross_attention = Attention(config, config.source_width)
+        self.up = nn.Linear(config.width, config.mlp_width)
+        self.down = nn.Linear(config.mlp_width, config.width)
+        self.norm = LayerNorm(config.width, eps=config.norm_epsilon)
+
+    def forward(
+        self,
+        x: Tensor,
+        mask: Tensor | None,
+        past: Past | None,
+        lines: Lines | None,
+        look: tuple[KeyValue, Source] | None,
+    ) -> tuple[Tensor, KeyValue]:
+        """`x`: `(lines, tokens, width)`. Returns the new `x` and the keys and values of past and present tokens."""
+        present = self.self_attention.project(x)
+        if past is not None:
+            present = past.followed_by(present)
+        x = self.self_attention(x, present, mask, lines)
+        if look is not None:
+            keys, source = look
+            x = self.cross_attention(x, keys, source.mask, source.lines)
+        return self.norm(x + self.down(F.gelu(self.up(x)))), present
+
+
+class MED(Served):
+    def __init__(self, config: MEDConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.tokens = nn.Embedding(config.vocabulary, config.width)
+        self.positions = nn.Embedding(config.num_positions, config.width)
+        self.norm = LayerNorm(config.width, eps=config.norm_epsilon)
+        self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_layers))
+
+    @property
+    def token_bytes(self) -> int:
+        """Of all layers' keys and values of one token, its own or of a source."""
+        return 2 * self.config.num_layers * self.config.width * self.dtype.itemsize
+
+    def _layers(self) -> list[Layer]:
+        return cast("list[Layer]", list(self.layers))
+
+    def look_at(self, source: Tensor, mask: Tensor | None = None, lines: Lines | None = None) -> Source:
+        """Project `(rows, tokens, source width)` for every layer. `mask` `(rows, tokens)`: true at tokens."""
+        source = source.to(self.dtype)
+        layers = [layer.cross_attention.project(source) for layer in self._layers()]
+        return Source(layers, None if mask is None else mask[:, None, None, :], lines)
+
+    def forward(
+        self,
+        ids: Tensor,
+        mask: Tensor | None,
+        source: Source | None = None,
+        positions: Tensor | None = None,
+        past: Sequence[Past] | None = None,
+        lines: Lines | None = None,
+    ) -> tuple[Tensor, list[KeyValue]]:
+        """Hidden states `(lines, tokens, width)` of the last layer, and every layer's self-attention keys and values.
+
+        `ids`: `(lines, tokens)`. `mask`: true where a token may look, broadcast to `(rows, 1, queries, past + tokens)`.
+        `source`: None leaves the cross-attention out (BLIP's text mode). `positions`: `(lines, tokens)`, default
+        0, 1, ... `past`: for each layer, in as many rows as there are lines, or as `lines` says."""
+        if positions is None:
+            positions = torch.arange(ids.shape[1], device=ids.device)
+        x = self.norm(self.tokens(ids) + self.positions(positions)).to(self.dtype)
+        kept: list[KeyValue] = []
+        for index, layer in enumerate(self._layers()):
+            look = (source.layers[index], source) if source is not None else None
+            x, present = layer(x, mask, past[index] if past is not None else None, lines, look)
+            kept.append(present)
+        return x, kept
+
+
+class LMHead(nn.Module):
+    """BERT's language-model head; its output matrix is the token embedding, tied: `(..., width)` -> logits float32."""
+
+    def __init__(self, config: MEDConfig) -> None:
+        super().__init__()
+        self.transform = Head(config.width, config.width)
+        self.norm = LayerNorm(config.width, eps=config.norm_epsilon)
+        self.bias = nn.Parameter(torch.zeros(config.vocabulary))
+
+    def forward(self, states: Tensor, tokens: nn.Embedding) -> Tensor:
+        return exact_product(self.norm(F.gelu(self.transform(states))), tokens.weight, self.bias)

@@ -1,0 +1,196 @@
+"""The runners of BLIP: texts to tokens, networks to answers, as the authors compute them.
+
+Source: salesforce/BLIP models/blip.py, blip_vqa.py, blip_itm.py, and train_retrieval.py for the [ENC] token of ITM.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import BlipConfig
+
+from models.base import CaptionInput, GenerationSettings, Input, Item, ModelRunner, QuestionInput, RankInput, Task
+from models.generation.kv_cache import Prefix, Step, empty_prefix
+from models.generation.ranking import RankingRunner, likelihoods, to_rank
+from models.generation.runner import Defaults, GeneratingRunner, Ranking, check_room, make_plan
+from models.generation.search import Plan
+from models.layers.attention import KeyValue, Source, causal_mask, padding_mask
+from models.runners.grouping import ImageGroups
+from models.runners.matching import MatchingRunner
+from models.runners.text import WordPiece, pad, readable
+from models.weights import CheckpointError
+
+PROMPT = "a picture of "  # configs/caption_coco.yaml
+TEXT_TOKENS = 35  # the authors' max_length of captions and questions
+LABEL_SMOOTHING = 0.1  # of the answer decoder's loss, in training and in rank mode
+# The authors' lengths count the four tokens of their prompt.
+CAPTION = Defaults(num_beams=3, max_new_tokens=20 - 4, min_new_tokens=5 - 4, sampling_penalty=1.1)
+ANSWER = Defaults(num_beams=3, max_new_tokens=9, sampling_penalty=1.1)
+
+
+@dataclass(frozen=True, slots=True)
+class SpecialTokens:
+    """What the tokenizer files do not hold: [DEC] starts a decoded text, [ENC] an image-grounded one."""
+
+    dec: int
+    enc: int
+
+
+class _DecodingRunner(GeneratingRunner):
+    """What captions and answers share: their decoder."""
+
+    _tokenizer: WordPiece
+
+    def __init__(
+        self, unit: str, network: Any, tokenizer: WordPiece, special: SpecialTokens, device: torch.device
+    ) -> None:
+        super().__init__(unit, network, tokenizer, tokenizer.stop_id, device)
+        self._special = special
+
+    def _plan(self, settings: GenerationSettings, defaults: Defaults, prompt: list[int]) -> Plan:
+        room = self.network.decoder.config.num_positions - len(prompt)
+        check_room(len(prompt), room)
+        return make_plan(settings, defaults, prompt, counted=prompt, room=room)
+
+    @property
+    def _token_bytes(self) -> int:
+        return self.network.decoder.token_bytes
+
+    @abstractmethod
+    def _source(self, batch: Sequence[Item]) -> Source:
+        """What the decoder's cross-attention looks at, one row an item."""
+
+    def prefill(self, batch: Sequence[Item]) -> Prefix:
+        source = self._source(batch)
+        known = [item.payload.how.prompt[:-1] for item in batch]
+        ids, mask = pad(known, self._device)
+        if not ids.shape[1]:
+            return empty_prefix(source)
+        _, past = self.network.decoder(ids, causal_mask(mask), source)
+        return Prefix(past, [len(one) for one in known], source)
+
+    def decode(self, step: Step) -> Tensor:
+        decoder = self.network.decoder
+        states, _ = decoder(step.ids, step.mask, step.source, step.positions, step.past, step.lines)
+        return self.network.head(states[:, -1], decoder.tokens)
+
+
+class CaptionRunner(_DecodingRunner):
+    """The heads of a captioning checkpoint."""
+
+    def prepare(self, request: Input) -> Item:
+        if not isinstance(request, CaptionInput):
+            raise self._unsupported(request)
+        text = PROMPT if request.prompt is None else request.prompt
+        prompt = self._tokenizer.ids(text, self._special.dec)[:-1]
+        return self._to_generate([], self._plan(request.settings, CAPTION, prompt), self.network.num_image_tokens)
+
+    def _source(self, batch: Sequence[Item]) -> Source:
+        groups = ImageGroups(batch)
+        source = self.network.decoder.look_at(self.network.norm(groups.images))
+        if len(groups.images) == len(batch):
+            return source
+        numbers = groups.numbers
+        return Source([KeyValue(key[numbers], value[numbers]) for key, value in source.layers])
+
+
+class VQARunner(_DecodingRunner, RankingRunner):
+    """The heads of a VQA checkpoint: answers are generated, or ranked among candidates."""
+
+    def prepare(self, request: Input) -> Item:
+        start = [self._special.dec]
+        match request:
+            case QuestionInput(question, settings=settings):
+                ids = self._question(question)
+                return self._to_generate(ids, self._plan(settings, ANSWER, start), len(ids))
+            case RankInput(question, candidates, k):
+                return to_rank(self._question(question), Ranking(tuple(start), self._candidates(candidates), k))
+            case _:
+                raise self._unsupported(request)
+
+    def _question(self, text: str) -> list[int]:
+        """[ENC] tokens [SEP], cut as the authors do."""
+        return readable("question", self._tokenizer.ids(text, self._special.enc, TEXT_TOKENS), 2, TEXT_TOKENS)
+
+    def _candidate(self, text: str) -> list[int]:
+        return readable("candidate", self._tokenizer.ids(text), 2, TEXT_TOKENS)[1:]
+
+    def _source(self, batch: Sequence[Item]) -> Source:
+        states, mask = _encode_grounded(self.network, ImageGroups(batch), [item.payload.ids for item in batch])
+        return self.network.decoder.look_at(states, mask)
+
+    def _likelihoods(self, candidates: Sequence[list[int]], first: Tensor, known: Prefix) -> Tensor:  # noqa: ARG002
+        decoder = self.network.decoder
+
+        def logits(ids: Tensor, mask: Tensor) -> Tensor:
+            states, _ = decoder(ids, mask, known.source)
+            return self.network.head(states, decoder.tokens)
+
+        return likelihoods(logits, self._special.dec, candidates, self._device, LABEL_SMOOTHING)
+
+
+class MatchRunner(MatchingRunner):
+    """The heads of a retrieval checkpoint."""
+
+    text_tokens = TEXT_TOKENS
+
+    def __init__(
+        self, unit: str, network: Any, tokenizer: WordPiece, special: SpecialTokens, device: torch.device
+    ) -> None:
+        super().__init__(unit, network, tokenizer, device)
+        self._pair_id = special.enc
+
+    def _itm(self, batch: Sequence[Item]) -> Tensor:
+        states, _ = _encode_grounded(self.network, ImageGroups(batch), [item.payload for item in batch])
+        return self.network.itm(states[:, 0])
+
+    def _text_states(self, ids: Tensor, mask: Tensor) -> Tensor:
+        states, _ = self.network.encoder(ids, padding_mask(mask))
+        return states
+
+    def _image_states(self, batch: Sequence[Item]) -> Tensor:
+        groups = ImageGroups(batch)
+        return self.network.norm(groups.images)[groups.numbers, :1]
+
+
+def _encode_grounded(network: Any, groups: ImageGroups, texts: Sequence[list[int]]) -> tuple[Tensor, Tensor]:
+    """Texts, each grounded in its image, through the encoder: states `(texts, tokens, width)` and their mask."""
+    ids, mask = pad(groups.sort(texts), groups.images.device)
+    source = network.encoder.look_at(network.norm(groups.images), lines=groups.lines)
+    states, _ = network.encoder(ids, padding_mask(mask), source)
+    return groups.unsort(states), groups.unsort(mask)
+
+
+_RUNNERS: dict[Task, Callable[[str, Any, WordPiece, SpecialTokens, torch.device], ModelRunner]] = {
+    Task.CAPTION: CaptionRunner,
+    Task.VQA: VQARunner,
+    Task.MATCH: MatchRunner,
+}
+
+
+def make_runner(
+    task: Task, unit: str, network: Any, folder: Path, config: BlipConfig, device: torch.device
+) -> ModelRunner:
+    """The runner of a loaded checkpoint. Raises CheckpointError if its tokenizer is another checkpoint's."""
+    tokenizer = WordPiece(folder)
+    return _RUNNERS[task](unit, network, tokenizer, _special_tokens(config, tokenizer), device)
+
+
+def _special_tokens(config: BlipConfig, tokenizer: WordPiece) -> SpecialTokens:
+    """[DEC] and [ENC], which are not in the tokenizer files."""
+    text = config.text_config
+    special = SpecialTokens(dec=text.bos_token_id, enc=text.bos_token_id + 1)
+    if special.enc >= text.vocab_size:
+        raise CheckpointError(f"[ENC] is {special.enc}, but the vocabulary has {text.vocab_size} entries")
+    if tokenizer.stop_id != text.sep_token_id or not special.dec <= len(tokenizer) <= text.vocab_size:
+        raise CheckpointError(
+            f"the tokenizer ({len(tokenizer)} entries, [SEP] {tokenizer.stop_id}) is not the one of config.json "
+            f"({special.dec} entries before [DEC], [SEP] {text.sep_token_id})"
+        )
+    return special

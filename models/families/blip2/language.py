@@ -1,0 +1,221 @@
+"""BLIP-2's captions and answers: a language model reads an image's projected queries, and then a prompt.
+
+Source: LAVIS models/blip2_models/blip2_opt.py, blip2_t5.py.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from models.base import (
+    Capabilities,
+    CaptionInput,
+    GenerationSettings,
+    Input,
+    Item,
+    QuestionInput,
+    RankInput,
+    Turn,
+)
+from models.families.blip2 import dialogue
+from models.generation.kv_cache import Prefix, Step, empty_prefix
+from models.generation.ranking import RankingRunner, likelihoods, to_rank
+from models.generation.runner import Defaults, Ranking, check_room, make_plan
+from models.layers.attention import causal_mask
+from models.runners.grouping import ImageGroups
+from models.runners.text import Tokenizer, pad, readable
+
+T5_TOKENS = 512  # that its encoder was trained to read, the image's included
+CANDIDATE_TOKENS = 32  # LAVIS' max_txt_len
+
+
+class LanguageRunner(RankingRunner):
+    """One checkpoint captions and answers; what differs is the prompt and the defaults."""
+
+    caption: Defaults
+    answer: Defaults
+
+    def __init__(
+        self,
+        unit: str,
+        network: Any,
+        tokenizer: Tokenizer,
+        start_id: int,
+        stop_id: int,
+        device: torch.device,
+        max_prompt_tokens: int | None,
+    ) -> None:
+        """`start_id`: what the decoder's text begins with. `max_prompt_tokens`: prompts are cut to it, keeping their
+        beginning, as LAVIS does; None: never."""
+        super().__init__(unit, network, tokenizer, stop_id, device, Capabilities(history=True, template=True))
+        self._start_id = start_id
+        self._cut = None if max_prompt_tokens is None else max_prompt_tokens - 1  # one of them is not of the text
+        self._num_queries: int = network.qformer.config.num_queries
+
+    def prepare(self, request: Input) -> Item:
+        match request:
+            case CaptionInput(text, settings):
+                return self._generation(self._ids(text or ""), settings, self.caption)
+            case QuestionInput(question, history, template, settings):
+                longest = settings.max_new_tokens or self.answer.max_new_tokens
+                ids, used = self._question(question, template, history, longest)
+                return self._generation(ids, settings, self.answer, used)
+            case RankInput(question, texts, k, history, template):
+                candidates = self._candidates(texts)
+                longest = max(map(len, candidates))
+                ids, used = self._question(question, template, history, longest)
+                check_room(len(ids), self._room(len(ids)), longest)
+                encoded, decoded = self._split(ids)
+                return to_rank(encoded, Ranking(tuple(decoded), candidates, k), used)
+            case _:
+                raise self._unsupported(request)
+
+    def _generation(
+        self, ids: list[int], settings: GenerationSettings, defaults: Defaults, history_used: int | None = None
+    ) -> Item:
+        room = self._room(len(ids))
+        check_room(len(ids), room)
+        encoded, decoded = self._split(ids)
+        plan = make_plan(settings, defaults, decoded, counted=[self._start_id], room=room)
+        return self._to_generate(encoded, plan, self._num_queries + len(encoded), history_used)
+
+    @property
+    def _token_bytes(self) -> int:
+        return self.network.language_model.token_bytes
+
+    def _question(
+        self, question: str, template: str | None, history: Sequence[Turn], num_new_tokens: int
+    ) -> tuple[list[int], int | None]:
+        """The prompt's ids and how many turns stayed: the oldest are dropped, so that there is room for an answer."""
+
+        def fits(turns: Sequence[Turn]) -> bool:
+            text = dialogue.prompt(question, template, turns)
+            whole = self._cut is None or len(self._tokenizer.pieces(text)) <= self._cut  # or it would lose the question
+            return whole and self._room(len(self._ids(text))) >= num_new_tokens
+
+        turns = dialogue.latest(history, fits)
+        return self._ids(dialogue.prompt(question, template, turns)), len(turns) if history else None
+
+    def _pieces(self, text: str) -> list[int]:
+        return self._tokenizer.pieces(text)[: self._cut]
+
+    @abstractmethod
+    def _ids(self, text: str) -> list[int]:
+        """The prompt that the language model reads."""
+
+    @abstractmethod
+    def _split(self, ids: list[int]) -> tuple[list[int], list[int]]:
+        """What of it an encoder reads, and what the decoder goes on from."""
+
+    @abstractmethod
+    def _room(self, num_prompt_tokens: int) -> int:
+        """How many new tokens fit after the queries and a prompt."""
+
+    def queries(self, batch: Sequence[Item]) -> Tensor:
+        """What the language model sees of the images, `(items, queries, width)`; computed once for each image."""
+        groups, qformer = ImageGroups(batch), self.network.qformer
+        states = qformer(qformer.look_at(self.network.norm(groups.images.float())))
+        return self.network.projection(states)[groups.numbers]
+
+
+class OPTRunner(LanguageRunner):
+    """[queries] [</s>] [prompt], which the answer continues."""
+
+    caption = Defaults(num_beams=5, max_new_tokens=29, lookahead=1)
+    answer = Defaults(num_beams=5, max_new_tokens=10, length_penalty=0.0, lookahead=1)
+
+    def _ids(self, text: str) -> list[int]:
+        return [self._start_id, *self._pieces(text)]
+
+    def _split(self, ids: list[int]) -> tuple[list[int], list[int]]:
+        return [], ids
+
+    def _room(self, num_prompt_tokens: int) -> int:
+        positions: int = self.network.language_model.config.num_positions
+        return positions - self._num_queries - num_prompt_tokens
+
+    def _candidate(self, text: str) -> list[int]:
+        """With the space that follows "Answer:"."""
+        pieces = self._tokenizer.pieces(f" {text.strip()}") if text.strip() else []
+        return readable("candidate", [*pieces, self.stop_id], 1, CANDIDATE_TOKENS)
+
+    def prefill(self, batch: Sequence[Item]) -> Prefix:
+        model = self.network.language_model
+        known = [item.payload.how.prompt[:-1] for item in batch]
+        ids, mask = pad(known, self._device)
+        x = torch.cat([self.queries(batch), model.tokens(ids)], dim=1)
+        mask = F.pad(mask, (self._num_queries, 0), value=True)
+        _, past = model(x, torch.arange(x.shape[1], device=self._device)[None], causal_mask(mask))
+        return Prefix(past, [self._num_queries + len(one) for one in known])
+
+    def decode(self, step: Step) -> Tensor:
+        model = self.network.language_model
+        positions = step.positions + self._num_queries
+        states, _ = model(model.tokens(step.ids), positions, step.mask, step.past, step.lines)
+        return model.logits(states[:, -1])
+
+    def _likelihoods(self, candidates: Sequence[list[int]], first: Tensor, known: Prefix) -> Tensor:
+        """The candidates lie side by side in one line, so that the cache of the prompt is there once; each sees the
+        prompt and itself."""
+        model, device = self.network.language_model, self._device
+        steps = [
+            (number, place, ids[place], ids[place + 1])
+            for number, ids in enumerate(candidates)
+            for place in range(len(ids) - 1)
+        ]
+        owner, place, fed, following = torch.tensor(steps, device=device).T  # (tokens,) each
+        own = (owner[:, None] == owner) & (place[:, None] >= place)
+        (length,) = known.lengths
+        mask = F.pad(own, (length, 0), value=True)
+        states, _ = model(model.tokens(fed)[None], (length + place)[None], mask[None, None], known.past)
+        log_probabilities = model.logits(states[0]).log_softmax(-1)
+        starts = first[torch.tensor([ids[0] for ids in candidates], device=device)]
+        return starts.index_add(0, owner, log_probabilities.gather(-1, following[:, None])[:, 0])
+
+
+class T5Runner(LanguageRunner):
+    """The encoder reads [queries] [prompt] [</s>]; the decoder begins with its start token."""
+
+    caption = Defaults(num_beams=5, max_new_tokens=30, lookahead=1)
+    answer = Defaults(num_beams=5, max_new_tokens=10, length_penalty=-1.0, lookahead=1)
+
+    def _ids(self, text: str) -> list[int]:
+        return [*self._pieces(text), self.stop_id]
+
+    def _split(self, ids: list[int]) -> tuple[list[int], list[int]]:
+        return ids, [self._start_id]
+
+    def _room(self, num_prompt_tokens: int) -> int:
+        """The decoder has no positions: all it needs, unless the encoder reads too much."""
+        return T5_TOKENS if self._num_queries + num_prompt_tokens <= T5_TOKENS else 0
+
+    def _candidate(self, text: str) -> list[int]:
+        return readable("candidate", [*self._tokenizer.pieces(text.strip()), self.stop_id], 1, CANDIDATE_TOKENS)
+
+    def prefill(self, batch: Sequence[Item]) -> Prefix:
+        model = self.network.language_model
+        ids, mask = pad([item.payload.ids for item in batch], self._device)
+        x = torch.cat([self.queries(batch), model.tokens(ids)], dim=1)
+        mask = F.pad(mask, (self._num_queries, 0), value=True)
+        return empty_prefix(model.look_at(model.encode(x, mask), mask))
+
+    def decode(self, step: Step) -> Tensor:
+        model = self.network.language_model
+        assert step.source is not None
+        states, _ = model.decode(step.ids, step.mask, step.source, step.past, step.lines, step.distance)
+        return model.logits(states[:, -1])
+
+    def _likelihoods(self, candidates: Sequence[list[int]], first: Tensor, known: Prefix) -> Tensor:  # noqa: ARG002
+        model = self.network.language_model
+
+        def logits(ids: Tensor, mask: Tensor) -> Tensor:
+            states, _ = model.decode(ids, mask, known.source)
+            return model.logits(states)
+
+        return likelihoods(logits, self._start_id, candidates, self._device)

@@ -1,0 +1,128 @@
+"""The Q-Former, BLIP-2's querying transformer: learned queries look at an image, and at a text beside them.
+
+A BERT whose self-attention is shared by queries and text, with a feed-forward of each one's own; every other layer lets
+the queries, and only them, look at the image.
+
+Source: Li et al. 2023, section 3.1; LAVIS models/blip2_models/Qformer.py."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.layers.attention import Lines, Source
+from models.layers.bert import Attention, MEDConfig
+from models.layers.precision import LayerNorm
+from models.weights import KeyMap
+
+QFORMER_KEYS: KeyMap = (
+    (r"^queries$", "query_tokens"),
+    (r"^tokens\.", "embeddings.word_embeddings."),
+    (r"^positions\.", "embeddings.position_embeddings."),
+    (r"^norm\.", "qformer.layernorm."),
+    (r"^layers\.", "qformer.encoder.layer."),
+    (r"\.query_feed_forward\.up\.", ".intermediate_query.dense."),
+    (r"\.query_feed_forward\.down\.", ".output_query.dense."),
+    (r"\.query_feed_forward\.norm\.", ".output_query.LayerNorm."),
+    (r"\.text_feed_forward\.up\.", ".intermediate.dense."),
+    (r"\.text_feed_forward\.down\.", ".output.dense."),
+    (r"\.text_feed_forward\.norm\.", ".output.LayerNorm."),
+    (r"\.self_attention\.", ".attention."),
+    (r"\.cross_attention\.", ".crossattention."),
+    (r"\.(attention|crossattention)\.(query|key|value)\.", r".\1.attention.\2."),
+    (r"\.(attention|crossattention)\.out\.", r".\1.output.dense."),
+    (r"\.(attention|crossattention)\.norm\.", r".\1.output.LayerNorm."),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class QFormerConfig(MEDConfig):
+    num_queries: int
+    cross_attention_every: int  # layers, from the first
+    reads_text: bool
+
+
+class FeedForward(nn.Module):
+    """BERT's, with its post-norm residual."""
+
+    def __init__(self, config: MEDConfig) -> None:
+        super().__init__()
+        self.up = nn.Linear(config.width, config.mlp_width)
+        self.down = nn.Linear(config.mlp_width, config.width)
+        self.norm = LayerNorm(config.width, eps=config.norm_epsilon)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(x + self.down(F.gelu(self.up(x))))
+
+
+class Layer(nn.Module):
+    def __init__(self, config: QFormerConfig, *, looks: bool) -> None:
+        super().__init__()
+        self.self_attention = Attention(config, config.width)
+        self.cross_attention = Attention(config, config.source_width) if looks else None
+        self.query_feed_forward = FeedForward(config)
+        self.text_feed_forward = FeedForward(config) if config.reads_text else None
+
+
+class QFormer(nn.Module):
+    """All of it is float32: in half precision the ITM logits are off by 0.06."""
+
+    def __init__(self, config: QFormerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.queries = nn.Parameter(torch.zeros(1, config.num_queries, config.width))
+        if config.reads_text:
+            self.tokens = nn.Embedding(config.vocabulary, config.width)
+            self.positions = nn.Embedding(config.num_positions, config.width)
+        self.norm = LayerNorm(config.width, eps=config.norm_epsilon)
+        self.layers = nn.ModuleList(
+            Layer(config, looks=index % config.cross_attention_every == 0) for index in range(config.num_layers)
+        )
+
+    def _layers(self) -> list[Layer]:
+        return cast("list[Layer]", list(self.layers))
+
+    def look_at(self, images: Tensor, lines: Lines | None = None) -> Source:
+        """Project `(rows, tokens, source width)` for every layer that looks at images."""
+        images = images.float()
+        looking = [layer.cross_attention for layer in self._layers() if layer.cross_attention is not None]
+        return Source([attention.project(images) for attention in looking], lines=lines)
+
+    def forward(self, source: Source | None, ids: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        """Hidden states of the last layer, `(lines, queries + tokens, width)`.
+
+        Queries take part where there is a `source`, text where there are `ids` `(lines, tokens)`; at least one of
+        them. `mask`: true where may be looked, broadcast to `(lines, 1, queries + tokens, queries + tokens)`."""
+        x = self.norm(torch.cat(self._embeddings(source, ids), dim=1))
+        looks = iter(source.layers) if source is not None else None
+        split = self.config.num_queries if source is not None else 0
+        for layer in self._layers():
+            x = layer.self_attention(x, layer.self_attention.project(x), mask)
+            queries, text = x[:, :split], x[:, split:]
+            parts = []
+            if source is not None and looks is not None:
+                if layer.cross_attention is not None:
+                    queries = layer.cross_attention(queries, next(looks), None, source.lines)
+                parts.append(layer.query_feed_forward(queries))
+            if layer.text_feed_forward is not None and ids is not None:
+                parts.append(layer.text_feed_forward(text))
+            x = torch.cat(parts, dim=1)
+        return x
+
+    def _embeddings(self, source: Source | None, ids: Tensor | None) -> list[Tensor]:
+        parts = []
+        if source is not None:
+            lines = len(ids) if ids is not None else len(source.layers[0].key)
+            parts.append(self.queries.expand(lines, -1, -1))
+        if ids is not None:
+            parts.append(self.tokens(ids) + self.positions.weight[: ids.shape[1]])
+        return parts
+
+
+def beside_queries(mask: Tensor, num_queries: int) -> Tensor:
+    """Queries and text see each other: the text's `(lines, tokens)` -> `(lines, 1, 1, queries + tokens)`."""
+    return F.pad(mask, (num_queries, 0), value=True)[:, None, None, :]

@@ -1,0 +1,94 @@
+"""The runners of BLIP-2: which one a checkpoint has, and image-text matching, as the authors compute it.
+
+Source: LAVIS models/blip2_models/blip2_image_text_matching.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import Blip2Config
+
+from models.base import Item, ModelRunner, Task
+from models.families.blip2.language import LanguageRunner, OPTRunner, T5Runner
+from models.families.blip2.qformer import beside_queries
+from models.layers.attention import Lines, Source, padding_mask
+from models.runners.grouping import ImageGroups
+from models.runners.matching import MatchingRunner
+from models.runners.text import Tokenizer, WordPiece, pad
+from models.weights import CheckpointError
+
+END = "</s>"  # OPT's prompts begin with it, T5's end
+
+
+class RetrievalRunner(MatchingRunner):
+    """The heads of an image-text matching checkpoint. An image has a vector for each query."""
+
+    text_tokens = 32  # max_txt_len
+
+    def __init__(self, unit: str, network: Any, tokenizer: WordPiece, device: torch.device) -> None:
+        super().__init__(unit, network, tokenizer, device, pooling=("none", "mean"))
+
+    def _itm(self, batch: Sequence[Item]) -> Tensor:
+        """The mean of what the queries say."""
+        groups, num_queries = ImageGroups(batch), self.network.qformer.config.num_queries
+        ids, mask = pad(groups.sort([item.payload for item in batch]), self._device)
+        source = self._look_at(groups.images, groups.lines)
+        states = self.network.qformer(source, ids, beside_queries(mask, num_queries))
+        return groups.unsort(self.network.itm(states[:, :num_queries]).mean(1))
+
+    def _text_states(self, ids: Tensor, mask: Tensor) -> Tensor:
+        return self.network.qformer(None, ids, padding_mask(mask))
+
+    def _image_states(self, batch: Sequence[Item]) -> Tensor:
+        groups = ImageGroups(batch)
+        return self.network.qformer(self._look_at(groups.images))[groups.numbers]
+
+    def _look_at(self, images: Tensor, lines: Lines | None = None) -> Source:
+        return self.network.qformer.look_at(self.network.norm(images.float()), lines)
+
+
+def make_runner(
+    task: Task,
+    unit: str,
+    network: Any,
+    folder: Path,
+    config: Blip2Config,
+    device: torch.device,
+    *,
+    max_prompt_tokens: int | None = None,
+) -> ModelRunner:
+    """The runner of a loaded checkpoint. Raises CheckpointError if its tokenizer is another checkpoint's.
+
+    `max_prompt_tokens`: of a language model, see `LanguageRunner`."""
+    if task is not Task.MATCH:
+        return _language_runner(unit, network, folder, config.text_config, device, max_prompt_tokens)
+    tokenizer = WordPiece(folder)
+    _check(tokenizer, config.qformer_config.vocab_size, first=tokenizer.first_id, stop=tokenizer.stop_id)
+    return RetrievalRunner(unit, network, tokenizer, device)
+
+
+def _language_runner(
+    unit: str, network: Any, folder: Path, text: Any, device: torch.device, max_prompt_tokens: int | None
+) -> LanguageRunner:
+    kind: type[LanguageRunner]
+    if text.model_type == "opt":
+        kind, tokenizer, start_id = OPTRunner, Tokenizer(folder, "vocab.json"), text.bos_token_id
+    else:
+        kind, tokenizer, start_id = T5Runner, Tokenizer(folder), text.decoder_start_token_id
+    _check(tokenizer, text.vocab_size, first=start_id, stop=text.eos_token_id)
+    if tokenizer.pieces(END) != [start_id if kind is OPTRunner else text.eos_token_id]:
+        raise CheckpointError(f"the tokenizer is not the one of config.json: {END} is {tokenizer.pieces(END)}")
+    return kind(unit, network, tokenizer, start_id, text.eos_token_id, device, max_prompt_tokens)
+
+
+def _check(tokenizer: Tokenizer, num_embeddings: int, **special: Any) -> None:
+    if len(tokenizer) > num_embeddings:
+        raise CheckpointError(f"the tokenizer has {len(tokenizer)} entries, the vocabulary {num_embeddings}")
+    for role, token in special.items():
+        if not isinstance(token, int) or not 0 <= token < len(tokenizer):
+            raise CheckpointError(f"the {role} token is {token}, but the tokenizer has {len(tokenizer)} entries")

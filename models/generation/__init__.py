@@ -1,0 +1,1 @@
+"""Token by token: search, KV cache, the loop, and the ranking of candidates."""

@@ -1,0 +1,258 @@
+"""The key-value cache of rows in generation: tokens stay where they are when rows join or leave, when beams move, and
+when a token is added. Only slots that have become too small, or much too large, are copied.
+
+A row has a slot. Its lines' tokens lie side by side in it, those of dropped beams too, and a mask tells each line which
+of them are its own: a beam that moves changes the mask alone. A row that leaves gives its slot to the last one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from models.device import to_device
+from models.layers.attention import KeyValue, Lines, Past, Source, padding_mask
+
+TOKEN_BLOCK = 64  # by how much slots grow that take further tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Prefix:
+    """What a decoder knows of some rows before their last token.
+
+    `past`: a `KeyValue` a layer, `(rows, heads, tokens, size)`, padded on the right. `lengths`: the tokens of each row.
+    `source`: what the cross-attention looks at: one row for each row, or None."""
+
+    past: Sequence[KeyValue]
+    lengths: Sequence[int]
+    source: Source | None = None
+
+
+def empty_prefix(source: Source) -> Prefix:
+    """Before the first token: a row for each row of `source`, whose keys have the shape of the decoder's own."""
+    past = [KeyValue(key[:, :, :0], value[:, :, :0]) for key, value in source.layers]
+    return Prefix(past, [0] * len(source.layers[0].key), source)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One token for each line, as a decoder is given it. Entries are what the slots hold, this token's included.
+
+    `ids`, `positions`: `(lines, 1)`; positions are of the text, from 0. `past`: of each layer. `mask`: true where a
+    line may look, `(rows, 1, width of lines, capacity)`. `distance`: of each entry from the present token, in tokens,
+    `(rows, 1, capacity)`. `source`: what the cross-attention looks at, or None."""
+
+    ids: Tensor
+    positions: Tensor
+    past: Sequence[Past]
+    mask: Tensor
+    distance: Tensor
+    lines: Lines
+    source: Source | None
+
+
+class Cache:
+    """Of the rows of one decoder, in the order of their slots."""
+
+    def __init__(self, prefix: Prefix, num_lines: Sequence[int]) -> None:
+        device = prefix.past[0].key.device if prefix.past else torch.device("cpu")
+        self._device = device
+        self._own = Slots(TOKEN_BLOCK)
+        self._source = Slots() if prefix.source is not None else None
+        self._visible = torch.zeros(0, 1, 0, dtype=torch.bool, device=device)  # (rows, width of lines, capacity)
+        self._positions = torch.zeros(0, 0, dtype=torch.long, device=device)  # (rows, capacity) of the text
+        self._pending: list[int] = []  # entries that the present step adds to each row
+        self.add(prefix, num_lines)
+
+    def __len__(self) -> int:
+        return len(self._own.lengths)
+
+    def add(self, prefix: Prefix, num_lines: Sequence[int]) -> None:
+        """Further rows behind the others, with so many lines each."""
+        self._own.add(prefix.past, prefix.lengths)
+        if self._source is not None and prefix.source is not None:
+            self._source.add(prefix.source.layers, _lengths(prefix.source))
+        known = torch.arange(max(prefix.lengths), device=self._device)
+        lengths = torch.tensor(prefix.lengths, device=self._device)
+        visible = (known < lengths[:, None])[:, None].expand(-1, max(num_lines), -1)
+        self._visible = _stack(self._visible, visible)
+        self._positions = _stack(self._positions, known.expand(len(lengths), -1))
+
+    def keep(self, numbers: Sequence[int]) -> list[int]:
+        """Let the other rows leave. Returns which row each slot now has."""
+        order = self._own.keep(numbers)
+        if self._source is not None:
+            self._source.keep(numbers)
+            self._source.reserve(max(self._source.lengths, default=0))
+        rows = torch.tensor(order, dtype=torch.long, device=self._device)
+        self._visible, self._positions = self._visible[rows], self._positions[rows]
+        return order
+
+    def step(self, ids: Sequence[Sequence[int]], positions: Sequence[int]) -> Step:
+        """Give each line of each row its next token: `ids` of the lines and the one position, row by row.
+
+        It counts once `advance` has told which lines go on."""
+        counts = [len(row) for row in ids]
+        lengths = self._own.lengths
+        self._own.reserve(max(map(sum, zip(lengths, counts, strict=True))))
+        capacity = self._own.capacity
+        fed = [
+            (row, line, lengths[row] + line, token, position)
+            for row, (tokens, position) in enumerate(zip(ids, positions, strict=True))
+            for line, token in enumerate(tokens)
+        ]
+        row, line, entry, tokens, at = to_device(torch.tensor(fed).T.contiguous(), self._device)  # (lines,) each
+        self._visible = F.pad(self._visible[:, : max(counts)], (0, capacity - self._visible.shape[-1]))
+        self._positions = F.pad(self._positions, (0, capacity - self._positions.shape[-1]))
+        self._visible[row, line, entry] = True
+        self._positions[row, entry] = at
+        self._pending = counts
+        now = self._positions.new_tensor(positions)
+        lines = Lines.of(counts, self._device)
+        return Step(
+            ids=tokens[:, None],
+            positions=at[:, None],
+            past=[_Places(layer, row, entry, len(self)) for layer in self._own.layers],
+            mask=self._visible[:, None],
+            distance=(self._positions - now[:, None])[:, None],
+            lines=lines,
+            source=self._look(lines),
+        )
+
+    def advance(self, parents: Sequence[Sequence[int]]) -> None:
+        """After a step: which of its lines each new line of a row goes on from."""
+        self._own.lengths = [length + count for length, count in zip(self._own.lengths, self._pending, strict=True)]
+        width = max(map(len, parents))
+        padded = [[*row, *[0] * (width - len(row))] for row in parents]  # a place without a line looks at something
+        index = to_device(torch.tensor(padded), self._device)[..., None]
+        self._visible = self._visible.gather(1, index.expand(-1, -1, self._visible.shape[-1]))
+
+    def row(self, number: int) -> Prefix:
+        """One row alone, with all that was added to it."""
+        one, length = slice(number, number + 1), self._own.lengths[number]
+        past = [KeyValue(key[one, :, :length], value[one, :, :length]) for key, value in self._own.layers]
+        if self._source is None:
+            return Prefix(past, [length])
+        tokens = self._source.lengths[number]
+        layers = [KeyValue(key[one, :, :tokens], value[one, :, :tokens]) for key, value in self._source.layers]
+        return Prefix(past, [length], Source(layers))
+
+    def _look(self, lines: Lines) -> Source | None:
+        if self._source is None:
+            return None
+        lengths, capacity = self._source.lengths, self._source.capacity
+        layers = [KeyValue(key[: len(self)], value[: len(self)]) for key, value in self._source.layers]
+        if min(lengths) == capacity:
+            return Source(layers, lines=lines)
+        mask = torch.arange(capacity, device=self._device) < torch.tensor(lengths, device=self._device)[:, None]
+        return Source(layers, padding_mask(mask), lines)
+
+
+@dataclass(frozen=True, slots=True)
+class _Places:
+    """Where one layer's keys and values of a step go: a `Past`."""
+
+    slots: KeyValue
+    row: Tensor  # (lines,)
+    entry: Tensor  # (lines,)
+    num_rows: int
+
+    def followed_by(self, other: KeyValue) -> KeyValue:
+        """`other`: `(lines, heads, 1, size)`. Returns the whole slots of all rows: a part of them would have to be
+        copied for the products."""
+        for kept, present in zip(self.slots, other, strict=True):
+            kept[self.row, :, self.entry] = present[:, :, 0]
+        return KeyValue(self.slots.key[: self.num_rows], self.slots.value[: self.num_rows])
+
+
+class Slots:
+    """Keys and values of rows for all layers, `(slots, heads, capacity, size)` each; the first slots have the rows.
+
+    Their capacity grows by `block` entries."""
+
+    def __init__(self, block: int = 1) -> None:
+        self._block = block
+        self.layers: list[KeyValue] = []
+        self.lengths: list[int] = []  # the entries of each row
+
+    @property
+    def capacity(self) -> int:
+        return self.layers[0].key.shape[2] if self.layers else 0
+
+    def add(self, layers: Sequence[KeyValue], lengths: Sequence[int]) -> None:
+        first = len(self.lengths)
+        self.lengths += lengths
+        if not self.layers:
+            self.layers = [KeyValue(key[:0], value[:0]) for key, value in layers]
+        self.reserve(max(self.lengths))
+        for kept, joining in zip(self.layers, layers, strict=True):
+            tokens = joining.key.shape[2]
+            for slots, new in zip(kept, joining, strict=True):
+                slots[first : len(self.lengths), :, :tokens] = new
+                slots[first : len(self.lengths), :, tokens:] = 0  # masked: but NaN would still spoil a row
+
+    def keep(self, numbers: Sequence[int]) -> list[int]:
+        """Rows beyond the number of those that stay move into the slots of those that leave."""
+        order = list(range(len(numbers)))
+        staying = set(numbers)
+        for hole, last in zip(
+            [number for number in order if number not in staying],
+            [number for number in sorted(numbers) if number >= len(order)],
+            strict=True,
+        ):
+            order[hole] = last
+            for layer in self.layers:
+                for slots in layer:
+                    slots[hole, :, : self.lengths[last]] = slots[last, :, : self.lengths[last]]
+                    slots[hole, :, self.lengths[last] :] = 0  # what was there may be NaN
+        self.lengths = [self.lengths[number] for number in order]
+        return order
+
+    def reserve(self, tokens: int) -> None:
+        """Room for all rows with so many tokens each, and not much more than twice of it, as all entries are computed
+        with. One layer after the other, so that only one is there twice."""
+        if not self.layers:
+            return
+        slots, _, capacity, _ = self.layers[0].key.shape
+        needed = _rounded(tokens, self._block)
+        rows = len(self.lengths)
+        enough_capacity = capacity if needed <= capacity <= 2 * needed else needed
+        enough_slots = slots if rows <= slots <= 2 * rows else rows + rows // 2  # so that the next few copy nothing
+        if (enough_slots, enough_capacity) == (slots, capacity):
+            return
+        for number, layer in enumerate(self.layers):
+            self.layers[number] = KeyValue(*(_resized(old, enough_slots, enough_capacity) for old in layer))
+
+
+def _lengths(source: Source) -> list[int]:
+    rows, _, tokens, _ = source.layers[0].key.shape
+    return [tokens] * rows if source.mask is None else source.mask.sum(-1).flatten().tolist()
+
+
+def _resized(old: Tensor, slots: int, capacity: int) -> Tensor:
+    """Slots that had no row yet are not written: `Slots.add` will."""
+    kept, known = min(old.shape[0], slots), old.shape[2]
+    new = old.new_empty(slots, old.shape[1], capacity, old.shape[3])
+    new[:kept, :, :known] = old[:kept, :, :capacity]
+    new[:kept, :, known:] = 0
+    return new
+
+
+def _rounded(number: int, block: int) -> int:
+    return -(-number // block) * block
+
+
+def _stack(first: Tensor, second: Tensor) -> Tensor:
+    """Along the first dimension; the others are padded at their ends."""
+    shape = [max(sizes) for sizes in zip(first.shape[1:], second.shape[1:], strict=True)]
+    return torch.cat([_filled(part, shape) for part in (first, second)])
+
+
+def _filled(part: Tensor, shape: Sequence[int]) -> Tensor:
+    filled = part.new_zeros(len(part), *shape)
+    filled[(slice(None), *map(slice, part.shape[1:]))] = part
+    return filled

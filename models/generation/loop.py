@@ -1,0 +1,126 @@
+"""Generation, token by token: beam search, greedy and sampling over key-value caches, in rows that come and go.
+
+A row is one request. It has lines: its beams, or its independent samples. Rows of any age and any settings share a
+step of one decoder: each has its own number of lines, kind of search, lengths, penalties and sampling.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import accumulate, pairwise
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from models.base import Generated, Item
+from models.device import on_device
+from models.generation.kv_cache import Cache, Prefix, Step
+from models.generation.search import Candidate, GeneratedTokens, Plan, Row, sample
+
+
+class Decoder(Protocol):
+    """A language model as `TokenGeneration` needs it."""
+
+    stop_id: int
+
+    def plan(self, item: Item) -> Plan: ...
+
+    def prefill(self, batch: Sequence[Item]) -> Prefix:
+        """All but the last token of each prompt."""
+
+    def decode(self, step: Step) -> Tensor:
+        """Feed one token a line. Returns float32 logits of the next, `(lines, vocabulary)`."""
+
+    def finish(self, item: Item, sequences: Sequence[GeneratedTokens]) -> Generated: ...
+
+
+class TokenGeneration:
+    """The running generation of one unit: see `models.base.Generation`."""
+
+    def __init__(self, decoder: Decoder, batch: Sequence[Item]) -> None:
+        self._decoder = decoder
+        self._rows: list[Row] = []
+        self._cache: Cache | None = None  # of the rows, in their order
+        self.admit(batch)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @on_device
+    def admit(self, batch: Sequence[Item]) -> None:
+        rows = [Row(item, self._decoder.plan(item)) for item in batch]
+        prefix, num_lines = self._decoder.prefill(batch), [len(row.lines) for row in rows]
+        if self._cache is None:
+            self._cache = Cache(prefix, num_lines)
+        else:
+            self._cache.add(prefix, num_lines)
+        self._rows += rows
+
+    @on_device
+    def drop(self, item: Item) -> None:
+        self._keep([number for number, row in enumerate(self._rows) if row.item is not item])
+
+    @on_device
+    def step(self) -> list[tuple[Item, Generated]]:
+        assert self._cache is not None
+        tokens, positions = [row.last_tokens for row in self._rows], [row.last_position for row in self._rows]
+        logits = self._decoder.decode(self._cache.step(tokens, positions))
+        candidates = self._candidates(logits)
+        self._cache.advance(
+            [
+                row.extend(candidates[own], self._decoder.stop_id)
+                for row, own in zip(self._rows, list(self._lines()), strict=True)
+            ]
+        )
+        finished = [row for row in self._rows if row.done]
+        if finished:
+            self._keep([number for number, row in enumerate(self._rows) if not row.done])
+        return [(row.item, self._decoder.finish(row.item, row.results())) for row in finished]
+
+    def _lines(self) -> Iterator[slice]:
+        """Where the lines of each row are among those of all."""
+        bounds = accumulate((len(row.lines) for row in self._rows), initial=0)
+        return (slice(*pair) for pair in pairwise(bounds))
+
+    def _candidates(self, logits: Tensor) -> list[list[Candidate]]:
+        """The tokens that each line may go on with, best first; `logits`: `(lines, vocabulary)`."""
+        scores, log_probabilities = self._scores(logits)
+        best, tokens = scores.topk(max(row.plan.num_candidates for row in self._rows))
+        for row, own in zip(self._rows, self._lines(), strict=True):
+            if row.plan.sampling is not None:
+                tokens[own, 0] = sample(scores[own], row.plan.sampling, row.random)
+        columns = tokens.tolist(), best.tolist(), log_probabilities.gather(1, tokens).tolist()
+        return [[Candidate(*one) for one in zip(*line, strict=True)] for line in zip(*columns, strict=True)]
+
+    def _scores(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """What the search ranks tokens by, and their log-probabilities for the confidence: with the stop token where it
+        is allowed, before every penalty and temperature."""
+        log_probabilities = logits.log_softmax(-1)
+        if not any(row.is_constrained for row in self._rows):
+            return log_probabilities, log_probabilities
+        scores = log_probabilities.clone()
+        for row, own in zip(self._rows, self._lines(), strict=True):
+            if row.plan.repetition_penalty != 1.0:
+                if not row.plan.is_beam_search:  # as the authors' library: of beams log-probabilities, else logits
+                    scores[own] = logits[own]
+                for line, line_scores in zip(row.lines, scores[own], strict=True):
+                    _penalise(line_scores, {*row.plan.counted, *line.ids}, row.plan.repetition_penalty)
+            if row.must_continue:
+                scores[own, self._decoder.stop_id] = -torch.inf
+                allowed = logits[own].clone()
+                allowed[:, self._decoder.stop_id] = -torch.inf
+                log_probabilities[own] = allowed.log_softmax(-1)
+        return scores, log_probabilities
+
+    def _keep(self, numbers: list[int]) -> None:
+        assert self._cache is not None
+        self._rows = [self._rows[number] for number in self._cache.keep(numbers)]
+
+
+def _penalise(scores: Tensor, seen: set[int], penalty: float) -> None:
+    """Of one line, in place: what was seen is less likely again (Keskar et al. 2019)."""
+    ids = torch.tensor(sorted(seen), device=scores.device)
+    values = scores[ids]
+    penalised = torch.where(values < 0, values * penalty, values / penalty)
+    scores[ids] = penalised.nan_to_num()  # a tiny penalty must not make it infinite

@@ -1,0 +1,101 @@
+"""Rank mode: candidate answers by how likely the decoder is to give them.
+
+Source: `rank_answer` of salesforce/BLIP models/blip_vqa.py."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property, lru_cache
+
+import torch
+from torch import Tensor
+
+from models.base import Item, Op, Scores
+from models.device import on_device
+from models.generation.kv_cache import Cache, Prefix
+from models.generation.runner import Asked, GeneratingRunner, Ranking
+from models.layers.attention import causal_mask
+from models.runners.text import pad
+
+RANK_TOKENS = 512  # decoder positions per forward pass: a bound on its logits' memory
+
+
+class RankingRunner(GeneratingRunner):
+    """A runner that also ranks answers."""
+
+    @cached_property
+    def _candidates(self) -> Callable[[tuple[str, ...]], list[list[int]]]:
+        """One list of answers is for many questions, and often for every request of a client."""
+        return lru_cache(maxsize=16)(self._tokenise_candidates)
+
+    def _tokenise_candidates(self, texts: tuple[str, ...]) -> list[list[int]]:
+        return [self._candidate(text) for text in texts]
+
+    @abstractmethod
+    def _candidate(self, text: str) -> list[int]:
+        """The ids of a candidate, stop token last. Raises InputError."""
+
+    @abstractmethod
+    def _likelihoods(self, candidates: Sequence[list[int]], first: Tensor, known: Prefix) -> Tensor:
+        """Log-likelihood of each candidate, `(candidates,)`, after a prompt that is `known`: one row.
+
+        `first`: log-probabilities of the first token, `(vocabulary,)`."""
+
+    @on_device
+    def score(self, batch: Sequence[Item]) -> list[Scores]:
+        rankings: list[Ranking] = [item.payload.how for item in batch]
+        last = [ranking.prompt[-1:] for ranking in rankings]
+        cache = Cache(self.prefill(batch), [1] * len(batch))
+        logits = self.decode(cache.step(last, [len(ranking.prompt) - 1 for ranking in rankings]))
+        cache.advance([[0]] * len(batch))
+        return [
+            self._rank(ranking, scores.log_softmax(-1), cache.row(number))
+            for number, (ranking, scores) in enumerate(zip(rankings, logits, strict=True))
+        ]
+
+    def _rank(self, ranking: Ranking, first: Tensor, known: Prefix) -> Scores:
+        """The k best by first token, then by their whole likelihood; soft-max of these, 0 for the rest."""
+        candidates = ranking.candidates
+        starts = first[torch.tensor([ids[0] for ids in candidates], device=self._device)]
+        best: list[int] = starts.topk(min(ranking.k, len(candidates))).indices.tolist()
+        best.sort(key=lambda index: len(candidates[index]))
+        parts = _chunks([candidates[index] for index in best])
+        scores = torch.cat([self._likelihoods(part, first, known) for part in parts])
+        probabilities = torch.zeros(len(candidates))
+        probabilities[best] = scores.softmax(-1).cpu()
+        return probabilities.numpy()
+
+
+def to_rank(ids: list[int], ranking: Ranking, history_used: int | None = None) -> Item:
+    """With a key of its own: its candidates are a batch already."""
+    return Item(Op.SCORE, ranking, Asked(ids, ranking), history_used=history_used)
+
+
+def likelihoods(
+    logits: Callable[[Tensor, Tensor], Tensor],
+    start_id: int,
+    candidates: Sequence[list[int]],
+    device: torch.device,
+    smoothing: float = 0.0,
+) -> Tensor:
+    """Log-likelihood of each candidate after a start token, `(candidates,)`, with label smoothing as in training.
+
+    `logits`: token ids `(lines, tokens)` and what each may look at -> logits `(lines, tokens, vocabulary)`."""
+    ids, mask = pad([[start_id, *candidate] for candidate in candidates], device)
+    log_probabilities = logits(ids[:, :-1], causal_mask(mask[:, :-1])).log_softmax(-1)
+    chosen = log_probabilities.gather(-1, ids[:, 1:, None])[..., 0]
+    if smoothing:
+        chosen = (1 - smoothing) * chosen + smoothing * log_probabilities.mean(-1)
+    return (chosen * mask[:, 1:]).sum(-1)
+
+
+def _chunks(rows: Sequence[list[int]]) -> Iterator[list[list[int]]]:
+    """Consecutive rows, which come shortest first, whose padded length stays within RANK_TOKENS; at least one each."""
+    chunk: list[list[int]] = []
+    for row in rows:
+        if chunk and len(row) * (len(chunk) + 1) > RANK_TOKENS:
+            yield chunk
+            chunk = []
+        chunk.append(row)
+    yield chunk

@@ -1,0 +1,1 @@
+"""Layers in plain torch that the families share."""

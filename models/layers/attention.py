@@ -1,0 +1,147 @@
+"""Layers that every family uses. Weights and activations of the big matrix products are in the serving dtype;
+normalisation, embeddings and heads are exact: their weights stay float32, whatever the serving dtype."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+SCORES_AT_ONCE = 2**22  # of an attention by products: what a CPU's cache holds beside keys and values
+
+
+def split_heads(x: Tensor, num_heads: int) -> Tensor:
+    """`(rows, tokens, width)` -> `(rows, heads, tokens, width / heads)`, a view."""
+    rows, tokens, width = x.shape
+    return x.view(rows, tokens, num_heads, width // num_heads).transpose(1, 2)
+
+
+def merge_heads(x: Tensor) -> Tensor:
+    """The inverse of `split_heads`."""
+    rows, num_heads, tokens, size = x.shape
+    return x.transpose(1, 2).reshape(rows, tokens, num_heads * size)
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, scale: float | None = None) -> Tensor:
+    """Scaled dot-product attention over split heads; `mask` is true where a query may look, or added to its scores.
+
+    `scale`: None: 1 / sqrt(head width)."""
+    if query.is_cpu and query.dtype == torch.bfloat16:
+        return _attend_by_products(query, key, value, mask, query.shape[-1] ** -0.5 if scale is None else scale)
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scale)
+
+
+def _attend_by_products(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float) -> Tensor:
+    """On CPUs in bf16 torch's fused kernel takes longer than the products it is made of: 1.5 times as long for a
+    picture's tokens, 4 times for one token each of 16 rows. In parts of so many rows as the cache holds.
+
+    The soft-max is computed in float32; the scores that it gets and the weights that it gives are rounded to bf16, as
+    in the authors' code under autocast."""
+    rows, num_heads, queries, _ = query.shape
+    at_once = max(1, SCORES_AT_ONCE // (num_heads * queries * key.shape[2]))
+    if rows > at_once:
+        every = None if mask is None else mask.expand(rows, -1, -1, -1)
+        parts = [slice(start, start + at_once) for start in range(0, rows, at_once)]
+        return torch.cat(
+            [
+                _attend_by_products(query[own], key[own], value[own], None if every is None else every[own], scale)
+                for own in parts
+            ]
+        )
+    scores = (query * scale) @ key.transpose(-1, -2)
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
+    return scores.softmax(-1) @ value
+
+
+@dataclass(frozen=True, slots=True)
+class Lines:
+    """Which row of keys and values each line looks at. Lines of one row, such as its beams, become query positions of
+    one attention call, so that nothing is copied for them.
+
+    `places`: `(lines,)`, where each lies among `num_rows` x `width` positions; None: `width` to each, in order."""
+
+    num_rows: int
+    width: int
+    places: Tensor | None = None
+
+    @classmethod
+    def of(cls, counts: Sequence[int], device: torch.device) -> Lines:
+        """Of rows with so many consecutive lines each."""
+        width = max(counts)
+        if min(counts) == width:
+            return cls(len(counts), width)
+        places = [row * width + line for row, count in enumerate(counts) for line in range(count)]
+        return cls(len(counts), width, torch.tensor(places, device=device))
+
+    def by_row(self, x: Tensor) -> Tensor:
+        """`(lines, tokens, size)` -> `(rows, width x tokens, size)`; places without a line are zero."""
+        _, tokens, size = x.shape
+        if self.places is not None:
+            x = x.new_zeros(self.num_rows * self.width, tokens, size).index_copy_(0, self.places, x)
+        return x.reshape(self.num_rows, self.width * tokens, size)
+
+    def by_line(self, x: Tensor, tokens: int) -> Tensor:
+        """The inverse of `by_row`."""
+        x = x.reshape(self.num_rows * self.width, tokens, x.shape[-1])
+        return x if self.places is None else x[self.places]
+
+
+class KeyValue(NamedTuple):
+    """Keys and values of one layer, each `(rows, heads, tokens, width / heads)`."""
+
+    key: Tensor
+    value: Tensor
+
+    def followed_by(self, other: KeyValue) -> KeyValue:
+        """The tokens of both, this one's first."""
+        return KeyValue(torch.cat([self.key, other.key], 2), torch.cat([self.value, other.value], 2))
+
+    def attend(
+        self, query: Tensor, mask: Tensor | None = None, lines: Lines | None = None, scale: float | None = None
+    ) -> Tensor:
+        """`query` `(lines, tokens, width)` -> what each line's row holds for it, `(lines, tokens, width)`.
+
+        `mask` is broadcast to `(rows, heads, queries, tokens)`. `lines`: None if each row has equally many."""
+        rows, num_heads, _, _ = self.key.shape
+        if lines is None:
+            lines = Lines(rows, len(query) // rows)
+        mixed = attend(split_heads(lines.by_row(query), num_heads), self.key, self.value, mask, scale)
+        return lines.by_line(merge_heads(mixed), query.shape[1])
+
+
+class Past(Protocol):
+    """Keys and values of one layer that present ones follow: a `KeyValue`, or a cache that is written in place."""
+
+    def followed_by(self, other: KeyValue, /) -> KeyValue: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What the cross-attention of every layer looks at, projected once and shared by the lines that ask about it.
+
+    `layers`: one `KeyValue` a layer, over `rows` sources. `mask`: `(rows, 1, 1, tokens)`, true where there is a token;
+    None if every token is one. `lines`: which of them look at each row; None: equally many, in order."""
+
+    layers: Sequence[KeyValue]
+    mask: Tensor | None = None
+    lines: Lines | None = None
+
+
+def padding_mask(mask: Tensor) -> Tensor:
+    """Bidirectional: `(lines, tokens)` -> `(lines, 1, 1, tokens)`."""
+    return mask[:, None, None, :]
+
+
+def causal_mask(mask: Tensor) -> Tensor:
+    """Every token looks at itself and back, never at padding: `(lines, tokens)` -> `(lines, 1, tokens, tokens)`.
+
+    The diagonal is always true: a padding token with nothing to look at would be NaN."""
+    length = mask.shape[1]
+    earlier = torch.ones(length, length, dtype=torch.bool, device=mask.device).tril()
+    itself = torch.eye(length, dtype=torch.bool, device=mask.device)
+    return (earlier & mask[:, None, None, :]) | itself

@@ -1,0 +1,74 @@
+"""What every runner shares that matches images and texts, whatever its family."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from models.base import Capabilities, ImageEmbeddingInput, Input, Item, Op, PairInput, Scores, TextInput
+from models.device import on_device
+from models.runners.text import WordPiece, pad, readable
+from models.runners.unit import HeadsRunner
+
+
+class MatchingRunner(HeadsRunner):
+    """ITM logits and ITC embeddings. The payload of a text is its ids; of an image, its pooling."""
+
+    text_tokens: int  # longer texts are cut, as the authors do
+
+    def __init__(
+        self, unit: str, network: Any, tokenizer: WordPiece, device: torch.device, pooling: tuple[str, ...] = ()
+    ) -> None:
+        dimensions = network.text_projection.out_features
+        super().__init__(unit, network, device, Capabilities(pooling=pooling, dimensions=dimensions))
+        self._tokenizer = tokenizer
+        self._pair_id = tokenizer.first_id  # what a text begins with that is grounded in an image
+
+    def prepare(self, request: Input) -> Item:
+        match request:
+            case PairInput(text):
+                return Item(Op.SCORE, "itm", self._text(text, self._pair_id))
+            case TextInput(text):
+                return Item(Op.SCORE, "text", self._text(text, self._tokenizer.first_id))
+            case ImageEmbeddingInput(pooling):
+                return Item(Op.SCORE, "image", pooling)
+            case _:
+                raise self._unsupported(request)
+
+    def _text(self, text: str, first_id: int) -> list[int]:
+        return readable("text", self._tokenizer.ids(text, first_id, self.text_tokens), 2, self.text_tokens)
+
+    @on_device
+    def score(self, batch: Sequence[Item]) -> list[Scores]:
+        match batch[0].key:
+            case "itm":
+                return list(self._itm(batch).cpu().numpy())
+            case "text":
+                ids, mask = pad([item.payload for item in batch], self._device)
+                states = self._text_states(ids, mask)[:, :1]
+                return list(F.normalize(self.network.text_projection(states), dim=-1).cpu().numpy())
+            case _:
+                vectors = F.normalize(self.network.image_projection(self._image_states(batch)), dim=-1).cpu()
+                return [_pooled(own, item.payload).numpy() for own, item in zip(vectors, batch, strict=True)]
+
+    @abstractmethod
+    def _itm(self, batch: Sequence[Item]) -> Tensor:
+        """Logits `(pairs, 2)`."""
+
+    @abstractmethod
+    def _text_states(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """`(texts, tokens)` -> `(texts, tokens, width)`, of texts alone."""
+
+    @abstractmethod
+    def _image_states(self, batch: Sequence[Item]) -> Tensor:
+        """What is projected of each image, `(images, vectors, width)`."""
+
+
+def _pooled(vectors: Tensor, pooling: str) -> Tensor:
+    """`(vectors, dimensions)`, of length 1 each; `mean`: `(1, dimensions)`, of length 1 again."""
+    return F.normalize(vectors.mean(0, keepdim=True), dim=-1) if pooling == "mean" else vectors

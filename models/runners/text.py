@@ -1,0 +1,78 @@
+"""Text in and out: the tokenizers of checkpoints, and token ids as tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import AutoTokenizer
+
+from models.base import InputError
+from models.device import to_device
+
+
+class Tokenizer:
+    """A checkpoint's tokenizer. Safe to share between threads: it never truncates or pads inside the library."""
+
+    def __init__(self, folder: Path, *vocabularies: str) -> None:
+        """`vocabularies`: the files that do in place of tokenizer.json. Raises FileNotFoundError if none is there."""
+        files = ("tokenizer.json", *vocabularies)
+        if not any((folder / file).is_file() for file in files):
+            raise FileNotFoundError("it has " + " and ".join(f"no {file}" for file in files))
+        self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+
+    def __len__(self) -> int:
+        return len(self._tokenizer)
+
+    def pieces(self, text: str) -> list[int]:
+        """The ids of `text` alone."""
+        ids: list[int] = self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        return ids
+
+    def text(self, ids: Sequence[int]) -> str:
+        """Decoded as the authors do, whose libraries take away spaces before punctuation for every tokenizer."""
+        decoded = self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        cleaned: str = self._tokenizer.clean_up_tokenization(decoded)
+        return cleaned.strip()
+
+
+class WordPiece(Tokenizer):
+    """BERT's, as BLIP and BLIP-2's Q-Former take it."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, "vocab.txt")
+        self.stop_id: int = self._tokenizer.sep_token_id
+        self.first_id: int = self._tokenizer.cls_token_id
+
+    def ids(self, text: str, first_id: int | None = None, limit: int | None = None) -> list[int]:
+        """[first] tokens [SEP]; the first is [CLS] unless given; at most `limit` ids, cut before the [SEP]."""
+        inner = self.pieces(text)
+        if limit is not None:
+            inner = inner[: limit - 2]
+        return [self.first_id if first_id is None else first_id, *inner, self.stop_id]
+
+    def text(self, ids: Sequence[int]) -> str:
+        """A first piece may go on with the prompt's last word: the authors decode it with the prompt, and then cut."""
+        return super().text(ids).removeprefix("##")
+
+
+def readable(role: str, ids: list[int], num_special: int, limit: int) -> list[int]:
+    """The ids, if there is more to read than `num_special` and not too much. Raises InputError."""
+    if len(ids) == num_special:
+        raise InputError(f"{role}: has no character that the model reads")
+    if len(ids) > limit:
+        raise InputError(f"{role}: has {len(ids)} tokens, at most {limit} are allowed")
+    return ids
+
+
+def pad(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Token ids as one tensor `(rows, tokens)`, padded on the right, and its mask, true where there is a token."""
+    length = max(len(row) for row in rows)
+    ids = torch.zeros(len(rows), length, dtype=torch.long)
+    mask = torch.zeros(len(rows), length, dtype=torch.bool)
+    for number, row in enumerate(rows):
+        ids[number, : len(row)] = torch.tensor(row, dtype=torch.long)
+        mask[number, : len(row)] = True
+    return to_device(ids, device), to_device(mask, device)

@@ -1,0 +1,68 @@
+"""A compiled tower: the same features, in batches of the sizes that were compiled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from models.base import Item, Op
+from models.layers.vit import ViT, ViTConfig
+from models.loader import load
+from models.runners.tower import TowerRunner
+from models.weights import CheckpointError
+from tests import golden
+
+
+def pictures(number: int) -> list[Item]:
+    return [Item(Op.ENCODE, None, torch.randn(3, 32, 32)) for _ in range(number)]
+
+
+def tower() -> TowerRunner:
+    torch.manual_seed(0)
+    return TowerRunner("tower", ViT(ViTConfig(32, 16, 32, 1, 2, 64, 1e-6)).eval(), torch.device("cpu"))
+
+
+def test_batches_are_split_into_sizes_that_were_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = list[int]()
+
+    def recording(module: Callable[[Tensor], Tensor], dynamic: bool) -> Callable[[Tensor], Tensor]:
+        assert not dynamic
+
+        def call(pixels: Tensor) -> Tensor:
+            sizes.append(len(pixels))
+            return module(pixels)
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", recording)
+    plain, compiled = tower(), tower()
+    compiled.compile(5)
+    assert sizes == [1, 2, 4]
+    sizes.clear()
+    batch = pictures(7)
+    features = compiled.encode(batch)
+    assert sizes == [4, 2, 1]
+    for one, other in zip(features, plain.encode(batch), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # of torch itself
+def test_a_compiled_tower_computes_the_same() -> None:
+    plain, compiled = tower(), tower()
+    compiled.compile(1)
+    batch = pictures(2)
+    for one, other in zip(compiled.encode(batch), plain.encode(batch), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
+
+
+def test_a_tower_that_cannot_be_compiled_stops_the_start_with_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("no C++ compiler\nand a long trace")
+
+    monkeypatch.setattr(torch, "compile", fail)
+    with pytest.raises(CheckpointError, match=r"start without BLIP_COMPILE: no C\+\+ compiler$"):
+        load("golden", catalog=golden.CATALOG, device="cpu", dtype="fp32", threads=1, compile_batches=1)
