@@ -19,11 +19,15 @@ class ServiceError(Exception):
         self.detail = detail
 
 
+class RefusedError(ServiceError):
+    """Turned away before any work was done, unless it happens later. Counted in `blip_rejected_total`."""
+
+
 class MalformedError(ServiceError):
     """The body cannot be parsed."""
 
 
-class UnauthorizedError(ServiceError):
+class UnauthorizedError(RefusedError):
     """No key, or a wrong one."""
 
 
@@ -31,11 +35,11 @@ class UnknownModelError(ServiceError):
     """No served model has this name."""
 
 
-class SlowBodyError(ServiceError):
+class SlowBodyError(RefusedError):
     """The body came too slowly."""
 
 
-class BodyTooLargeError(ServiceError):
+class BodyTooLargeError(RefusedError):
     """More bytes than one body may have."""
 
 
@@ -51,11 +55,11 @@ class BadImageError(ServiceError):
     """An image of an allowed format that is broken or too large."""
 
 
-class QueueFullError(ServiceError):
+class QueueFullError(RefusedError):
     """Too many work items wait."""
 
 
-class BytesFullError(ServiceError):
+class BytesFullError(RefusedError):
     """Too many bytes are in flight."""
 
 
@@ -63,15 +67,15 @@ class BatchFailedError(ServiceError):
     """A batch failed, and this item failed again when it was alone."""
 
 
-class NotReadyError(ServiceError):
+class NotReadyError(RefusedError):
     """The models are not loaded yet."""
 
 
-class DrainingError(ServiceError):
+class DrainingError(RefusedError):
     """The process is about to end."""
 
 
-class EngineDownError(ServiceError):
+class EngineDownError(RefusedError):
     """The device, or the thread that owns it, is gone."""
 
 

@@ -1,4 +1,4 @@
-"""One request's way to the CPU threads and to the engine: what the tasks are told with."""
+"""Per-request access to the CPU threads, the feature cache and the engine."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from functools import partial
 from itertools import islice
 from typing import Any, TypeVar, cast
 
+from starlette.requests import Request
+
 from app.engine.features import FeatureKey
+from app.errors import InvalidInputError, UnknownModelError, UnsupportedMediaError
 from app.http.exchange import OTHER, Exchange
 from app.images import bitmap_bytes, decode_image, open_image
 from app.oddities import oddity
@@ -38,19 +41,25 @@ F = TypeVar("F", bound=Fields)
 T = TypeVar("T")
 
 
-class Work:
-    def __init__(self, service: Service, exchange: Exchange) -> None:
-        self._service = service
-        self._exchange = exchange
+class Inference:
+    def __init__(self, request: Request) -> None:
+        self._service: Service = request.app.state.service
+        self._exchange: Exchange = request.scope["blip.exchange"]
         self._few_words = False
 
     def served(self, task: Task, name: str | None) -> tuple[ServedModel, Checkpoint]:
-        """Raises UnknownModelError, InvalidInputError."""
-        if name not in self._service.models and name is not None:
+        """The model of this name, or the profile's first that has the task. Raises UnknownModelError,
+        InvalidInputError."""
+        models = self._service.models
+        if name is None:
+            name = self._service.default_models[task]
+        elif name not in models:
             self._exchange.model = OTHER
-        model, checkpoint = self._service.find(task, name)
-        self._exchange.model = model.name
-        return model, checkpoint
+            raise UnknownModelError(f"No such model. Served: {', '.join(models)}.")
+        if (checkpoint := models[name].checkpoints.get(task)) is None:
+            raise InvalidInputError(f"model: does not have the task {task}")
+        self._exchange.model = name
+        return models[name], checkpoint
 
     async def on_cpu(self, function: Callable[[], T], *, small: bool = False) -> T:
         """On a CPU thread; `small`: here, as to hand it over would take longer."""
@@ -58,8 +67,12 @@ class Work:
             return function()
         return await asyncio.get_running_loop().run_in_executor(self._service.cpu, function)
 
-    async def read(self, content_type: str, query: bytes, body: bytes, fields: type[F]) -> Form[F]:
-        """Raises what `read_form` does."""
+    async def read(self, fields: type[F]) -> Form[F]:
+        """The request's form. Raises what `read_form` does."""
+        headers, body = self._exchange.headers, self._exchange.body
+        if headers.get(b"content-encoding", "identity") != "identity":
+            raise UnsupportedMediaError("A compressed body is not supported.")
+        content_type, query = headers.get(b"content-type", ""), self._exchange.scope["query_string"]
         read = partial(read_form, content_type, query, body, fields, self._service.settings)
         form = await self.on_cpu(read, small=len(body) <= SMALL_BODY_BYTES)
         self._few_words = form.num_chars <= SMALL_TEXT_CHARS
@@ -133,7 +146,7 @@ class Work:
         return await all_of([self._submit(runner, item, deadline=self._exchange.deadline) for item in items])
 
     async def _submit(self, runner: ModelRunner, item: Item, deadline: float | None) -> Output:
-        self._service.approaching.discard(self._exchange)
+        self._exchange.lease.arrive()
         return await self._service.engine.submit(runner, item, deadline=deadline, times=self._exchange.times)
 
 

@@ -16,15 +16,17 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from app.http.admission import Admission
 from app.http.gate import Gate
+from app.http.tracing import Tracing
 from app.routes import caption, docs, embed, match, ops, vqa
 from app.service import Phase, Service
 from app.settings import Settings
-from models.base import ServedModel, Task
+from models.base import ServedModel
 
 log = logging.getLogger("blip")
 Load = Callable[[Settings], list[ServedModel]]
-ENDPOINTS = {Task.CAPTION: caption.caption, Task.VQA: vqa.vqa, Task.MATCH: match.match, Task.EMBED: embed.embed}
+ENDPOINTS = {routes.ENDPOINT.path: routes.ENDPOINT for routes in (caption, vqa, match, embed)}
 
 
 def load_models(settings: Settings) -> list[ServedModel]:
@@ -66,6 +68,8 @@ def fetch_weights(settings: Settings) -> dict[str, Path]:
 def create_app(settings: Settings | None = None, load: Load = load_models) -> FastAPI:
     """`uvicorn app.main:create_app --factory` serves it; `blip-serve` also drains."""
     service = Service(settings or Settings())
+    admission = Admission(service)
+    tracing = Tracing() if service.settings.tracing else None
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -76,6 +80,8 @@ def create_app(settings: Settings | None = None, load: Load = load_models) -> Fa
         finally:
             loading.cancel()
             await service.close()
+            if tracing is not None:
+                tracing.close(service.settings.farewell_seconds / 3)
 
     app = FastAPI(
         title="blip-serve",
@@ -86,9 +92,11 @@ def create_app(settings: Settings | None = None, load: Load = load_models) -> Fa
         redoc_url=None,
         exception_handlers={HTTPException: _to_the_gate},
     )
-    app.state.service = service
-    app.add_middleware(Gate, service=service, endpoints=ENDPOINTS)
-    for routes in (caption, vqa, match, embed, ops, docs):
+    app.state.service, app.state.admission = service, admission
+    app.add_middleware(Gate, service=service, admission=admission, endpoints=ENDPOINTS, tracing=tracing)
+    for endpoint in ENDPOINTS.values():
+        app.add_api_route(endpoint.path, endpoint.function, methods=["POST"], **endpoint.documentation)
+    for routes in (ops, docs):
         app.include_router(routes.router)
     return app
 

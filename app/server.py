@@ -13,6 +13,7 @@ from types import FrameType
 import uvicorn
 
 from app.errors import DrainingError
+from app.http.admission import Admission
 from app.http.protocol import Protocol
 from app.logs import configure_logging
 from app.main import Load, create_app, load_models
@@ -27,10 +28,11 @@ class Server(uvicorn.Server):
     """On the first signal readiness goes, the listener stays open to tell new work 503, and accepted work completes.
     The second signal stops at once. The process has ended when `drain_seconds` are over."""
 
-    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+    def __init__(self, config: uvicorn.Config, service: Service, admission: Admission) -> None:
         config.timeout_graceful_shutdown = service.settings.farewell_seconds / 3  # type: ignore[assignment]
         super().__init__(config)
         self._service = service
+        self._admission = admission
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
         self.force_exit = self.should_exit
@@ -51,14 +53,14 @@ class Server(uvicorn.Server):
             await self._drain()
 
     async def _drain(self) -> None:
-        self._service.drain()
-        log.info("draining: %d accepted requests", len(self._service.exchanges))
+        self._admission.drain()
+        log.info("draining: %d accepted requests", len(self._admission.exchanges))
         settings = self._service.settings
         give_up = time.monotonic() + settings.drain_seconds - settings.farewell_seconds
         # Polled, as `force_exit` is set by a signal handler.
-        while self._service.exchanges and not self.force_exit and time.monotonic() < give_up:  # noqa: ASYNC110
+        while self._admission.exchanges and not self.force_exit and time.monotonic() < give_up:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
-        self._service.abort(DrainingError("The service is stopping, and had no time left for this request."))
+        self._admission.abort(DrainingError("The service is stopping, and had no time left for this request."))
 
 
 def serve(settings: Settings, load: Load = load_models) -> int:
@@ -84,6 +86,7 @@ def serve(settings: Settings, load: Load = load_models) -> int:
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
         ),
         service,
+        app.state.admission,
     )
     server.run()
     return 0 if service.failure is None else complain(service.failure)

@@ -7,12 +7,17 @@ then puts its own work into the queue. Bad input never gets there.
 from __future__ import annotations
 
 import base64
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
 
 from app.errors import InvalidInputError
-from app.inference import Work
+from app.http.endpoints import Function
+from app.inference import F, Inference
 from app.wire.answers import (
     Answer,
     Caption,
@@ -41,30 +46,41 @@ from models.base import (
 )
 
 
-async def caption(work: Work, form: Form[CaptionFields]) -> CaptionAnswer:
+def answering(fields: type[F], task: Callable[[Inference, Form[F]], Awaitable[Mapping[str, Any]]]) -> Function:
+    """What every request is: its form is read, its task answered, its answer written."""
+
+    async def answer(request: Request) -> Response:
+        inference = Inference(request)
+        form = await inference.read(fields)
+        return JSONResponse(await task(inference, form))
+
+    return answer
+
+
+async def caption(inference: Inference, form: Form[CaptionFields]) -> CaptionAnswer:
     """One caption, and its alternatives, for each image."""
     fields = form.fields
-    model, checkpoint = work.served(Task.CAPTION, fields.model)
-    [[item]] = await work.prepare(checkpoint.heads, [CaptionInput(fields.prompt, fields.settings())])
-    features = await work.features(checkpoint, form.images)
+    model, checkpoint = inference.served(Task.CAPTION, fields.model)
+    [[item]] = await inference.prepare(checkpoint.heads, [CaptionInput(fields.prompt, fields.settings())])
+    features = await inference.features(checkpoint, form.images)
     items = [replace(item, features=each) for each in features]
-    generated = await work.generate(checkpoint.heads, items, [fields.prompt or ""] * len(items))
+    generated = await inference.generate(checkpoint.heads, items, [fields.prompt or ""] * len(items))
     return {"model": model.name, "captions": [_caption(one) for one in generated]}
 
 
-async def vqa(work: Work, form: Form[VqaFields]) -> VqaAnswer:
+async def vqa(inference: Inference, form: Form[VqaFields]) -> VqaAnswer:
     """All questions are about the one image, which is encoded once."""
     fields = form.fields
-    model, checkpoint = work.served(Task.VQA, fields.model)
+    model, checkpoint = inference.served(Task.VQA, fields.model)
     _check_dialogue(fields, checkpoint.heads.capabilities)
-    [items] = await work.prepare(checkpoint.heads, _question_inputs(fields, fields.template or model.template))
-    [features] = await work.features(checkpoint, form.images)
+    [items] = await inference.prepare(checkpoint.heads, _question_inputs(fields, fields.template or model.template))
+    [features] = await inference.features(checkpoint, form.images)
     items = [replace(item, features=features) for item in items]
     if candidates := fields.candidates:
-        [scores] = await work.score(checkpoint.heads, items)
+        [scores] = await inference.score(checkpoint.heads, items)
         answers = [_ranked(question, candidates, one) for question, one in zip(fields.question, scores, strict=True)]
     else:
-        generated = await work.generate(checkpoint.heads, items, fields.question)
+        generated = await inference.generate(checkpoint.heads, items, fields.question)
         answers = [_answer(question, one) for question, one in zip(fields.question, generated, strict=True)]
     for answer, item in zip(answers, items, strict=True):
         if item.history_used is not None:
@@ -72,21 +88,21 @@ async def vqa(work: Work, form: Form[VqaFields]) -> VqaAnswer:
     return {"model": model.name, "answers": answers}
 
 
-async def match(work: Work, form: Form[MatchFields]) -> MatchAnswer:
+async def match(inference: Inference, form: Form[MatchFields]) -> MatchAnswer:
     """Every image against every text. ITM runs once for each pair, ITC once for each image and each text."""
     fields = form.fields
-    model, checkpoint = work.served(Task.MATCH, fields.model)
+    model, checkpoint = inference.served(Task.MATCH, fields.model)
     itm, itc = fields.head != "itc", fields.head != "itm"
     images = list({image.digest: image for image in form.images}.values())
     texts = list(dict.fromkeys(fields.text))
-    pair_items, text_items, [image_item] = await work.prepare(
+    pair_items, text_items, [image_item] = await inference.prepare(
         checkpoint.heads,
         [PairInput(text) for text in texts if itm],
         [TextInput(text) for text in texts if itc],
         [ImageEmbeddingInput()],
     )
-    features = await work.features(checkpoint, images)
-    logits, text_vectors, image_vectors = await work.score(
+    features = await inference.features(checkpoint, images)
+    logits, text_vectors, image_vectors = await inference.score(
         checkpoint.heads,
         [replace(item, features=each) for each in features for item in pair_items],
         text_items,
@@ -104,20 +120,20 @@ async def match(work: Work, form: Form[MatchFields]) -> MatchAnswer:
     }
 
 
-async def embed(work: Work, form: Form[EmbedFields]) -> EmbedAnswer:
+async def embed(inference: Inference, form: Form[EmbedFields]) -> EmbedAnswer:
     """The vectors that ITC compares."""
     fields = form.fields
-    model, checkpoint = work.served(Task.EMBED, fields.model)
+    model, checkpoint = inference.served(Task.EMBED, fields.model)
     poolings = checkpoint.heads.capabilities.pooling
     if fields.pooling is not None and fields.pooling not in poolings:
         raise InvalidInputError(f"pooling: the model {model.name} has one vector for each image")
     images = list({image.digest: image for image in form.images}.values())
     texts = list(dict.fromkeys(fields.text))
-    text_items, [image_item] = await work.prepare(
+    text_items, [image_item] = await inference.prepare(
         checkpoint.heads, [TextInput(text) for text in texts], [ImageEmbeddingInput(fields.pooling or "none")]
     )
-    features = await work.features(checkpoint, images)
-    text_vectors, image_vectors = await work.score(
+    features = await inference.features(checkpoint, images)
+    text_vectors, image_vectors = await inference.score(
         checkpoint.heads, text_items, [replace(image_item, features=each) for each in features]
     )
     several = bool(poolings) and fields.pooling != "mean"

@@ -14,8 +14,26 @@ from collections.abc import Callable, Sequence
 from app.engine.batching import BatchQueue, WorkItem
 from app.engine.device import DeviceThread, Outcome, too_late
 from app.errors import EngineDownError
-from app.metrics import Metrics, StageTimes
+from app.metrics import Metrics
 from models.base import Item, ModelRunner, Output
+
+
+class StageTimes:
+    """Where the time of one request went: seconds by stage, of its slowest work item; and, if they are kept, when each
+    stage of each item began and ended, in monotonic seconds."""
+
+    def __init__(self, metrics: Metrics, *, keep_spans: bool = False) -> None:
+        self._metrics = metrics
+        self._keep_spans = keep_spans
+        self.seconds: dict[str, float] = {}
+        self.spans: list[tuple[str, float, float]] = []
+
+    def record(self, stage: str, began: float, ended: float) -> None:
+        seconds = ended - began
+        self._metrics.stage_seconds[stage].observe(seconds)
+        self.seconds[stage] = max(seconds, self.seconds.get(stage, 0.0))
+        if self._keep_spans:
+            self.spans.append((stage, began, ended))
 
 
 class Engine:

@@ -9,10 +9,11 @@ import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.types import Message, Receive, Scope, Send
 
+from app.engine.engine import StageTimes
 from app.errors import (
     ClientGoneError,
     DeadlineExceededError,
@@ -21,13 +22,14 @@ from app.errors import (
     problem_of,
     problem_response,
 )
-from app.http.inflight import Lease
-from app.metrics import Metrics, StageTimes
-from models.base import Task
+from app.http.endpoints import Endpoint
+from app.metrics import Metrics
+
+if TYPE_CHECKING:
+    from app.http.admission import Lease
 
 OTHER = "other"
 LINGER_SECONDS = 2.0  # for the rest of a body that nobody wants: closing at once would reset the answer away
-TASK_PATHS = {f"/{task}": task for task in Task}
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 access_log = logging.getLogger("blip.access")
@@ -42,13 +44,20 @@ class Exchange:
     """Wraps `receive` and `send`, knows how far both are, and can be aborted while it has not been answered."""
 
     def __init__(
-        self, scope: Scope, receive: Receive, send: Send, metrics: Metrics, *, is_traced: bool = False
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        endpoint: Endpoint | None,
+        metrics: Metrics,
+        *,
+        is_traced: bool = False,
     ) -> None:
         self.scope = scope
         self.headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
         given_id = self.headers.get(b"x-request-id", "")
         self.request_id = given_id if _REQUEST_ID.fullmatch(given_id) else new_id()
-        self.task = TASK_PATHS.get(scope["path"]) if scope["method"] == "POST" else None
+        self.task = endpoint.task if endpoint is not None else None
         self.model = OTHER
         self.times = StageTimes(metrics, keep_spans=is_traced)
         self.started_at = time.monotonic()
@@ -59,10 +68,11 @@ class Exchange:
         self.closing = False  # whether the connection ends with this answer
         self.status = 0  # 0: not answered yet
         self._metrics = metrics
+        self._tell = endpoint.tell if endpoint is not None else problem_response
         self._receive, self._send = receive, send
         self._limit: asyncio.Timeout | None = None
         self._seconds: float | None = None  # from the first byte to the last
-        self._cause: ServiceError = DeadlineExceededError("The deadline of the request passed.")
+        self._cause: ServiceError | None = None  # of an abort; None: the deadline
         length = self.headers.get(b"content-length", "0")
         self.content_length = int(length) if length.isascii() and length.isdigit() else 0
         self._body_complete = not self.content_length and b"transfer-encoding" not in self.headers
@@ -94,7 +104,7 @@ class Exchange:
                 yield
         except TimeoutError:
             if self._limit is not None and self._limit.expired():
-                raise self._cause from None
+                raise self._cause or DeadlineExceededError("The deadline of the request passed.") from None
             raise
         finally:
             self._limit = None
@@ -146,7 +156,7 @@ class Exchange:
         if isinstance(error, ClientGoneError):
             self.status = status
         elif not self.status:
-            await problem_response(error, self.request_id)(self.scope, self.receive, self.send)
+            await self._tell(error, self.request_id)(self.scope, self.receive, self.send)
 
     def account(self) -> None:
         """Count and log, once, at the end."""

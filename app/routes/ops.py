@@ -7,7 +7,8 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from app.routes.common import answer, service_of
+from app.http.admission import Admission
+from app.service import Service
 from app.wire.answers import CheckpointInfo, HealthAnswer, ModelInfo, ModelsAnswer
 from app.wire.documentation import LIVE, METRICS, MODELS, READY
 from models.base import Checkpoint, ServedModel, Task
@@ -24,7 +25,7 @@ LIMITS = (
 router = APIRouter(tags=["operation"])
 
 
-# The lower route serves, so that `Allow` names both methods; the upper documents, as FastAPI would tell it twice.
+# Two routes: one serves GET and HEAD, the other documents it once.
 @router.get("/health/live", responses=LIVE)
 @router.api_route("/health/live", methods=["GET", "HEAD"], include_in_schema=False)
 async def live(request: Request) -> Response:
@@ -38,7 +39,8 @@ async def live(request: Request) -> Response:
 @router.api_route("/health/ready", methods=["GET", "HEAD"], include_in_schema=False)
 async def ready(request: Request) -> Response:
     """Whether requests are accepted. HEAD asks the same."""
-    if refusal := service_of(request).refusal():
+    admission: Admission = request.app.state.admission
+    if refusal := admission.refusal():
         return _health({"status": "not ready", "reason": refusal.detail})
     return _health({"status": "ready"})
 
@@ -58,7 +60,12 @@ async def models(request: Request) -> Response:
         "models": [_model(model) for model in service.models.values()],
         "limits": {name: getattr(service.settings, name) for name in LIMITS},
     }
-    return answer(body)
+    return JSONResponse(body)
+
+
+def service_of(request: Request) -> Service:
+    service: Service = request.app.state.service
+    return service
 
 
 def _health(body: HealthAnswer) -> Response:

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import httpx
 from PIL import Image
 
+from app.http.admission import Admission
 from app.main import create_app, load_models
 from app.service import Service
 from app.settings import Settings
@@ -66,6 +67,7 @@ class Lab:
 
     client: httpx.AsyncClient
     service: Service
+    admission: Admission
     app: Any
     tower: FakeRunner
     heads: FakeRunner
@@ -85,7 +87,7 @@ async def lab(capabilities: Capabilities | None = None, **settings: Any) -> Asyn
     tower, heads = FakeRunner("fake-tower"), FakeRunner("fake-heads", capabilities)
     async with serving(lambda _: fake_models(tower, heads), **settings) as (client, app):
         await until_ready(client)
-        yield Lab(client, app.state.service, app, tower, heads)
+        yield Lab(client, app.state.service, app.state.admission, app, tower, heads)
 
 
 @asynccontextmanager

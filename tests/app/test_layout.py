@@ -1,11 +1,69 @@
-"""What the seams promise about the source itself; import-linter checks the rest."""
+"""The seams in the source itself: import rules hold, and each is seen to catch a breach."""
 
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
-APP = Path(__file__).parents[2] / "app"
+import pytest
+
+ROOT = Path(__file__).parents[2]
+APP = ROOT / "app"
+# The module that breaks a rule -> what it imports -> the contract that says no.
+BREACHES = [
+    ("models/base.py", "import app.settings", "models never imports app"),
+    ("models/layers/vit.py", "import models.runners.unit", "models: from the seam up to the loader"),
+    ("models/weights.py", "import models.families.blip.med", "models: from the seam up to the loader"),
+    ("models/generation/search.py", "import models.families.family", "models: from the seam up to the loader"),
+    ("models/families/blip2/opt.py", "import models.families.blip.med", "no family imports another"),
+    ("app/tasks.py", "import models.catalog", "app knows of models the seam alone; app.main the loader too"),
+    (
+        "app/http/gate.py",
+        "import models.layers.attention",
+        "app knows of models the seam alone; app.main the loader too",
+    ),
+    ("app/server.py", "import models.loader", "app knows of models the seam alone; app.main the loader too"),
+    ("app/wire/forms.py", "import torch", "app knows of models the seam alone; app.main the loader too"),
+    ("app/service.py", "import app.http.gate", "app: from the settings up to the process"),
+    ("app/engine/engine.py", "import app.wire.forms", "app: from the settings up to the process"),
+    ("app/tasks.py", "import app.routes.ops", "app: from the settings up to the process"),
+    ("app/engine/batching.py", "import asyncio", "the policy of batching is pure"),
+]
+
+
+def lint(folder: Path) -> tuple[int, str]:
+    command = [sys.executable, "-c", "from importlinter.cli import lint_imports_command as lint; lint()"]
+    done = subprocess.run([*command, "--no-cache"], cwd=folder, capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("copy")
+    for name in ("app", "models"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("checkpoints", "__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    return folder
+
+
+def test_the_copy_keeps_every_rule(copy: Path) -> None:
+    code, told = lint(copy)
+    assert code == 0, told
+
+
+@pytest.mark.parametrize(("file", "line", "contract"), BREACHES, ids=[f"{file}: {line}" for file, line, _ in BREACHES])
+def test_a_breach_is_caught(copy: Path, file: str, line: str, contract: str) -> None:
+    kept = (copy / file).read_text()
+    (copy / file).write_text(f"{kept}\n{line}\n")
+    try:
+        code, told = lint(copy)
+    finally:
+        (copy / file).write_text(kept)
+    assert code == 1
+    assert re.search(rf"{re.escape(contract)}.* BROKEN", told), told
 
 
 def test_no_route_task_or_engine_knows_a_family() -> None:

@@ -81,7 +81,7 @@ def test_burst() -> None:
             assert set(codes) == {200, 429}
             assert codes.total() == 91
             assert there.count("rejected_total", reason="queue-full") == codes[429]
-            assert there.service.inflight.used == 0
+            assert there.admission.inflight.used == 0
 
     run(test)
 
@@ -165,8 +165,8 @@ def test_drain_answers_what_it_can_not_complete() -> None:
             with there.heads.held() as hold:
                 task = there.begin("/caption")
                 await entered(hold)
-                there.service.drain()
-                there.service.abort(DrainingError("The service is stopping."))
+                there.admission.drain()
+                there.admission.abort(DrainingError("The service is stopping."))
                 response = await task
                 assert (response.status_code, response.json()["type"]) == (503, "/errors/draining")
 

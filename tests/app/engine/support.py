@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from app.engine.engine import Engine
-from app.metrics import Metrics, StageTimes
+from app.engine.engine import Engine, StageTimes
+from app.metrics import Metrics
 from models.base import CaptionInput, GenerationSettings, Input, Item, Op, Output, TextInput
 from models.fake.runner import Call, FakeRunner, Hold
 

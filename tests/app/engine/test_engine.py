@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from app.engine.device import Outcome
+from app.engine.engine import StageTimes
 from app.errors import DeadlineExceededError
-from app.metrics import StageTimes
 from models.base import Generated, TextInput
 from models.fake.answers import scores
 from models.fake.runner import ROW_BYTES, Fault

@@ -7,9 +7,9 @@ import threading
 
 import pytest
 
-from app.engine.engine import Engine
+from app.engine.engine import Engine, StageTimes
 from app.errors import EngineDownError
-from app.metrics import Metrics, StageTimes
+from app.metrics import Metrics
 from models.base import Item, TextInput
 from models.fake.runner import Call, FakeRunner, Fault, Hold
 from tests.app.engine.support import caption, entered, lab, outcome, run

@@ -10,7 +10,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from app import server, service
+from app import main, server
 from app.http.tracing import Tracing
 from app.settings import Settings
 from tests.app.support import RED, lab, run
@@ -21,7 +21,7 @@ TRACE, CALLER = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 @pytest.fixture
 def exporter(monkeypatch: pytest.MonkeyPatch) -> InMemorySpanExporter:
     exporter = InMemorySpanExporter()
-    monkeypatch.setattr(service, "Tracing", lambda: Tracing(SimpleSpanProcessor(exporter)))
+    monkeypatch.setattr(main, "Tracing", lambda: Tracing(SimpleSpanProcessor(exporter)))
     return exporter
 
 
@@ -60,7 +60,7 @@ def test_a_request_and_its_stages(exporter: InMemorySpanExporter) -> None:
 def test_a_failure_is_marked(exporter: InMemorySpanExporter) -> None:
     async def ask() -> None:
         async with lab(tracing=True) as our:
-            our.service.drain()
+            our.admission.drain()
             await our.client.post("/caption", files={"image": ("red.png", RED)})
 
     run(ask)
