@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from models.families.blip.med import MED, LMHead
 from models.layers.attention import Source, causal_mask, padding_mask
-from models.layers.bert import MEDConfig
+from models.layers.bert import BertConfig
 from models.layers.precision import Head, LayerNorm
 from models.layers.vit import ViT, ViTConfig
 from training import vocabulary
@@ -26,8 +26,8 @@ NUM_POSITIONS = 320
 TOWER = ViTConfig(IMAGE_SIZE, 8, WIDTH, num_layers=4, num_heads=4, mlp_width=4 * WIDTH, norm_epsilon=1e-6)
 
 
-def med_config() -> MEDConfig:
-    return MEDConfig(
+def med_config() -> BertConfig:
+    return BertConfig(
         vocabulary=len(vocabulary.words()) + 2,
         num_positions=NUM_POSITIONS,
         width=WIDTH,

@@ -1,4 +1,4 @@
-"""Attention as BERT has it, which BLIP's MED and BLIP-2's Q-Former share.
+"""BERT's attention, which BLIP's MED and BLIP-2's Q-Former share: with cross-attention beside the self-attention.
 
 Source: Devlin et al. 2019; salesforce/BLIP models/med.py."""
 
@@ -13,11 +13,11 @@ from models.layers.precision import LayerNorm
 
 
 @dataclass(frozen=True, slots=True)
-class MEDConfig:
+class BertConfig:
     vocabulary: int
     num_positions: int
     width: int
-    source_width: int
+    source_width: int  # of the states that the cross-attention looks at
     num_layers: int
     num_heads: int
     mlp_width: int
@@ -27,7 +27,7 @@ class MEDConfig:
 class Attention(nn.Module):
     """Multi-head attention with BERT's post-norm residual."""
 
-    def __init__(self, config: MEDConfig, source_width: int) -> None:
+    def __init__(self, config: BertConfig, source_width: int) -> None:
         super().__init__()
         self.num_heads = config.num_heads
         self.query = nn.Linear(config.width, config.width)
@@ -41,5 +41,6 @@ class Attention(nn.Module):
         return KeyValue(split_heads(self.key(source), self.num_heads), split_heads(self.value(source), self.num_heads))
 
     def forward(self, x: Tensor, source: KeyValue, mask: Tensor | None = None, lines: Lines | None = None) -> Tensor:
-        """`x`: `(lines, tokens, width)`."""
+        """`x` `(lines, tokens, width)` -> the same shape, after residual and norm. `mask`: true where `x` may look,
+        broadcast to `(rows, 1, queries, keys)`."""
         return self.norm(x + self.out(source.attend(self.query(x), mask, lines)))

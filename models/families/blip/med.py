@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.layers.attention import KeyValue, Lines, Past, Source
-from models.layers.bert import Attention, MEDConfig
+from models.layers.bert import Attention, BertConfig
 from models.layers.precision import Head, LayerNorm, Served, exact_product
 from models.weights import KeyMap
 
@@ -38,7 +38,7 @@ LM_HEAD_KEYS: KeyMap = (
 
 
 class Layer(nn.Module):
-    def __init__(self, config: MEDConfig) -> None:
+    def __init__(self, config: BertConfig) -> None:
         super().__init__()
         self.self_attention = Attention(config, config.width)
         self.cross_attention = Attention(config, config.source_width)
@@ -66,7 +66,7 @@ class Layer(nn.Module):
 
 
 class MED(Served):
-    def __init__(self, config: MEDConfig) -> None:
+    def __init__(self, config: BertConfig) -> None:
         super().__init__()
         self.config = config
         self.tokens = nn.Embedding(config.vocabulary, config.width)
@@ -116,7 +116,7 @@ class MED(Served):
 class LMHead(nn.Module):
     """BERT's language-model head; its output matrix is the token embedding, tied: `(..., width)` -> logits float32."""
 
-    def __init__(self, config: MEDConfig) -> None:
+    def __init__(self, config: BertConfig) -> None:
         super().__init__()
         self.transform = Head(config.width, config.width)
         self.norm = LayerNorm(config.width, eps=config.norm_epsilon)

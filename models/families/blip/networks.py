@@ -14,14 +14,14 @@ from transformers import BlipConfig
 
 from models.base import Task
 from models.families.blip.med import LM_HEAD_KEYS, MED, MED_KEYS, LMHead
-from models.layers.bert import MEDConfig
+from models.layers.bert import BertConfig
 from models.layers.precision import Head, LayerNorm, serving_dtype
 from models.layers.vit import VIT_KEYS, ViTConfig, vit_config
 from models.weights import CheckpointError, KeyMap, rename
 
 
 class CaptionNet(nn.Module):
-    def __init__(self, vision: ViTConfig, text: MEDConfig) -> None:
+    def __init__(self, vision: ViTConfig, text: BertConfig) -> None:
         super().__init__()
         self.num_image_tokens = vision.num_tokens
         self.norm = LayerNorm(vision.width, eps=vision.norm_epsilon)
@@ -30,7 +30,7 @@ class CaptionNet(nn.Module):
 
 
 class VQANet(nn.Module):
-    def __init__(self, vision: ViTConfig, text: MEDConfig) -> None:
+    def __init__(self, vision: ViTConfig, text: BertConfig) -> None:
         super().__init__()
         self.norm = LayerNorm(vision.width, eps=vision.norm_epsilon)
         self.encoder = MED(text)  # of the question, grounded in the image
@@ -39,7 +39,7 @@ class VQANet(nn.Module):
 
 
 class MatchNet(nn.Module):
-    def __init__(self, vision: ViTConfig, text: MEDConfig, dimensions: int) -> None:
+    def __init__(self, vision: ViTConfig, text: BertConfig, dimensions: int) -> None:
         super().__init__()
         self.norm = LayerNorm(vision.width, eps=vision.norm_epsilon)
         self.encoder = MED(text)
@@ -94,9 +94,9 @@ def vision_config(config: BlipConfig) -> ViTConfig:
     return vit_config(config.vision_config, VISION_EPSILON)
 
 
-def text_config(config: BlipConfig) -> MEDConfig:
+def text_config(config: BlipConfig) -> BertConfig:
     text = config.text_config
-    return MEDConfig(
+    return BertConfig(
         vocabulary=text.vocab_size,
         num_positions=text.max_position_embeddings,
         width=text.hidden_size,

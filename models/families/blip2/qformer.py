@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.layers.attention import Lines, Source
-from models.layers.bert import Attention, MEDConfig
+from models.layers.bert import Attention, BertConfig
 from models.layers.precision import LayerNorm
 from models.weights import KeyMap
 
@@ -40,7 +40,7 @@ QFORMER_KEYS: KeyMap = (
 
 
 @dataclass(frozen=True, slots=True)
-class QFormerConfig(MEDConfig):
+class QFormerConfig(BertConfig):
     num_queries: int
     cross_attention_every: int  # layers, from the first
     reads_text: bool
@@ -49,7 +49,7 @@ class QFormerConfig(MEDConfig):
 class FeedForward(nn.Module):
     """BERT's, with its post-norm residual."""
 
-    def __init__(self, config: MEDConfig) -> None:
+    def __init__(self, config: BertConfig) -> None:
         super().__init__()
         self.up = nn.Linear(config.width, config.mlp_width)
         self.down = nn.Linear(config.mlp_width, config.width)
