@@ -15,7 +15,6 @@ from transformers import Blip2Config
 
 from models.base import Task
 from models.families.blip2 import networks as blip2
-from models.layers.vit import ViT
 from models.weights import save
 
 GOLDEN = Path("tests/golden/blip2/checkpoints")  # whose tiny tokenizers will do
@@ -111,7 +110,7 @@ def _write(folder: Path, kind: Kind) -> None:
 def _shapes(task: Task, config: Blip2Config) -> dict[str, torch.Size]:
     """By Hugging Face name."""
     with torch.device("meta"):
-        modules = ViT(blip2.vision_config(config)), blip2.build(task, config)
+        modules = blip2.build_tower(config), blip2.build(task, config)
     return {
         theirs: module.get_parameter(ours).shape
         for module in modules

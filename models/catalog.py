@@ -1,4 +1,6 @@
-"""The catalog: which served models there are, where their checkpoints lie, and which profile names them."""
+"""The catalog: the models that can be served, where their checkpoints are, and the profiles that name them.
+
+Read before anything is loaded, so it does not import torch."""
 
 from __future__ import annotations
 
@@ -11,11 +13,11 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from models.base import Task
 
 PACKAGED = Path(__file__).with_name("catalog.toml")
-TEMPLATED = frozenset({"blip2"})  # the families that put a question into a template
+FamilyName = Literal["blip", "blip2"]  # the keys of `models.families.FAMILIES`, which imports torch
 
 
 class CatalogError(RuntimeError):
-    """The catalog cannot be read or does not hold what was asked for; the message is one line for the operator."""
+    """The catalog cannot be read or is wrong, or has no such profile; the message is one line for the operator."""
 
 
 class _Entry(BaseModel):
@@ -23,33 +25,32 @@ class _Entry(BaseModel):
 
 
 class CheckpointEntry(_Entry):
-    """A hub repository at a revision, or a folder. Equal entries are one checkpoint, whatever tasks name it."""
+    """A hub repository at a revision, or a folder. Equal entries are loaded once, whichever tasks name them."""
 
     checkpoint: str = Field(min_length=1)
     revision: str | None = None
-    # For a checkpoint with a language model:
-    quantize: Literal["int8"] | None = None  # its weights
-    max_prompt_tokens: int | None = Field(None, ge=8)  # prompts are cut to it, as LAVIS does to 32; None: never
+    # Only for a checkpoint with a language model:
+    quantize: Literal["int8"] | None = None  # the language model's weights
+    max_prompt_tokens: int | None = Field(None, ge=8)  # longer prompts are cut, in LAVIS at 32; None: never
 
 
 class Sanity(_Entry):
-    """A picture, and the caption that the model must give it before it may serve."""
+    """A picture, and the caption that the model must give it when it is loaded."""
 
     image: Path
     caption: str
 
 
 class ModelEntry(_Entry):
-    """A served model: any subset of the checkpoints. `match` also serves embed."""
+    """A served model, with at least one checkpoint. The one for `match` also serves embed."""
 
-    family: Literal["blip", "blip2"]
+    family: FamilyName
     caption: CheckpointEntry | None = None
     vqa: CheckpointEntry | None = None
     match: CheckpointEntry | None = None
-    note: str | None = None
-    template: Annotated[str, StringConstraints(strip_whitespace=True)] | None = (
-        None  # of questions, with one "{}"; None: the authors'
-    )
+    note: str | None = None  # what its users must know
+    # For questions, with one "{}"; None: the authors'. Only for a family that takes one.
+    template: Annotated[str, StringConstraints(strip_whitespace=True)] | None = None
     sanity: Sanity | None = None
 
     @model_validator(mode="after")
@@ -63,8 +64,6 @@ class ModelEntry(_Entry):
         return self
 
     def _check_template(self, template: str) -> None:
-        if self.family not in TEMPLATED:
-            raise ValueError(f"template is not for {self.family}, whose questions are asked as they are")
         if self.vqa is None:
             raise ValueError("template needs a checkpoint for vqa")
         if template.count("{}") != 1:
@@ -81,7 +80,7 @@ class Catalog(_Entry):
     models: dict[str, ModelEntry] = {}
 
     def profile(self, name: str) -> dict[str, ModelEntry]:
-        """The served models of a profile, by name, in order. Raises CatalogError."""
+        """The models of a profile by name, in the profile's order. Raises CatalogError."""
         if name not in self.profiles:
             raise CatalogError(f"unknown profile {name!r}; there are: {', '.join(sorted(self.profiles))}")
         unknown = [model for model in self.profiles[name] if model not in self.models]
@@ -91,7 +90,8 @@ class Catalog(_Entry):
 
 
 def read_catalog(own: Path | None = None) -> Catalog:
-    """The packaged catalog, and the operator's `own` entries over it. Raises CatalogError."""
+    """The packaged catalog, with the entries of the operator's `own` added or replacing those of the same name. Raises
+    CatalogError."""
     catalog = _read(PACKAGED)
     if own is None:
         return catalog
@@ -114,7 +114,7 @@ def _read(path: Path) -> Catalog:
 
 
 def _anchored(entry: ModelEntry, folder: Path) -> ModelEntry:
-    """The entry with its folders and files made absolute, as seen from the catalog's own folder."""
+    """The entry with paths relative to the catalog's `folder` made absolute."""
     update: dict[str, object] = {
         task.value: slot.model_copy(update={"checkpoint": str(folder / slot.checkpoint)})
         for task, slot in entry.checkpoints.items()

@@ -1,4 +1,4 @@
-"""A checkpoint before its weights are read: its files, what its configuration says, and how much memory it needs."""
+"""A checkpoint before its weights are loaded: its files, its configuration and the memory it will need."""
 
 from __future__ import annotations
 
@@ -17,48 +17,45 @@ from torch import nn
 from models.base import ModelRunner, Preprocessing, Task
 from models.catalog import CheckpointEntry, ModelEntry
 from models.device import INT8, dtype_name
-from models.families.family import FAMILIES, Family
+from models.families import FAMILIES
+from models.families.family import Family, RunnerParts
 from models.layers.linear import Int8Linear, PackedLinear, pack, saved_bytes, with_products
-from models.layers.precision import serving_dtype
-from models.layers.vit import ViT
+from models.layers.tower import Tower
 from models.weights import CheckpointError, Weights, weight_map
-
-# Of the authors' transform/ and processors/: CLIP's, for a checkpoint without a preprocessor's file.
-IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
-IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 @dataclass(frozen=True, eq=False)
 class CheckpointPlan:
-    """A checkpoint that is to be loaded, as its files describe it; one object, however many tasks name it."""
+    """A checkpoint that will be loaded. Tasks that name the same one share the plan."""
 
     entry: CheckpointEntry
-    task: Task  # the first of them
+    task: Task  # the first that names it
     family: Family
     folder: Path
-    config: Any  # the family's, of transformers
+    config: Any  # the family's, from transformers
     dtype: torch.dtype  # the serving dtype
     preprocessing: Preprocessing
-    int8: bool  # whether the big products are, of the tower too
+    int8: bool  # big matrix products in int8, of tower and network
 
     @cached_property
     def tower_digest(self) -> str:
-        """What tells towers apart; it takes reading the tower, but not keeping it. Raises CheckpointError."""
+        """Equal for equal towers. Reads the tower's weights, one at a time. Raises CheckpointError."""
         tower = self._tower()
-        return Weights(self.folder).digest(tower, self._names(tower), tower.config)
+        return self._weights().digest(tower, self._names(tower), tower.config)
 
     @cached_property
     def tower_bytes(self) -> int:
+        """Memory of its weights once loaded."""
         return _kept_bytes(self._tower())
 
     @cached_property
     def network_bytes(self) -> int:
-        """Of all but the tower."""
+        """Memory of all other weights once loaded."""
         return _kept_bytes(self._network())
 
     @property
     def dtype_name(self) -> str:
-        """The serving dtype; and the language model's, where that is another one."""
+        """The serving dtype, such as "bf16"; "fp32+int8" if the language model's is another."""
         if self.int8:
             return INT8
         own, model = dtype_name(self.dtype), self.family.networks.language_model_of(self._network())
@@ -69,44 +66,48 @@ class CheckpointPlan:
     def uses_int8(self) -> bool:
         return self.int8 or self.entry.quantize is not None
 
-    def load_tower(self, device: torch.device, *, to_compile: bool = False) -> ViT:
-        """`to_compile`: with its weights as torch.compile wants them."""
+    def load_tower(self, device: torch.device, *, to_compile: bool = False) -> Tower:
+        """`to_compile`: leave the weights unpacked, for torch.compile. Raises CheckpointError."""
         tower = self._tower()
-        Weights(self.folder).load(tower, self._names(tower), device, None if to_compile else pack)
+        self._weights().load(tower, self._names(tower), device, None if to_compile else pack)
         return tower
 
     def load_network(self, device: torch.device) -> nn.Module:
+        """All of the checkpoint but its tower. Raises CheckpointError."""
         network = self._network()
-        Weights(self.folder).load(network, self._names(network), device, pack)
+        self._weights().load(network, self._names(network), device, pack)
         return network
 
     def make_runner(self, unit: str, network: nn.Module, device: torch.device) -> ModelRunner:
-        """Raises CheckpointError if the tokenizer is another checkpoint's."""
+        """Raises CheckpointError if the tokenizer belongs to another checkpoint."""
         limit = self.entry.max_prompt_tokens
-        options = {} if limit is None else {"max_prompt_tokens": limit}
-        return self.family.make_runner(self.task, unit, network, self.folder, self.config, device, **options)
+        return self.family.make_runner(RunnerParts(self.task, unit, network, self.folder, self.config, device, limit))
 
     def check_options(self) -> None:
-        """Raises CheckpointError if the catalog asks for what this checkpoint cannot have."""
+        """Raises CheckpointError if the catalog sets an option that needs a language model, and there is none."""
         asked = [name for name in ("quantize", "max_prompt_tokens") if getattr(self.entry, name) is not None]
         if asked and self.family.networks.language_model_of(self._network()) is None:
             raise CheckpointError(f"{asked[0]} is for a language model, which it does not have")
 
-    def _tower(self) -> ViT:
+    def _tower(self) -> Tower:
+        networks = self.family.networks
         with torch.device("meta"):
-            tower = ViT(self.family.networks.vision_config(self.config))
-        serving_dtype(tower, self.dtype)
+            tower = networks.build_tower(self.config)
+        networks.set_dtypes(tower, self.dtype)
         return with_products(tower, Int8Linear if self.int8 else PackedLinear)
 
     def _network(self) -> nn.Module:
-        with torch.device("meta"):
-            network = self.family.networks.build(self.task, self.config)
         networks = self.family.networks
+        with torch.device("meta"):
+            network = networks.build(self.task, self.config)
         networks.set_dtypes(network, self.dtype)
         quantized = networks.quantizable(network) if self.uses_int8 else None
         if quantized is not None:
             with_products(quantized, Int8Linear)
         return with_products(network, PackedLinear)
+
+    def _weights(self) -> Weights:
+        return Weights(self.folder, self.family.networks.TIED)
 
     def _names(self, module: nn.Module) -> dict[str, str]:
         return self.family.networks.hugging_face_names(module)
@@ -119,8 +120,9 @@ def _kept_bytes(module: nn.Module) -> int:
 def plan_checkpoints(
     entries: Mapping[str, ModelEntry], dtype: torch.dtype, *, int8: bool = False
 ) -> dict[str, dict[Task, CheckpointPlan]]:
-    """What is to be loaded, by served model and task; files that are not here yet are fetched. Raises
-    CheckpointError."""
+    """The plans by served model and task. `dtype`: the serving dtype. Fetches files that are not here yet.
+
+    Raises CheckpointError."""
     known: dict[tuple[CheckpointEntry, str], CheckpointPlan] = {}
     plans: dict[str, dict[Task, CheckpointPlan]] = {}
     for name, entry in entries.items():
@@ -135,7 +137,7 @@ def plan_checkpoints(
 
 
 def kept_bytes(plans: Set[CheckpointPlan]) -> int:
-    """The memory of the weights once all are loaded; equal towers count once. Raises CheckpointError."""
+    """Memory of all weights once loaded; equal towers count once. Raises CheckpointError."""
     towers: dict[str, int] = {}
     for plan in plans:
         with naming(plan.entry):
@@ -153,27 +155,21 @@ def _plan(entry: CheckpointEntry, task: Task, family: Family, dtype: torch.dtype
         if (config.architectures or [None])[0] != needed:
             raise CheckpointError(f"it is {config.architectures}; {task} needs {needed}")
         family.networks.check(task, config)
-        preprocessing = _preprocessing(folder, family.networks.vision_config(config).image_size)
+        preprocessing = family.networks.preprocessing(_processor(folder), config)
         plan = CheckpointPlan(entry, task, family, folder, config, dtype, preprocessing, int8)
         plan.check_options()
         return plan
 
 
-def _preprocessing(folder: Path, size: int) -> Preprocessing:
-    """Raises CheckpointError if it makes another size than the tower takes: transformers would cut it silently."""
+def _processor(folder: Path) -> dict[str, Any]:
     file = folder / "preprocessor_config.json"
-    processor = json.loads(file.read_text()) if file.is_file() else {}
-    made = processor.get("size", size)
-    if made not in (size, {"height": size, "width": size}):
-        raise CheckpointError(f"the preprocessor makes {made}, the tower takes {size} pixels")
-    mean, std = processor.get("image_mean", IMAGE_MEAN), processor.get("image_std", IMAGE_STD)
-    return Preprocessing(size, tuple(mean), tuple(std))
+    return json.loads(file.read_text()) if file.is_file() else {}
 
 
 def fetch(entry: CheckpointEntry) -> Path:
-    """The folder of a checkpoint; from the hub, or its cache, if it is not one itself. Files that are complete are not
-    fetched again, and one whose connection was cut goes on where it ended."""
-    if (folder := Path(entry.checkpoint)).is_absolute():  # the catalog's: it is there
+    """The checkpoint's folder: the entry's own, or that of a hub repository in the hub's cache. Downloads only what is
+    missing, and resumes a file where its download broke off. Raises CheckpointError if the repository is incomplete."""
+    if (folder := Path(entry.checkpoint)).is_absolute():  # made so by the catalog, because it exists
         return folder
     for weights in ("*.safetensors", "*.bin"):
         patterns = ["*.json", "*.txt", weights]
@@ -185,7 +181,7 @@ def fetch(entry: CheckpointEntry) -> Path:
 
 
 def _check_shards(folder: Path, indices: str) -> None:
-    """Raises CheckpointError where files are missing: with the hub out of reach, its client takes what is there."""
+    """Raises CheckpointError if a shard is missing: with the hub out of reach, its client returns a partial folder."""
     for index in folder.glob(indices):
         for shard in sorted(set(weight_map(index).values())):
             if not (folder / shard).is_file():
@@ -194,8 +190,8 @@ def _check_shards(folder: Path, indices: str) -> None:
 
 @contextmanager
 def naming(entry: CheckpointEntry) -> Iterator[None]:
-    """Whatever is wrong inside becomes a CheckpointError of one line that names the checkpoint: the libraries that read
-    its files raise many kinds of exceptions, and few say which file they mean."""
+    """Turns any exception into a CheckpointError of one line that names the checkpoint: the libraries that read its
+    files raise many kinds, and few of them say which file they mean."""
     try:
         yield
     except Exception as error:

@@ -1,4 +1,4 @@
-"""From a profile to runners: memory, weights, sanity checks and warm-up."""
+"""From a profile to served models: memory check, weights, warm-up and sanity checks."""
 
 from __future__ import annotations
 
@@ -31,15 +31,16 @@ from models.base import (
     TextInput,
     is_finite,
 )
-from models.catalog import CheckpointEntry, Sanity, read_catalog
+from models.catalog import CatalogError, CheckpointEntry, ModelEntry, Sanity, read_catalog
 from models.checkpoint import CheckpointPlan, fetch, kept_bytes, naming, plan_checkpoints
 from models.device import INT8, choose_device, choose_dtype, free_bytes, has_onednn, tensors_apart
+from models.families import FAMILIES
 from models.runners.tower import TowerRunner
 from models.weights import CheckpointError
 
 log = logging.getLogger("blip.loader")
 
-MEMORY_MARGIN = 1.15  # what loading may take over the weights
+MEMORY_MARGIN = 1.15  # memory that loading needs at its peak, relative to the weights
 WARM_UP: dict[Task, tuple[Input, ...]] = {
     Task.CAPTION: (CaptionInput(settings=GenerationSettings(max_new_tokens=2)),),
     Task.VQA: (
@@ -59,14 +60,16 @@ def load(
     threads: int,
     compile_batches: int = 0,
 ) -> list[ServedModel]:
-    """Load every checkpoint of a profile once, check it and warm it up. `compile_batches`: compile the towers, for
-    batches of up to so many pictures; 0: do not.
+    """Load every checkpoint of a profile once, check it and warm it up.
 
-    `device`: auto, cpu, cuda, mps; `dtype`: auto, fp32, bf16, fp16, int8. Raises CatalogError and CheckpointError."""
+    `catalog`: the operator's own; None: only the packaged one. `device`: auto, cpu, cuda, mps. `dtype`: auto, fp32,
+    bf16, fp16, int8. `compile_batches`: the largest batch to compile the towers for, in pictures; 0: do not compile.
+
+    Raises CatalogError and CheckpointError."""
     torch.set_num_threads(threads)
     place = choose_device(device)
     serving = choose_dtype(dtype, place)
-    entries = read_catalog(catalog).profile(profile)
+    entries = _entries(profile, catalog)
     plans = plan_checkpoints(entries, serving, int8=dtype == INT8)
     every = {plan for model in plans.values() for plan in model.values()}
     if any(plan.uses_int8 for plan in every):
@@ -86,11 +89,11 @@ def load(
 
 
 def fetch_profile(profile: str, *, catalog: Path | None) -> dict[CheckpointEntry, Path]:
-    """The folder of each checkpoint of a profile that the hub has, downloaded if it is not here yet.
+    """The folder of each of the profile's checkpoints that come from the hub, downloaded if it is not here yet.
 
     Raises CatalogError and CheckpointError."""
     folders: dict[CheckpointEntry, Path] = {}
-    for model in read_catalog(catalog).profile(profile).values():
+    for model in _entries(profile, catalog).values():
         for entry in model.checkpoints.values():
             if entry not in folders and not Path(entry.checkpoint).is_absolute():
                 with naming(entry):
@@ -98,8 +101,18 @@ def fetch_profile(profile: str, *, catalog: Path | None) -> dict[CheckpointEntry
     return folders
 
 
+def _entries(profile: str, catalog: Path | None) -> dict[str, ModelEntry]:
+    """The models of a profile by name. Raises CatalogError, also for what only a model's family can tell."""
+    entries = read_catalog(catalog).profile(profile)
+    for name, entry in entries.items():
+        if entry.template is not None and not FAMILIES[entry.family].takes_template:
+            reason = f"template is not for {entry.family}, whose questions are asked as they are"
+            raise CatalogError(f"the catalog is wrong at models.{name}: {reason}")
+    return entries
+
+
 class _Loader:
-    """Loads each checkpoint, and each tower, once."""
+    """Loads each checkpoint and each tower once."""
 
     def __init__(self, device: torch.device, compile_batches: int) -> None:
         self._device = device
@@ -143,19 +156,19 @@ class _Loader:
         )
 
     def _tower(self, plan: CheckpointPlan) -> TowerRunner:
-        """Known by its digest before it is loaded: there is never a second copy of it."""
+        """Loaded only if no tower has the same digest, so that there is never a second copy in memory."""
         digest = plan.tower_digest
         if digest not in self._towers:
             unit = f"tower-{digest[:8]}"
             tower = TowerRunner(unit, plan.load_tower(self._device, to_compile=self._compile_batches > 0), self._device)
             log.info("loaded %s, %.1f MB", unit, plan.tower_bytes / 1e6)
             if self._compile_batches:
-                _compile(tower, self._compile_batches)
+                _compile(tower, self._compile_batches, plan.preprocessing.image_size)
             self._towers[digest] = tower
         return self._towers[digest]
 
     def _new_unit(self, checkpoint: str) -> str:
-        """The last two parts of the checkpoint's name, with a number where that is taken."""
+        """The last two parts of the checkpoint's name, numbered if that is taken."""
         short = unit = "/".join(Path(checkpoint).parts[-2:])
         number = 1
         while unit in self._units:
@@ -165,18 +178,18 @@ class _Loader:
         return unit
 
 
-def _compile(tower: TowerRunner, max_batch_size: int) -> None:
-    """Raises CheckpointError where it cannot be compiled, as without a C++ compiler."""
+def _compile(tower: TowerRunner, max_batch_size: int, image_size: int) -> None:
+    """Raises CheckpointError if that fails, for example without a C++ compiler."""
     log.info("compiling %s", tower.unit)
     try:
-        tower.compile(max_batch_size)
+        tower.compile(max_batch_size, image_size)
     except Exception as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise CheckpointError(f"the tower cannot be compiled, start without BLIP_COMPILE: {reason}") from error
 
 
 def _check_memory(plans: Set[CheckpointPlan], device: torch.device) -> None:
-    """Raises CheckpointError if the weights will not fit."""
+    """Raises CheckpointError if the weights will not fit into the device's free memory."""
     needed = kept_bytes(plans) * MEMORY_MARGIN
     available = free_bytes(device)
     if needed > available:
@@ -184,6 +197,7 @@ def _check_memory(plans: Set[CheckpointPlan], device: torch.device) -> None:
 
 
 def _answers(checkpoint: Checkpoint, image: Image.Image, requests: tuple[Input, ...]) -> Iterator[Output]:
+    """The image's features, and then an answer to each request about it."""
     encode = checkpoint.tower.prepare(ImageInput(image, checkpoint.preprocessing))
     (features,) = checkpoint.tower.encode([encode])
     yield features

@@ -1,4 +1,4 @@
-"""Weights: from a checkpoint in Hugging Face format into our modules and back, by a stated key map."""
+"""Weights: from checkpoint files in Hugging Face format into our modules, and back."""
 
 from __future__ import annotations
 
@@ -13,25 +13,16 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-# Our name -> the Hugging Face name: every pattern that matches is replaced, in order.
+# From our parameter name to Hugging Face's: regular expressions and their replacements, each applied in turn.
 KeyMap = tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...]
+# Tied weights: Hugging Face name -> the other names under which a file may hold the same tensor.
+Tied = Mapping[str, tuple[str, ...]]
 
-# Tied weights: a checkpoint may hold any of the names.
-TIED = {
-    "text_decoder.bert.embeddings.word_embeddings.weight": ("text_decoder.cls.predictions.decoder.weight",),
-    "text_decoder.cls.predictions.bias": ("text_decoder.cls.predictions.decoder.bias",),
-    "language_model.model.decoder.embed_tokens.weight": ("language_model.lm_head.weight",),
-    "language_model.shared.weight": (
-        "language_model.encoder.embed_tokens.weight",
-        "language_model.decoder.embed_tokens.weight",
-    ),
-}
-# How much of a pickled file may stay mapped after it was read: mapping it anew takes some milliseconds.
-MAPPED_BYTES = 2**27
+MAPPED_BYTES = 2**27  # read from a pickled file before it is mapped anew, which takes some milliseconds
 
 
 class CheckpointError(RuntimeError):
-    """A checkpoint is missing or is not what its configuration says; the message is one line for the operator."""
+    """A checkpoint is missing or does not match its configuration; the message is one line for the operator."""
 
 
 def weight_map(index: Path) -> dict[str, str]:
@@ -41,18 +32,21 @@ def weight_map(index: Path) -> dict[str, str]:
 
 
 def rename(name: str, keys: KeyMap) -> str:
-    """Our parameter name in Hugging Face's words."""
+    """The Hugging Face name of our parameter."""
     for pattern, replacement in keys:
         name = re.sub(pattern, replacement, name)
     return name
 
 
 class Weights:
-    """The tensors of a checkpoint folder, read one by one when asked for. Files are mapped, and what was read of them
-    leaves the memory again."""
+    """The tensors of a checkpoint folder, read one at a time on request. Files are memory-mapped, and their pages are
+    released after reading.
 
-    def __init__(self, folder: Path) -> None:
+    Raises CheckpointError if the folder holds no weights."""
+
+    def __init__(self, folder: Path, tied: Tied) -> None:
         self._folder = folder
+        self._tied = tied
         self._pickle = _Pickle()
         self._files = self._index()
 
@@ -73,19 +67,19 @@ class Weights:
             return opened.keys()
 
     def read(self, name: str) -> Tensor:
-        """One tensor as it is stored; copy it, for its file is mapped as long as it lives. Raises CheckpointError if
-        there is none of that name."""
-        found = next((key for key in (name, *TIED.get(name, ())) if key in self._files), None)
+        """One tensor as stored, under its name or one that is tied to it. Copy it: its file stays mapped as long as it
+        lives. Raises CheckpointError if there is none."""
+        found = next((key for key in (name, *self._tied.get(name, ())) if key in self._files), None)
         if found is None:
             raise CheckpointError(f"{self._folder} has no weight {name}")
         if self._files[found].suffix == ".bin":
             return self._pickle.read(self._files[found], found)
-        # Opened anew for each: a mapping that stays would keep every page that was read resident.
+        # Opened for each tensor: a lasting mapping would keep every page that was read resident.
         with safe_open(self._files[found], framework="pt") as file:
             return file.get_tensor(found)
 
     def _read_for(self, name: str, parameter: Tensor, device: torch.device) -> Tensor:
-        """A copy in the parameter's dtype. Raises CheckpointError if it is missing or misshapen."""
+        """A copy in the parameter's dtype. Raises CheckpointError if it is missing or has another shape."""
         tensor = self.read(name)
         if tensor.shape != parameter.shape:
             raise CheckpointError(
@@ -101,10 +95,10 @@ class Weights:
         device: torch.device,
         finish: Callable[[nn.Module], None] | None = None,
     ) -> None:
-        """Fill a module that was built on the meta device, each parameter straight into its dtype and place.
+        """Fill a module built on the meta device: each parameter goes straight to its dtype and device.
 
-        `names`: our parameter name -> Hugging Face name. `finish` gets each submodule as soon as its own weights are
-        there. Raises CheckpointError: a weight is missing or misshapen."""
+        `names`: our parameter name -> Hugging Face name. `finish` is called with each submodule once its own weights
+        are in. Raises CheckpointError if a weight is missing or has another shape."""
         for path, part in module.named_modules():
             for name, parameter in list(part.named_parameters(recurse=False)):
                 ours = f"{path}.{name}" if path else name
@@ -115,23 +109,24 @@ class Weights:
         module.eval()
 
     def digest(self, module: nn.Module, names: Mapping[str, str], config: object) -> str:
-        """The `tensor_digest` that the module would have once loaded, with one tensor at a time in memory."""
+        """The module's `tensor_digest` as it will be once loaded; only one tensor is in memory at a time. Raises
+        CheckpointError."""
         parameters = sorted(module.named_parameters())
         cpu = torch.device("cpu")
         return _digest(config, ((name, self._read_for(names[name], value, cpu)) for name, value in parameters))
 
 
 class _Pickle:
-    """The torch.save file that was read last, mapped."""
+    """The torch.save file read last, memory-mapped."""
 
     def __init__(self) -> None:
         self._file: Path | None = None
         self._tensors: dict[str, Tensor] = {}
-        self._bytes = 0  # that were read since it was mapped
+        self._bytes = 0  # read since it was mapped
 
     def open(self, file: Path) -> dict[str, Tensor]:
         if file != self._file or self._bytes > MAPPED_BYTES:
-            self._tensors.clear()  # the old mapping goes, and with it every page of it that was read
+            self._tensors.clear()  # drops the old mapping and its resident pages
             self._tensors = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
             self._file, self._bytes = file, 0
         return self._tensors
@@ -143,7 +138,7 @@ class _Pickle:
 
 
 def save(path: Path, parts: Mapping[str, Tensor]) -> None:
-    """Write tensors, by Hugging Face name, to a safetensors file."""
+    """Write tensors, by Hugging Face name, to a safetensors file at `path`."""
     save_file({name: tensor.contiguous() for name, tensor in parts.items()}, path, metadata={"format": "pt"})
 
 

@@ -1,59 +1,75 @@
-"""The families: what the loader must know of each, so that it is the same for all."""
+"""What a family provides, so that all families are planned and loaded by the same code."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import nn
 
-from models.base import ModelRunner, Task
-from models.families.blip import networks as blip
-from models.families.blip import runners as blip_runners
-from models.families.blip2 import networks as blip2
-from models.families.blip2 import runners as blip2_runners
+from models.base import ModelRunner, Preprocessing, Task
 from models.layers.precision import Served
-from models.layers.vit import ViTConfig
+from models.layers.tower import Tower
+from models.weights import Tied
 
 
 class Networks(Protocol):
-    """A module with a family's networks, such as `models.blip`."""
+    """A checkpoint's tower and its network, which is the rest of it. A module such as `blip.networks` will do.
 
-    CONFIG: Any  # the configuration's class in transformers
-    ARCHITECTURES: dict[Task, str]  # what a checkpoint for a task must be, in Hugging Face's words
+    `config` is always an instance of `CONFIG`. Modules are built in float32 and without weights."""
+
+    CONFIG: Any  # the configuration class in transformers
+    ARCHITECTURES: dict[Task, str]  # the architecture in config.json that each task needs
+    TIED: Tied
 
     def check(self, task: Task, config: Any, /) -> None:
-        """Raises CheckpointError if the networks would not compute what the configuration says."""
+        """Raises CheckpointError if the configuration asks for something that is not implemented."""
 
-    def vision_config(self, config: Any, /) -> ViTConfig: ...
+    def preprocessing(self, processor: Mapping[str, Any], config: Any, /) -> Preprocessing:
+        """How pictures become the tower's pixels. `processor`: the content of preprocessor_config.json; empty: there
+        is no such file. Raises CheckpointError if it does not fit the tower."""
+
+    def build_tower(self, config: Any, /) -> Tower: ...
 
     def build(self, task: Task, config: Any, /) -> nn.Module:
-        """The network of a checkpoint for `task`: all of it but the tower. Without weights."""
+        """The network of a checkpoint for `task`."""
 
-    def set_dtypes(self, network: nn.Module, dtype: torch.dtype, /) -> None:
-        """Give every parameter its dtype, where the serving dtype is `dtype`."""
+    def set_dtypes(self, module: nn.Module, dtype: torch.dtype, /) -> None:
+        """Convert the parameters of a tower or network, in place; `dtype` is the serving dtype."""
 
     def quantizable(self, network: nn.Module, /) -> nn.Module | None:
-        """The part whose big matrix products may be int8."""
+        """The part of the network whose big matrix products may run in int8."""
 
     def language_model_of(self, network: nn.Module, /) -> Served | None:
-        """The part that is a language model of its own, if there is one: it reads prompts and can be quantised."""
+        """The pretrained language model in the network, if it has one: prompts are for it, and it can be quantised."""
 
     def hugging_face_names(self, module: nn.Module, /) -> dict[str, str]:
-        """Our parameter name -> Hugging Face name, for a network or a tower."""
+        """Our parameter name -> Hugging Face name, for a tower or network."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RunnerParts:
+    """What the runner of a loaded checkpoint is made from."""
+
+    task: Task
+    unit: str
+    network: Any  # as the family built it
+    folder: Path  # with the tokenizer's files
+    config: Any
+    device: torch.device
+    max_prompt_tokens: int | None = None  # longer prompts of a language model are cut; None: never
+
+
+class MakeRunner(Protocol):
+    def __call__(self, parts: RunnerParts, /) -> ModelRunner:
+        """Raises CheckpointError if the tokenizer belongs to another checkpoint."""
 
 
 @dataclass(frozen=True, slots=True)
 class Family:
     networks: Networks
-    # (task, unit, network, folder, configuration, device, **options of a language model) -> the checkpoint's heads.
-    # Raises CheckpointError if the tokenizer is another checkpoint's.
-    make_runner: Callable[..., ModelRunner]
-
-
-FAMILIES = {
-    "blip": Family(blip, blip_runners.make_runner),
-    "blip2": Family(blip2, blip2_runners.make_runner),
-}
+    make_runner: MakeRunner
+    takes_template: bool  # whether questions are put into a template, which an operator may replace

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from models.layers.attention import attend, merge_heads, split_heads
 from models.layers.precision import LayerNorm
+from models.layers.tower import Tower
 from models.weights import KeyMap
 
 VIT_KEYS: KeyMap = (
@@ -80,8 +81,10 @@ class Block(nn.Module):
         return x + self.down(F.gelu(self.up(self.mlp_norm(x))))
 
 
-class ViT(nn.Module):
+class ViT(Tower):
     """Patch embedding and blocks. The final norm belongs to a checkpoint, not to the tower."""
+
+    config: ViTConfig
 
     def __init__(self, config: ViTConfig) -> None:
         super().__init__()

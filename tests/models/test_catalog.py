@@ -68,7 +68,6 @@ def test_options_of_a_language_model(tmp_path: Path) -> None:
         (BLIP2 + 'template = "Q: {} A: {}"', r"template 'Q: {} A: {}' must hold exactly one {}"),
         (BLIP2 + 'template = "Q: "', "must hold exactly one"),
         (BLIP2.replace("vqa", "match") + 'template = "{}?"', "template needs a checkpoint for vqa"),
-        (BLIP2.replace("blip2", "blip") + 'template = "{}?"', "template is not for blip,"),
         (
             '[models.mine]\nfamily = "blip2"\nvqa = { checkpoint = "x", quantize = "int4" }',
             r"models\.mine\.vqa\.quantize",

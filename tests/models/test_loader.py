@@ -1,8 +1,10 @@
-"""Loading: towers held once, and every way in which a checkpoint can be wrong."""
+"""Loading a profile: towers held once, memory, warm-up, and what stops the start."""
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,13 +13,14 @@ from safetensors.torch import load_file, save_file
 
 from models import loader
 from models.base import ServedModel, Task
+from models.catalog import CatalogError
 from models.device import choose_dtype, free_bytes
 from models.weights import CheckpointError
 from tests import golden
-from tests.models import asking
-from tests.models.spoiling import Spoil, changed, complaint, corrupt, load, with_more_tokens, without
+from tests.models.spoiling import load
 
 CHECKPOINTS = golden.BLIP / "checkpoints"
+CAPTION = 'caption = { checkpoint = "caption" }'
 
 
 @pytest.fixture
@@ -25,9 +28,6 @@ def folder(tmp_path: Path) -> Path:
     """A copy of the captioning checkpoint, to be spoiled."""
     shutil.copytree(CHECKPOINTS / "caption", tmp_path / "caption")
     return tmp_path
-
-
-CAPTION = 'caption = { checkpoint = "caption" }'
 
 
 def test_a_served_model_has_the_tasks_of_its_checkpoints(served: dict[str, ServedModel]) -> None:
@@ -51,16 +51,6 @@ def test_equal_towers_are_held_once(tmp_path: Path) -> None:
     assert model.checkpoints[Task.CAPTION].tower is model.checkpoints[Task.MATCH].tower
 
 
-def test_only_the_big_products_are_in_half_precision(folder: Path) -> None:
-    checkpoint = load(folder, CAPTION, dtype="bf16").checkpoints[Task.CAPTION]
-    network = asking.network(checkpoint)
-    assert network.decoder.layers[0].up.weight.dtype is torch.bfloat16
-    for exact in (network.norm, network.head.transform, network.decoder.tokens, network.decoder.layers[0].norm):
-        assert exact.weight.dtype is torch.float32
-    assert asking.features(checkpoint, "s0_ev0").dtype is torch.bfloat16
-    assert checkpoint.dtype == "bf16"
-
-
 def test_auto_is_half_precision_only_where_the_device_computes_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
     for capabilities, expected in (({"avx512_bf16": True}, torch.bfloat16), ({"avx2": True}, torch.float32)):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda has=capabilities: has)
@@ -78,43 +68,6 @@ def test_a_missing_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(CheckpointError, match="cannot load the checkpoint nobody/nothing: "):
         load(tmp_path, 'caption = { checkpoint = "nobody/nothing" }')
-
-
-WRONG = [
-    (without("model.safetensors"), "no model.safetensors or pytorch_model.bin"),
-    (corrupt("model.safetensors"), ""),
-    (without("config.json"), "it has no config.json"),
-    (corrupt("config.json"), ""),
-    (changed("config.json", architectures=["Blip2Model"]), "caption needs BlipForConditionalGeneration"),
-    (changed("config.json", text_config__hidden_act="relu"), "its activation is not BLIP's"),
-    (changed("config.json", text_config__num_attention_heads=7), ""),
-    (changed("config.json", text_config__bos_token_id=404), "[ENC] is 405"),
-    (changed("config.json", text_config__sep_token_id=2), "the tokenizer (403 entries, [SEP] 6) is not the one"),
-    (changed("preprocessor_config.json", size=96), "the preprocessor makes 96, the tower takes 64"),
-    (corrupt("preprocessor_config.json"), ""),
-    (without("tokenizer.json", "vocab.txt"), "it has no tokenizer.json and no vocab.txt"),
-    (corrupt("tokenizer.json"), ""),
-    (with_more_tokens, "the tokenizer (433 entries"),
-]
-
-
-@pytest.mark.parametrize(("spoil", "reason"), WRONG)
-def test_a_wrong_checkpoint_is_one_line_that_names_it(folder: Path, spoil: Spoil, reason: str) -> None:
-    spoil(folder / "caption")
-    assert reason in complaint(folder, CAPTION, "caption")
-
-
-def test_a_checkpoint_without_preprocessor_has_the_authors(folder: Path) -> None:
-    expected = load(folder, CAPTION).checkpoints[Task.CAPTION].preprocessing
-    (folder / "caption" / "preprocessor_config.json").unlink()
-    assert load(folder, CAPTION).checkpoints[Task.CAPTION].preprocessing == expected
-
-
-def test_the_epsilon_of_the_tower_is_the_authors(folder: Path) -> None:
-    """The published configurations hold another one."""
-    expected = asking.features(load(folder, CAPTION).checkpoints[Task.CAPTION], "s0_ev0")
-    changed("config.json", vision_config__layer_norm_eps=1e-5)(folder / "caption")
-    assert torch.equal(asking.features(load(folder, CAPTION).checkpoints[Task.CAPTION], "s0_ev0"), expected)
 
 
 def test_weights_that_are_not_numbers(folder: Path) -> None:
@@ -143,3 +96,26 @@ def test_units_of_the_same_name_are_told_apart(folder: Path) -> None:
     models = loader.load("mine", catalog=folder / "catalog.toml", device="cpu", dtype="fp32", threads=1)
     assert len({model.checkpoints[Task.CAPTION].heads.unit for model in models}) == 2
     assert len({model.checkpoints[Task.CAPTION].tower.unit for model in models}) == 1
+
+
+def test_both_families_in_one_profile(folder: Path) -> None:
+    shutil.copytree(golden.BLIP2 / "checkpoints" / "opt", folder / "opt")
+    (folder / "catalog.toml").write_text(
+        '[profiles]\nmine = ["a", "b"]\n[models.a]\nfamily = "blip"\ncaption = { checkpoint = "caption" }\n'
+        '[models.b]\nfamily = "blip2"\ntemplate = "{}?"\nvqa = { checkpoint = "opt" }'
+    )
+    models = loader.load("mine", catalog=folder / "catalog.toml", device="cpu", dtype="fp32", threads=1)
+    assert [(model.family, model.template) for model in models] == [("blip", None), ("blip2", "{}?")]
+    assert len({checkpoint.tower for model in models for checkpoint in model.checkpoints.values()}) == 2
+
+
+@pytest.mark.parametrize(
+    "read", [loader.fetch_profile, partial(loader.load, device="cpu", dtype="fp32", threads=1)], ids=["fetch", "load"]
+)
+def test_a_template_for_a_family_without_one_is_one_clear_line(tmp_path: Path, read: Callable[..., object]) -> None:
+    catalog = tmp_path / "catalog.toml"
+    catalog.write_text(
+        '[profiles]\nmine = ["mine"]\n[models.mine]\nfamily = "blip"\nvqa = { checkpoint = "x" }\ntemplate = "{}?"\n'
+    )
+    with pytest.raises(CatalogError, match=r"wrong at models\.mine: template is not for blip, whose questions"):
+        read("mine", catalog=catalog)

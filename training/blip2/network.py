@@ -51,9 +51,9 @@ def demo_blip() -> tuple[ViT, blip.MatchNet]:
     """Tower and text encoder of the BLIP demo, as they are shipped."""
     folder = CHECKPOINTS / "match"
     config = BlipConfig.from_pretrained(folder)
-    tower, network = ViT(blip.vision_config(config)), blip.build(Task.MATCH, config)
+    tower, network = blip.build_tower(config), blip.build(Task.MATCH, config)
     for module in (tower, network):
-        Weights(folder).load(module, blip.hugging_face_names(module), torch.device("cpu"))
+        Weights(folder, blip.TIED).load(module, blip.hugging_face_names(module), torch.device("cpu"))
     return tower, cast("blip.MatchNet", network)
 
 

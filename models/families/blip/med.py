@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from models.layers.attention import KeyValue, Lines, Past, Source
 from models.layers.bert import Attention, BertConfig
 from models.layers.precision import Head, LayerNorm, Served, exact_product
-from models.weights import KeyMap
+from models.weights import KeyMap, Tied
 
 MED_KEYS: KeyMap = (
     (r"^tokens\.", "embeddings.word_embeddings."),
@@ -35,6 +35,10 @@ LM_HEAD_KEYS: KeyMap = (
     (r"^transform\.", "transform.dense."),
     (r"^norm\.", "transform.LayerNorm."),
 )
+MED_TIED: Tied = {
+    "text_decoder.bert.embeddings.word_embeddings.weight": ("text_decoder.cls.predictions.decoder.weight",),
+    "text_decoder.cls.predictions.bias": ("text_decoder.cls.predictions.decoder.bias",),
+}
 
 
 class Layer(nn.Module):

@@ -1,22 +1,26 @@
-"""BLIP's networks: captions, answers, and image-text matching over one Vision Transformer.
+"""BLIP's tower, a ViT, and its networks for captioning, VQA and image-text matching.
 
-Source: Li et al. 2022; salesforce/BLIP models/blip.py, blip_vqa.py, blip_itm.py. Each network is a checkpoint without
-its tower; its norm is the tower's final one.
+A network is all of a checkpoint but the tower; its `norm` is the ViT's final one.
+
+Source: Li et al. 2022; salesforce/BLIP models/blip.py, blip_vqa.py, blip_itm.py.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import nn
 from transformers import BlipConfig
 
-from models.base import Task
-from models.families.blip.med import LM_HEAD_KEYS, MED, MED_KEYS, LMHead
+from models.base import Preprocessing, Task
+from models.families.blip.med import LM_HEAD_KEYS, MED, MED_KEYS, MED_TIED, LMHead
 from models.layers.bert import BertConfig
 from models.layers.precision import Head, LayerNorm, serving_dtype
-from models.layers.vit import VIT_KEYS, ViTConfig, vit_config
+from models.layers.vit import VIT_KEYS, ViT, ViTConfig, vit_config
+from models.runners.pixels import square_resize
 from models.weights import CheckpointError, KeyMap, rename
 
 
@@ -33,7 +37,7 @@ class VQANet(nn.Module):
     def __init__(self, vision: ViTConfig, text: BertConfig) -> None:
         super().__init__()
         self.norm = LayerNorm(vision.width, eps=vision.norm_epsilon)
-        self.encoder = MED(text)  # of the question, grounded in the image
+        self.encoder = MED(text)  # of the question; looks at the image
         self.decoder = MED(replace(text, source_width=text.width))  # of the answer; looks at the encoded question
         self.head = LMHead(text)
 
@@ -49,14 +53,15 @@ class MatchNet(nn.Module):
 
 
 CONFIG = BlipConfig
-# What a checkpoint for a task must be, in Hugging Face's words.
+TIED = MED_TIED
+# The architecture in config.json that each task needs.
 ARCHITECTURES = {
     Task.CAPTION: "BlipForConditionalGeneration",
     Task.VQA: "BlipForQuestionAnswering",
     Task.MATCH: "BlipForImageTextRetrieval",
 }
 
-# The first part of our parameter names -> its prefix in Hugging Face's, and the map of the rest.
+# The first part of our parameter name -> the Hugging Face prefix, and the key map for the rest of the name.
 _PARTS: dict[str, tuple[str, KeyMap]] = {
     "norm": ("vision_model.post_layernorm.", ()),
     "decoder": ("text_decoder.bert.", MED_KEYS),
@@ -69,8 +74,8 @@ _PARTS: dict[str, tuple[str, KeyMap]] = {
 
 
 def hugging_face_names(module: nn.Module) -> dict[str, str]:
-    """Our parameter name -> Hugging Face name, for a network or a tower of BLIP."""
-    if not isinstance(module, CaptionNet | VQANet | MatchNet):
+    """Our parameter name -> Hugging Face name, for a tower or network."""
+    if isinstance(module, ViT):
         return {name: rename(name, VIT_KEYS) for name, _ in module.named_parameters()}
     names = {}
     for name, _ in module.named_parameters():
@@ -81,13 +86,17 @@ def hugging_face_names(module: nn.Module) -> dict[str, str]:
 
 
 def check(_: Task, config: BlipConfig) -> None:
-    """Raises CheckpointError if the networks would not compute what the configuration says."""
+    """Raises CheckpointError if the configuration asks for something that is not implemented."""
     if {config.vision_config.hidden_act, config.text_config.hidden_act} != {"gelu"}:
         raise CheckpointError("its activation is not BLIP's, gelu")
 
 
-# As vit.py has it, whatever a configuration says: the published ones hold the class default of transformers, 1e-5.
-VISION_EPSILON = 1e-6
+VISION_EPSILON = 1e-6  # the authors', in models/vit.py; config.json holds transformers' default, 1e-5
+
+
+def preprocessing(processor: Mapping[str, Any], config: BlipConfig) -> Preprocessing:
+    """Raises CheckpointError if the preprocessor makes another size than the tower takes."""
+    return square_resize(processor, config.vision_config.image_size)
 
 
 def vision_config(config: BlipConfig) -> ViTConfig:
@@ -108,6 +117,10 @@ def text_config(config: BlipConfig) -> BertConfig:
     )
 
 
+def build_tower(config: BlipConfig) -> ViT:
+    return ViT(vision_config(config))
+
+
 def build(task: Task, config: BlipConfig) -> nn.Module:
     """The network of a checkpoint for `task`, without weights."""
     vision, text = vision_config(config), text_config(config)
@@ -120,8 +133,8 @@ def build(task: Task, config: BlipConfig) -> nn.Module:
             return MatchNet(vision, text, config.image_text_hidden_size)
 
 
-def set_dtypes(network: nn.Module, dtype: torch.dtype) -> None:
-    serving_dtype(network, dtype)
+def set_dtypes(module: nn.Module, dtype: torch.dtype) -> None:
+    serving_dtype(module, dtype)
 
 
 def quantizable(network: nn.Module) -> nn.Module:
@@ -129,4 +142,4 @@ def quantizable(network: nn.Module) -> nn.Module:
 
 
 def language_model_of(_: nn.Module) -> None:
-    """None: its decoder is trained with the rest, for this one task."""
+    """None: the text decoder is part of BLIP, not a pretrained language model."""

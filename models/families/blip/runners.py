@@ -1,6 +1,6 @@
-"""The runners of BLIP: texts to tokens, networks to answers, as the authors compute them.
+"""BLIP's runners: one for each kind of checkpoint.
 
-Source: salesforce/BLIP models/blip.py, blip_vqa.py, blip_itm.py, and train_retrieval.py for the [ENC] token of ITM.
+Source: salesforce/BLIP models/blip.py, blip_vqa.py, blip_itm.py; train_retrieval.py for ITM's [ENC] token.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor
 from transformers import BlipConfig
 
 from models.base import CaptionInput, GenerationSettings, Input, Item, ModelRunner, QuestionInput, RankInput, Task
+from models.families.family import RunnerParts
 from models.generation.kv_cache import Prefix, Step, empty_prefix
 from models.generation.ranking import RankingRunner, likelihoods, to_rank
 from models.generation.runner import Defaults, GeneratingRunner, Ranking, check_room, make_plan
@@ -28,22 +28,22 @@ from models.weights import CheckpointError
 
 PROMPT = "a picture of "  # configs/caption_coco.yaml
 TEXT_TOKENS = 35  # the authors' max_length of captions and questions
-LABEL_SMOOTHING = 0.1  # of the answer decoder's loss, in training and in rank mode
-# The authors' lengths count the four tokens of their prompt.
+LABEL_SMOOTHING = 0.1  # of the answer decoder's loss, when training and when ranking
+# The authors' lengths count the four tokens of their prompt; ours do not.
 CAPTION = Defaults(num_beams=3, max_new_tokens=20 - 4, min_new_tokens=5 - 4, sampling_penalty=1.1)
 ANSWER = Defaults(num_beams=3, max_new_tokens=9, sampling_penalty=1.1)
 
 
 @dataclass(frozen=True, slots=True)
 class SpecialTokens:
-    """What the tokenizer files do not hold: [DEC] starts a decoded text, [ENC] an image-grounded one."""
+    """Tokens that are not in the tokenizer files: [DEC] starts a text to decode, [ENC] one that looks at an image."""
 
     dec: int
     enc: int
 
 
 class _DecodingRunner(GeneratingRunner):
-    """What captions and answers share: their decoder."""
+    """Generates with MED as the decoder."""
 
     _tokenizer: WordPiece
 
@@ -64,7 +64,7 @@ class _DecodingRunner(GeneratingRunner):
 
     @abstractmethod
     def _source(self, batch: Sequence[Item]) -> Source:
-        """What the decoder's cross-attention looks at, one row an item."""
+        """What the decoder's cross-attention looks at, one row per item."""
 
     def prefill(self, batch: Sequence[Item]) -> Prefix:
         source = self._source(batch)
@@ -82,7 +82,7 @@ class _DecodingRunner(GeneratingRunner):
 
 
 class CaptionRunner(_DecodingRunner):
-    """The heads of a captioning checkpoint."""
+    """The heads of a captioning checkpoint: the decoder looks at the image."""
 
     def prepare(self, request: Input) -> Item:
         if not isinstance(request, CaptionInput):
@@ -101,7 +101,7 @@ class CaptionRunner(_DecodingRunner):
 
 
 class VQARunner(_DecodingRunner, RankingRunner):
-    """The heads of a VQA checkpoint: answers are generated, or ranked among candidates."""
+    """The heads of a VQA checkpoint: the decoder looks at the encoded question. Answers are generated, or ranked."""
 
     def prepare(self, request: Input) -> Item:
         start = [self._special.dec]
@@ -115,7 +115,7 @@ class VQARunner(_DecodingRunner, RankingRunner):
                 raise self._unsupported(request)
 
     def _question(self, text: str) -> list[int]:
-        """[ENC] tokens [SEP], cut as the authors do."""
+        """[ENC] tokens [SEP], truncated as the authors do. Raises InputError."""
         return readable("question", self._tokenizer.ids(text, self._special.enc, TEXT_TOKENS), 2, TEXT_TOKENS)
 
     def _candidate(self, text: str) -> list[int]:
@@ -136,7 +136,7 @@ class VQARunner(_DecodingRunner, RankingRunner):
 
 
 class MatchRunner(MatchingRunner):
-    """The heads of a retrieval checkpoint."""
+    """The heads of an image-text matching checkpoint."""
 
     text_tokens = TEXT_TOKENS
 
@@ -160,7 +160,8 @@ class MatchRunner(MatchingRunner):
 
 
 def _encode_grounded(network: Any, groups: ImageGroups, texts: Sequence[list[int]]) -> tuple[Tensor, Tensor]:
-    """Texts, each grounded in its image, through the encoder: states `(texts, tokens, width)` and their mask."""
+    """Texts through the encoder, each looking at its image: states `(texts, tokens, width)` and the padding mask
+    `(texts, tokens)`, in the order of the batch."""
     ids, mask = pad(groups.sort(texts), groups.images.device)
     source = network.encoder.look_at(network.norm(groups.images), lines=groups.lines)
     states, _ = network.encoder(ids, padding_mask(mask), source)
@@ -174,16 +175,15 @@ _RUNNERS: dict[Task, Callable[[str, Any, WordPiece, SpecialTokens, torch.device]
 }
 
 
-def make_runner(
-    task: Task, unit: str, network: Any, folder: Path, config: BlipConfig, device: torch.device
-) -> ModelRunner:
-    """The runner of a loaded checkpoint. Raises CheckpointError if its tokenizer is another checkpoint's."""
-    tokenizer = WordPiece(folder)
-    return _RUNNERS[task](unit, network, tokenizer, _special_tokens(config, tokenizer), device)
+def make_runner(parts: RunnerParts) -> ModelRunner:
+    """The runner of a loaded checkpoint. Raises CheckpointError if the tokenizer belongs to another checkpoint."""
+    tokenizer = WordPiece(parts.folder)
+    special = _special_tokens(parts.config, tokenizer)
+    return _RUNNERS[parts.task](parts.unit, parts.network, tokenizer, special, parts.device)
 
 
 def _special_tokens(config: BlipConfig, tokenizer: WordPiece) -> SpecialTokens:
-    """[DEC] and [ENC], which are not in the tokenizer files."""
+    """[DEC] is the first id after BERT's vocabulary, [ENC] the next. Raises CheckpointError."""
     text = config.text_config
     special = SpecialTokens(dec=text.bos_token_id, enc=text.bos_token_id + 1)
     if special.enc >= text.vocab_size:

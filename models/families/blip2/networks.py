@@ -1,24 +1,31 @@
-"""BLIP-2's networks: a language model that reads what a Q-Former saw, and image-text matching.
+"""BLIP-2's tower, a ViT, and its networks: a Q-Former with a language model after it, or with heads for image-text
+matching.
 
-Source: Li et al. 2023; LAVIS models/blip2_models/blip2_opt.py, blip2_t5.py, blip2_image_text_matching.py. Each network
-is a checkpoint without its tower; its norm is `ln_vision`, which is trained with each checkpoint.
+A network is all of a checkpoint but the tower; its `norm` is LAVIS' `ln_vision`, which differs between checkpoints
+with the same ViT.
+
+Source: Li et al. 2023; LAVIS models/blip2_models/blip2_opt.py, blip2_t5.py, blip2_image_text_matching.py.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import nn
 from transformers import Blip2Config
 
-from models.base import Task
-from models.families.blip2.opt import OPT, OPT_KEYS, OPTConfig
+from models.base import Preprocessing, Task
+from models.families.blip2.opt import OPT, OPT_KEYS, OPT_TIED, OPTConfig
 from models.families.blip2.qformer import QFORMER_KEYS, QFormer, QFormerConfig
-from models.families.blip2.t5 import T5, T5_KEYS, T5Config
+from models.families.blip2.t5 import T5, T5_KEYS, T5_TIED, T5Config
 from models.layers.precision import Head, LayerNorm, serving_dtype
-from models.layers.vit import VIT_KEYS, ViTConfig, vit_config
-from models.weights import CheckpointError, rename
+from models.layers.vit import VIT_KEYS, ViT, ViTConfig, vit_config
+from models.runners.pixels import square_resize
+from models.weights import CheckpointError, Tied, rename
 
-NORM_EPSILON = 1e-5  # of ln_vision, in LAVIS; transformers takes the blocks' 1e-6
+NORM_EPSILON = 1e-5  # ln_vision's in LAVIS; transformers uses the blocks', 1e-6
 
 
 class GenerationNet(nn.Module):
@@ -41,14 +48,15 @@ class RetrievalNet(nn.Module):
 
 
 CONFIG = Blip2Config
-# What a checkpoint for a task must be, in Hugging Face's words.
+TIED: Tied = {**OPT_TIED, **T5_TIED}
+# The architecture in config.json that each task needs.
 ARCHITECTURES = {
     Task.CAPTION: "Blip2ForConditionalGeneration",
     Task.VQA: "Blip2ForConditionalGeneration",
     Task.MATCH: "Blip2ForImageTextRetrieval",
 }
 
-# The first part of our parameter names -> its prefix in Hugging Face's, for all but the Q-Former and language model.
+# The first part of our parameter name -> the Hugging Face prefix. Q-Former and language model have key maps instead.
 _PARTS = {
     "norm": "vision_model.post_layernorm.",
     "projection": "language_projection.",
@@ -59,8 +67,8 @@ _PARTS = {
 
 
 def hugging_face_names(module: nn.Module) -> dict[str, str]:
-    """Our parameter name -> Hugging Face name, for a network or a tower of BLIP-2."""
-    if not isinstance(module, GenerationNet | RetrievalNet):
+    """Our parameter name -> Hugging Face name, for a tower or network."""
+    if isinstance(module, ViT):
         return {name: rename(name, VIT_KEYS) for name, _ in module.named_parameters()}
     names = {}
     for name, _ in module.named_parameters():
@@ -74,8 +82,8 @@ def hugging_face_names(module: nn.Module) -> dict[str, str]:
     return names
 
 
-# What the networks compute, where a configuration could say something else; the language model's by its kind.
-_COMPUTED: dict[str, dict[str, object]] = {
+# What is implemented, where a configuration could ask for something else: by its part, and by kind of language model.
+_IMPLEMENTED: dict[str, dict[str, object]] = {
     "vision_config": {"hidden_act": "gelu", "qkv_bias": True},
     "qformer_config": {"hidden_act": "gelu"},
 }
@@ -92,19 +100,24 @@ _LANGUAGE_MODELS: dict[str, dict[str, object]] = {
 
 
 def check(task: Task, config: Blip2Config) -> None:
-    """Raises CheckpointError if the networks would not compute what the configuration says."""
+    """Raises CheckpointError if the configuration asks for something that is not implemented."""
     kind = config.text_config.model_type
-    computed = dict(_COMPUTED)
+    implemented = dict(_IMPLEMENTED)
     if task is Task.MATCH:
-        computed["qformer_config"] = computed["qformer_config"] | {"use_qformer_text_input": True}
+        implemented["qformer_config"] = implemented["qformer_config"] | {"use_qformer_text_input": True}
     elif kind not in _LANGUAGE_MODELS:
         raise CheckpointError(f"its language model is {kind}, not one of: {', '.join(_LANGUAGE_MODELS)}")
     else:
-        computed["text_config"] = _LANGUAGE_MODELS[kind]
-    for part, values in computed.items():
+        implemented["text_config"] = _LANGUAGE_MODELS[kind]
+    for part, values in implemented.items():
         for name, value in values.items():
             if (found := getattr(getattr(config, part), name)) != value:
                 raise CheckpointError(f"its {part} has {name} {found!r}, BLIP-2's is {value!r}")
+
+
+def preprocessing(processor: Mapping[str, Any], config: Blip2Config) -> Preprocessing:
+    """Raises CheckpointError if the preprocessor makes another size than the tower takes."""
+    return square_resize(processor, config.vision_config.image_size)
 
 
 def vision_config(config: Blip2Config) -> ViTConfig:
@@ -157,6 +170,10 @@ def language_model(config: Blip2Config) -> OPT | T5:
     )
 
 
+def build_tower(config: Blip2Config) -> ViT:
+    return ViT(vision_config(config))
+
+
 def build(task: Task, config: Blip2Config) -> nn.Module:
     """The network of a checkpoint for `task`, without weights."""
     vision, qformer = vision_config(config), qformer_config(config)
@@ -165,18 +182,21 @@ def build(task: Task, config: Blip2Config) -> nn.Module:
     return GenerationNet(vision, qformer, language_model(config))
 
 
-def set_dtypes(network: nn.Module, dtype: torch.dtype) -> None:
-    """The Q-Former, norm, projections and heads are float32; only the language model has the serving dtype."""
-    network.float()
-    model = language_model_of(network)
+def set_dtypes(module: nn.Module, dtype: torch.dtype) -> None:
+    """The tower and the language model get the serving dtype; Q-Former, norm, projections and heads are float32."""
+    if isinstance(module, ViT):
+        serving_dtype(module, dtype)
+        return
+    module.float()
+    model = language_model_of(module)
     if model is not None:
-        # Flan-T5's hidden states are larger than float16 can hold.
+        # Flan-T5's hidden states overflow float16.
         overflows = isinstance(model, T5) and dtype is torch.float16
         serving_dtype(model, torch.bfloat16 if overflows else dtype)
 
 
 def quantizable(network: nn.Module) -> OPT | T5 | None:
-    """Not the Q-Former: its matching is off in less than float32."""
+    """The language model. Not the Q-Former: below float32 its ITM logits are off."""
     return language_model_of(network)
 
 

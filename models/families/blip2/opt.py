@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from models.layers.attention import KeyValue, Lines, Past, split_heads
 from models.layers.precision import LayerNorm, Served, exact_product
-from models.weights import KeyMap
+from models.weights import KeyMap, Tied
 
 OPT_KEYS: KeyMap = (
     (r"^tokens\.", "embed_tokens."),
@@ -26,6 +26,7 @@ OPT_KEYS: KeyMap = (
     (r"\.down\.", ".fc2."),
     (r"^", "language_model.model.decoder."),
 )
+OPT_TIED: Tied = {"language_model.model.decoder.embed_tokens.weight": ("language_model.lm_head.weight",)}
 
 OFFSET = 2  # the first two rows of the position embedding are not used
 

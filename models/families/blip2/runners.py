@@ -1,4 +1,4 @@
-"""The runners of BLIP-2: which one a checkpoint has, and image-text matching, as the authors compute it.
+"""BLIP-2's runner for image-text matching, and the choice of a checkpoint's runner.
 
 Source: LAVIS models/blip2_models/blip2_image_text_matching.py.
 """
@@ -6,35 +6,34 @@ Source: LAVIS models/blip2_models/blip2_image_text_matching.py.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import Blip2Config
 
 from models.base import Item, ModelRunner, Task
 from models.families.blip2.language import LanguageRunner, OPTRunner, T5Runner
 from models.families.blip2.qformer import beside_queries
+from models.families.family import RunnerParts
 from models.layers.attention import Lines, Source, padding_mask
 from models.runners.grouping import ImageGroups
 from models.runners.matching import MatchingRunner
 from models.runners.text import Tokenizer, WordPiece, pad
 from models.weights import CheckpointError
 
-END = "</s>"  # OPT's prompts begin with it, T5's end
+END = "</s>"  # begins OPT's prompts, ends T5's
 
 
 class RetrievalRunner(MatchingRunner):
-    """The heads of an image-text matching checkpoint. An image has a vector for each query."""
+    """The heads of an image-text matching checkpoint. An image has one vector per query."""
 
-    text_tokens = 32  # max_txt_len
+    text_tokens = 32  # LAVIS' max_txt_len
 
     def __init__(self, unit: str, network: Any, tokenizer: WordPiece, device: torch.device) -> None:
         super().__init__(unit, network, tokenizer, device, pooling=("none", "mean"))
 
     def _itm(self, batch: Sequence[Item]) -> Tensor:
-        """The mean of what the queries say."""
+        """The mean of the queries' logits."""
         groups, num_queries = ImageGroups(batch), self.network.qformer.config.num_queries
         ids, mask = pad(groups.sort([item.payload for item in batch]), self._device)
         source = self._look_at(groups.images, groups.lines)
@@ -52,38 +51,28 @@ class RetrievalRunner(MatchingRunner):
         return self.network.qformer.look_at(self.network.norm(images.float()), lines)
 
 
-def make_runner(
-    task: Task,
-    unit: str,
-    network: Any,
-    folder: Path,
-    config: Blip2Config,
-    device: torch.device,
-    *,
-    max_prompt_tokens: int | None = None,
-) -> ModelRunner:
-    """The runner of a loaded checkpoint. Raises CheckpointError if its tokenizer is another checkpoint's.
-
-    `max_prompt_tokens`: of a language model, see `LanguageRunner`."""
-    if task is not Task.MATCH:
-        return _language_runner(unit, network, folder, config.text_config, device, max_prompt_tokens)
-    tokenizer = WordPiece(folder)
-    _check(tokenizer, config.qformer_config.vocab_size, first=tokenizer.first_id, stop=tokenizer.stop_id)
-    return RetrievalRunner(unit, network, tokenizer, device)
+def make_runner(parts: RunnerParts) -> ModelRunner:
+    """The runner of a loaded checkpoint. Raises CheckpointError if the tokenizer belongs to another checkpoint."""
+    if parts.task is not Task.MATCH:
+        return _language_runner(parts)
+    tokenizer = WordPiece(parts.folder)
+    _check(tokenizer, parts.config.qformer_config.vocab_size, first=tokenizer.first_id, stop=tokenizer.stop_id)
+    return RetrievalRunner(parts.unit, parts.network, tokenizer, parts.device)
 
 
-def _language_runner(
-    unit: str, network: Any, folder: Path, text: Any, device: torch.device, max_prompt_tokens: int | None
-) -> LanguageRunner:
+def _language_runner(parts: RunnerParts) -> LanguageRunner:
     kind: type[LanguageRunner]
+    text = parts.config.text_config
     if text.model_type == "opt":
-        kind, tokenizer, start_id = OPTRunner, Tokenizer(folder, "vocab.json"), text.bos_token_id
+        kind, tokenizer, start_id = OPTRunner, Tokenizer(parts.folder, "vocab.json"), text.bos_token_id
     else:
-        kind, tokenizer, start_id = T5Runner, Tokenizer(folder), text.decoder_start_token_id
+        kind, tokenizer, start_id = T5Runner, Tokenizer(parts.folder), text.decoder_start_token_id
     _check(tokenizer, text.vocab_size, first=start_id, stop=text.eos_token_id)
     if tokenizer.pieces(END) != [start_id if kind is OPTRunner else text.eos_token_id]:
         raise CheckpointError(f"the tokenizer is not the one of config.json: {END} is {tokenizer.pieces(END)}")
-    return kind(unit, network, tokenizer, start_id, text.eos_token_id, device, max_prompt_tokens)
+    return kind(
+        parts.unit, parts.network, tokenizer, start_id, text.eos_token_id, parts.device, parts.max_prompt_tokens
+    )
 
 
 def _check(tokenizer: Tokenizer, num_embeddings: int, **special: Any) -> None:

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from models.layers.attention import KeyValue, Lines, Past, Source, split_heads
 from models.layers.precision import Head, Served
-from models.weights import KeyMap
+from models.weights import KeyMap, Tied
 
 T5_KEYS: KeyMap = (
     (r"^tokens\.", "shared."),
@@ -35,6 +35,12 @@ T5_KEYS: KeyMap = (
     (r"\.down\.", ".wo."),
     (r"^", "language_model."),
 )
+T5_TIED: Tied = {
+    "language_model.shared.weight": (
+        "language_model.encoder.embed_tokens.weight",
+        "language_model.decoder.embed_tokens.weight",
+    ),
+}
 
 
 @dataclass(frozen=True, slots=True)

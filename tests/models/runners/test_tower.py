@@ -39,7 +39,7 @@ def test_batches_are_split_into_sizes_that_were_compiled(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(torch, "compile", recording)
     plain, compiled = tower(), tower()
-    compiled.compile(5)
+    compiled.compile(5, image_size=32)
     assert sizes == [1, 2, 4]
     sizes.clear()
     batch = pictures(7)
@@ -53,7 +53,7 @@ def test_batches_are_split_into_sizes_that_were_compiled(monkeypatch: pytest.Mon
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # of torch itself
 def test_a_compiled_tower_computes_the_same() -> None:
     plain, compiled = tower(), tower()
-    compiled.compile(1)
+    compiled.compile(1, image_size=32)
     batch = pictures(2)
     for one, other in zip(compiled.encode(batch), plain.encode(batch), strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=0)

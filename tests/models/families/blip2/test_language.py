@@ -25,6 +25,7 @@ from models.base import (
 )
 from models.families.blip2 import dialogue
 from models.families.blip2.runners import make_runner
+from models.families.family import RunnerParts
 from models.generation.runner import Ranking
 from models.layers.attention import causal_mask
 from models.weights import CheckpointError
@@ -276,4 +277,4 @@ def test_another_checkpoints_tokenizer_is_refused(
         setattr(config.text_config, name, value)
     network = asking.network(served2[model].checkpoints[task])
     with pytest.raises(CheckpointError, match=complaint):
-        make_runner(task, "unit", network, checkpoints / folder, config, torch.device("cpu"))
+        make_runner(RunnerParts(task, "unit", network, checkpoints / folder, config, torch.device("cpu")))
