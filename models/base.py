@@ -1,4 +1,4 @@
-"""What the service and the models say to each other: inputs, outputs, and the runner that turns one into the other."""
+"""The seam between service and models: inputs, outputs, and the runner that turns one into the other."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Op(StrEnum):
 
 
 class InputError(ValueError):
-    """The input cannot be served, by its sender's doing; the message tells them why."""
+    """The input cannot be served; the message tells its sender why."""
 
 
 class DeviceLostError(RuntimeError):
@@ -43,7 +43,7 @@ class DeviceLostError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Preprocessing:
-    """How a checkpoint wants its pixels: `(value / 255 - mean) / std` of a bicubic square resize."""
+    """How a checkpoint's pixels are made: bicubic resize to a square, then `(value / 255 - mean) / std` by channel."""
 
     image_size: int  # pixels
     mean: tuple[float, float, float]
@@ -81,7 +81,7 @@ class GenerationSettings:
 
 @dataclass(frozen=True, slots=True)
 class CaptionInput:
-    """generate: a caption that continues `prompt`; None: the authors' prompt, "": none."""
+    """generate: a caption that continues `prompt`; None: the authors' prompt; "": no prompt."""
 
     prompt: str | None = None
     settings: GenerationSettings = GenerationSettings()
@@ -105,7 +105,8 @@ class QuestionInput:
 
 @dataclass(frozen=True, slots=True)
 class RankInput:
-    """score: the probability of each candidate answer, `(candidates,)`; 0 beyond the best `k` by first token."""
+    """score: the probability of each candidate answer, `(candidates,)`. Only the `k` whose first token is likeliest are
+    scored; the others get 0."""
 
     question: str
     candidates: tuple[str, ...]
@@ -123,14 +124,14 @@ class PairInput:
 
 @dataclass(frozen=True, slots=True)
 class TextInput:
-    """score: the ITC embedding of `text`, `(1, dimensions)`, of length 1."""
+    """score: the ITC embedding of `text`, a unit vector `(1, dimensions)`."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class ImageEmbeddingInput:
-    """score: the ITC embedding of the image, `(vectors, dimensions)`, each of length 1."""
+    """score: the ITC embedding of the image, unit vectors `(vectors, dimensions)`."""
 
     pooling: str = "none"
 
@@ -142,7 +143,7 @@ Input = ImageInput | CaptionInput | QuestionInput | RankInput | PairInput | Text
 
 
 class Features(Protocol):
-    """What a tower yields for one image, before the final norm: a tensor `(tokens, width)` on the runner's device."""
+    """A tower's output for one image, before the final norm: a tensor `(tokens, width)` on the runner's device."""
 
     @property
     def nbytes(self) -> int: ...
@@ -170,7 +171,7 @@ def is_finite(output: Output) -> bool:
     """Whether no number of an output is NaN or infinite."""
     if isinstance(output, Generated):
         return all(isfinite(sequence.confidence) for sequence in output.sequences)
-    values: Any = output  # an array or a tensor: only of finite numbers is the difference to themselves zero
+    values: Any = output  # an array or a tensor; x - x is 0 only where x is finite
     with np.errstate(invalid="ignore"):
         return bool((values - values == 0).all())
 
@@ -185,39 +186,40 @@ class Item:
     op: Op
     key: Hashable
     payload: Any  # the runner's own: token ids, pixels, resolved settings
-    features: Features | None = None  # of the image, for every op but encode and text
-    history_used: int | None = None  # turns of the history that fitted; None: none was given
-    cache_bytes: int = 0  # at most, of its row in a generation
+    features: Features | None = None  # of the image; None for encode, and for text alone
+    history_used: int | None = None  # turns of the history that fit; None: no history was given
+    cache_bytes: int = 0  # upper bound of its KV cache in a generation
 
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What a runner's inputs may hold, as data, so that no route learns a family."""
+    """What a runner accepts, as data, so that no route knows a family."""
 
     history: bool = False
     template: bool = False
-    pooling: tuple[str, ...] = ()  # empty: an image has one vector
+    pooling: tuple[str, ...] = ()  # the choices; empty: an image has a single vector
     dimensions: int | None = None  # of the embeddings
 
 
 class Generation(Protocol):
-    """The running rows of one key. Each step gives every row its next token. If a method raises, it is thrown away."""
+    """The running rows of one key; each step gives every row its next token. If a method raises, the generation is
+    discarded."""
 
     def __len__(self) -> int:
         """The number of rows still running."""
 
     def step(self) -> list[tuple[Item, Generated]]:
-        """Give each row one token; returns the rows that finished, which have left."""
+        """Give each row one token. Returns the rows that finished, and removes them."""
 
     def admit(self, batch: Sequence[Item]) -> None:
         """Let further items of the same key join at the next token."""
 
     def drop(self, item: Item) -> None:
-        """Let a row leave unfinished. Not called for the last rows: then the generation is thrown away."""
+        """Remove an unfinished row. Where no row would be left, the generation is discarded instead."""
 
 
 class ModelRunner(Protocol):
-    """One unit: a tower or a checkpoint's heads. `prepare` runs on CPU threads, all else on the device thread."""
+    """One unit: a tower or a checkpoint's heads. `prepare` runs on CPU threads, the rest on the device thread."""
 
     @property
     def unit(self) -> str:
@@ -230,13 +232,13 @@ class ModelRunner(Protocol):
         """Tokenise or preprocess. Raises InputError."""
 
     def encode(self, batch: Sequence[Item]) -> list[Features]:
-        """As many features as items, in order; each with memory of its own, for it is kept alone."""
+        """The features of each item, in order. Each owns its memory, because it is cached on its own."""
 
     def score(self, batch: Sequence[Item]) -> list[Scores]:
-        """As many results as items, in order."""
+        """The result of each item, in order."""
 
     def generate(self, batch: Sequence[Item]) -> Generation:
-        """Begin to generate; nothing is lost if it raises."""
+        """Start a generation of the items; if it raises, nothing has started."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -254,7 +256,7 @@ class Checkpoint:
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """A name clients use, with a checkpoint for each task it has."""
+    """A model as clients name it, with a checkpoint for each of its tasks."""
 
     name: str
     family: str

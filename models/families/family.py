@@ -70,6 +70,8 @@ class MakeRunner(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Family:
+    """What each family's folder hands out as FAMILY."""
+
     networks: Networks
     make_runner: MakeRunner
     takes_template: bool  # whether questions are put into a template, which an operator may replace

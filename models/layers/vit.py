@@ -48,7 +48,7 @@ class ViTConfig:
 
 
 def vit_config(vision: Any, norm_epsilon: float) -> ViTConfig:
-    """Of a vision configuration of transformers: every family there names the sizes alike."""
+    """From a vision configuration of transformers, where BLIP and BLIP-2 name the sizes alike."""
     return ViTConfig(
         image_size=vision.image_size,
         patch_size=vision.patch_size,

@@ -1,5 +1,5 @@
-"""MED, BLIP's mixture of encoder-decoder: a BERT whose layers also look at a source (an image, or an encoded question),
-bidirectional as encoder and causal as decoder.
+"""MED, BLIP's multimodal mixture of encoder-decoder: a BERT with cross-attention to a source (an image, or an encoded
+question), bidirectional as an encoder and causal as a decoder.
 
 Source: Li et al. 2022, section 3.1; salesforce/BLIP models/med.py."""
 
@@ -58,7 +58,9 @@ class Layer(nn.Module):
         lines: Lines | None,
         look: tuple[KeyValue, Source] | None,
     ) -> tuple[Tensor, KeyValue]:
-        """`x`: `(lines, tokens, width)`. Returns the new `x` and the keys and values of past and present tokens."""
+        """`x`: `(lines, tokens, width)`. `look`: the source, and its keys and values for this layer; None: no source.
+
+        Returns the new `x`, and the self-attention's keys and values of past and present tokens."""
         present = self.self_attention.project(x)
         if past is not None:
             present = past.followed_by(present)
@@ -80,14 +82,16 @@ class MED(Served):
 
     @property
     def token_bytes(self) -> int:
-        """Of all layers' keys and values of one token, its own or of a source."""
+        """KV-cache bytes of one token in all layers; a token of the source takes as many."""
         return 2 * self.config.num_layers * self.config.width * self.dtype.itemsize
 
     def _layers(self) -> list[Layer]:
         return cast("list[Layer]", list(self.layers))
 
     def look_at(self, source: Tensor, mask: Tensor | None = None, lines: Lines | None = None) -> Source:
-        """Project `(rows, tokens, source width)` for every layer. `mask` `(rows, tokens)`: true at tokens."""
+        """Keys and values for every layer's cross-attention, from `source` `(rows, tokens, source width)`.
+
+        `mask` `(rows, tokens)`: false at padding; None: there is none. `lines`: as in `Source`."""
         source = source.to(self.dtype)
         layers = [layer.cross_attention.project(source) for layer in self._layers()]
         return Source(layers, None if mask is None else mask[:, None, None, :], lines)
@@ -104,8 +108,9 @@ class MED(Served):
         """Hidden states `(lines, tokens, width)` of the last layer, and every layer's self-attention keys and values.
 
         `ids`: `(lines, tokens)`. `mask`: true where a token may look, broadcast to `(rows, 1, queries, past + tokens)`.
-        `source`: None leaves the cross-attention out (BLIP's text mode). `positions`: `(lines, tokens)`, default
-        0, 1, ... `past`: for each layer, in as many rows as there are lines, or as `lines` says."""
+        `source`: None skips the cross-attention (BLIP's text mode). `positions`: `(lines, tokens)`; None: 0, 1, ...
+        `past`: the keys and values of earlier tokens, one for each layer. `lines`: which row of `past` each line has;
+        None: each line its own."""
         if positions is None:
             positions = torch.arange(ids.shape[1], device=ids.device)
         x = self.norm(self.tokens(ids) + self.positions(positions)).to(self.dtype)
@@ -118,7 +123,7 @@ class MED(Served):
 
 
 class LMHead(nn.Module):
-    """BERT's language-model head; its output matrix is the token embedding, tied: `(..., width)` -> logits float32."""
+    """BERT's language-model head, with the token embedding as its output matrix: `(..., width)` -> logits float32."""
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The prompts of BLIP-2's questions, in the words of LAVIS' examples."""
+"""The prompts of BLIP-2's questions, worded as in LAVIS' examples."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ TEMPLATE = "Question: {} Answer:"
 
 
 def prompt(question: str, template: str | None, history: Sequence[Turn] = ()) -> str:
-    """Earlier turns, oldest first, and the question in its template."""
-    # Of the service's words, not of the client's: these may hold braces.
+    """Earlier turns, oldest first, then the question in `template`; None: the authors'."""
+    # Only the template is formatted, and not by str.format: what clients write may hold braces.
     earlier = "".join(f"Question: {turn.question} Answer: {turn.answer}. " for turn in history)
     return earlier + (TEMPLATE if template is None else template).replace("{}", question)
 
 
 def latest(history: Sequence[Turn], fits: Callable[[Sequence[Turn]], bool]) -> Sequence[Turn]:
-    """The longest end of `history` that fits, or nothing."""
-    # From the newest turn on, so that what it costs depends on what fits, not on what was sent.
+    """The longest suffix of `history` that fits; empty if not even the last turn fits."""
+    # Doubling from the newest turn: the cost depends on what fits, not on what was sent.
     reach = 1
     while reach < len(history) and fits(history[-reach:]):
         reach *= 2

@@ -31,12 +31,12 @@ from models.layers.attention import causal_mask
 from models.runners.grouping import ImageGroups
 from models.runners.text import Tokenizer, pad, readable
 
-T5_TOKENS = 512  # that its encoder was trained to read, the image's included
+T5_TOKENS = 512  # the most that its encoder was trained on, the image's queries included
 CANDIDATE_TOKENS = 32  # LAVIS' max_txt_len
 
 
 class LanguageRunner(RankingRunner):
-    """One checkpoint captions and answers; what differs is the prompt and the defaults."""
+    """Captions and answers, from one checkpoint: they differ in prompt and defaults."""
 
     caption: Defaults
     answer: Defaults
@@ -51,11 +51,11 @@ class LanguageRunner(RankingRunner):
         device: torch.device,
         max_prompt_tokens: int | None,
     ) -> None:
-        """`start_id`: what the decoder's text begins with. `max_prompt_tokens`: prompts are cut to it, keeping their
-        beginning, as LAVIS does; None: never."""
+        """`start_id`: the token that begins the decoder's text. `max_prompt_tokens`: of longer prompts the end is cut
+        off, as in LAVIS; None: never."""
         super().__init__(unit, network, tokenizer, stop_id, device, Capabilities(history=True, template=True))
         self._start_id = start_id
-        self._cut = None if max_prompt_tokens is None else max_prompt_tokens - 1  # one of them is not of the text
+        self._cut = None if max_prompt_tokens is None else max_prompt_tokens - 1  # one is a special token
         self._num_queries: int = network.qformer.config.num_queries
 
     def prepare(self, request: Input) -> Item:
@@ -92,11 +92,14 @@ class LanguageRunner(RankingRunner):
     def _question(
         self, question: str, template: str | None, history: Sequence[Turn], num_new_tokens: int
     ) -> tuple[list[int], int | None]:
-        """The prompt's ids and how many turns stayed: the oldest are dropped, so that there is room for an answer."""
+        """The prompt's ids, and how many turns of the history it keeps, None without one: the oldest are dropped to
+        leave room for the answer."""
 
         def fits(turns: Sequence[Turn]) -> bool:
             text = dialogue.prompt(question, template, turns)
-            whole = self._cut is None or len(self._tokenizer.pieces(text)) <= self._cut  # or it would lose the question
+            whole = (
+                self._cut is None or len(self._tokenizer.pieces(text)) <= self._cut
+            )  # else the cut would take the question
             return whole and self._room(len(self._ids(text))) >= num_new_tokens
 
         turns = dialogue.latest(history, fits)
@@ -107,25 +110,25 @@ class LanguageRunner(RankingRunner):
 
     @abstractmethod
     def _ids(self, text: str) -> list[int]:
-        """The prompt that the language model reads."""
+        """The prompt's token ids, with its special token."""
 
     @abstractmethod
     def _split(self, ids: list[int]) -> tuple[list[int], list[int]]:
-        """What of it an encoder reads, and what the decoder goes on from."""
+        """Of a prompt's `ids`: what the encoder reads, and what the decoder continues."""
 
     @abstractmethod
     def _room(self, num_prompt_tokens: int) -> int:
         """How many new tokens fit after the queries and a prompt."""
 
     def queries(self, batch: Sequence[Item]) -> Tensor:
-        """What the language model sees of the images, `(items, queries, width)`; computed once for each image."""
+        """The projected queries of each item's image, `(items, queries, width)`, computed once for each image."""
         groups, qformer = ImageGroups(batch), self.network.qformer
         states = qformer(qformer.look_at(self.network.norm(groups.images.float())))
         return self.network.projection(states)[groups.numbers]
 
 
 class OPTRunner(LanguageRunner):
-    """[queries] [</s>] [prompt], which the answer continues."""
+    """The decoder reads [queries] [</s>] [prompt], and continues it."""
 
     caption = Defaults(num_beams=5, max_new_tokens=29, lookahead=1)
     answer = Defaults(num_beams=5, max_new_tokens=10, length_penalty=0.0, lookahead=1)
@@ -141,7 +144,7 @@ class OPTRunner(LanguageRunner):
         return positions - self._num_queries - num_prompt_tokens
 
     def _candidate(self, text: str) -> list[int]:
-        """With the space that follows "Answer:"."""
+        """With the space that a generated answer has after "Answer:"."""
         pieces = self._tokenizer.pieces(f" {text.strip()}") if text.strip() else []
         return readable("candidate", [*pieces, self.stop_id], 1, CANDIDATE_TOKENS)
 
@@ -161,7 +164,7 @@ class OPTRunner(LanguageRunner):
         return model.logits(states[:, -1])
 
     def _likelihoods(self, candidates: Sequence[list[int]], first: Tensor, known: Prefix) -> Tensor:
-        """The candidates lie side by side in one line, so that the cache of the prompt is there once; each sees the
+        """All candidates are one line, so that the prompt's KV cache is not copied for each; a candidate sees only the
         prompt and itself."""
         model, device = self.network.language_model, self._device
         steps = [
@@ -192,7 +195,8 @@ class T5Runner(LanguageRunner):
         return ids, [self._start_id]
 
     def _room(self, num_prompt_tokens: int) -> int:
-        """The decoder has no positions: all it needs, unless the encoder reads too much."""
+        """The decoder has no limit of its own, as its positions are relative. None fit if the encoder would read too
+        much."""
         return T5_TOKENS if self._num_queries + num_prompt_tokens <= T5_TOKENS else 0
 
     def _candidate(self, text: str) -> list[int]:

@@ -1,4 +1,5 @@
-"""OPT, a decoder-only language model, over embeddings: BLIP-2 puts an image's projected queries before the text.
+"""OPT, a decoder-only language model. It takes embeddings, not ids: BLIP-2 puts an image's projected queries before
+the text.
 
 Source: Zhang et al. 2022; transformers models/opt/modeling_opt.py, which LAVIS runs."""
 
@@ -70,14 +71,14 @@ class OPT(Served):
     def __init__(self, config: OPTConfig) -> None:
         super().__init__()
         self.config = config
-        self.tokens = nn.Embedding(config.vocabulary, config.width)  # and, tied, the output matrix
+        self.tokens = nn.Embedding(config.vocabulary, config.width)  # tied: also the output matrix
         self.positions = nn.Embedding(config.num_positions + OFFSET, config.width)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_layers))
         self.norm = LayerNorm(config.width)
 
     @property
     def token_bytes(self) -> int:
-        """Of all layers' keys and values of one token."""
+        """KV-cache bytes of one token in all layers."""
         return 2 * self.config.num_layers * self.config.width * self.dtype.itemsize
 
     def forward(
@@ -91,8 +92,9 @@ class OPT(Served):
         """Hidden states `(lines, tokens, width)` after the final norm, and every layer's keys and values.
 
         `x`: embeddings `(lines, tokens, width)`, of `self.tokens` or projected. `positions`: `(lines, tokens)`.
-        `mask`: true where a token may look, broadcast to `(rows, 1, queries, past + tokens)`. `past`: for each layer,
-        in as many rows as there are lines, or as `lines` says."""
+        `mask`: true where a token may look, broadcast to `(rows, 1, queries, past + tokens)`. `past`: the keys and
+        values of earlier tokens, one for each layer. `lines`: which row of `past` each line has; None: each line its
+        own."""
         x = (x + self.positions(positions + OFFSET)).to(self.dtype)
         kept: list[KeyValue] = []
         for index, layer in enumerate(self.layers):

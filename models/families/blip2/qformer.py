@@ -1,7 +1,7 @@
-"""The Q-Former, BLIP-2's querying transformer: learned queries look at an image, and at a text beside them.
+"""The Q-Former, BLIP-2's querying transformer: a BERT over learned queries and a text beside them.
 
-A BERT whose self-attention is shared by queries and text, with a feed-forward of each one's own; every other layer lets
-the queries, and only them, look at the image.
+Queries and text share the self-attention; each has its own feed-forward. In every other layer, usually, the queries
+(not the text) have cross-attention to the image.
 
 Source: Li et al. 2023, section 3.1; LAVIS models/blip2_models/Qformer.py."""
 
@@ -47,7 +47,7 @@ class QFormerConfig(BertConfig):
 
 
 class FeedForward(nn.Module):
-    """BERT's, with its post-norm residual."""
+    """BERT's feed-forward, with its post-norm residual."""
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ class Layer(nn.Module):
 
 
 class QFormer(nn.Module):
-    """All of it is float32: in half precision the ITM logits are off by 0.06."""
+    """Always in float32: in half precision the ITM logits are off by 0.06."""
 
     def __init__(self, config: QFormerConfig) -> None:
         super().__init__()
@@ -87,7 +87,8 @@ class QFormer(nn.Module):
         return cast("list[Layer]", list(self.layers))
 
     def look_at(self, images: Tensor, lines: Lines | None = None) -> Source:
-        """Project `(rows, tokens, source width)` for every layer that looks at images."""
+        """Keys and values for every cross-attention, from `images` `(rows, tokens, source width)`. `lines`: as in
+        `Source`."""
         images = images.float()
         looking = [layer.cross_attention for layer in self._layers() if layer.cross_attention is not None]
         return Source([attention.project(images) for attention in looking], lines=lines)
@@ -95,8 +96,8 @@ class QFormer(nn.Module):
     def forward(self, source: Source | None, ids: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         """Hidden states of the last layer, `(lines, queries + tokens, width)`.
 
-        Queries take part where there is a `source`, text where there are `ids` `(lines, tokens)`; at least one of
-        them. `mask`: true where may be looked, broadcast to `(lines, 1, queries + tokens, queries + tokens)`."""
+        Queries take part if there is a `source`, text if there are `ids` `(lines, tokens)`; at least one must. `mask`:
+        true where a query or token may look, broadcast to `(lines, 1, queries + tokens, queries + tokens)`."""
         x = self.norm(torch.cat(self._embeddings(source, ids), dim=1))
         looks = iter(source.layers) if source is not None else None
         split = self.config.num_queries if source is not None else 0
@@ -124,5 +125,6 @@ class QFormer(nn.Module):
 
 
 def beside_queries(mask: Tensor, num_queries: int) -> Tensor:
-    """Queries and text see each other: the text's `(lines, tokens)` -> `(lines, 1, 1, queries + tokens)`."""
+    """For queries and text that all see each other: the text's mask `(lines, tokens)`, false at padding ->
+    `(lines, 1, 1, queries + tokens)`."""
     return F.pad(mask, (num_queries, 0), value=True)[:, None, None, :]

@@ -1,4 +1,4 @@
-"""Flan-T5, an encoder-decoder language model: BLIP-2 puts an image's projected queries before the text it encodes.
+"""Flan-T5, an encoder-decoder language model: in BLIP-2 its encoder reads an image's projected queries, then text.
 
 Source: Raffel et al. 2020 (T5 1.1: gated GELU, no tied head); transformers models/t5/modeling_t5.py, which LAVIS
 copies."""
@@ -65,7 +65,7 @@ class RMSNorm(nn.RMSNorm):
 
 
 class Attention(nn.Module):
-    """Multi-head attention, unscaled and without biases; `bias` holds relative positions and mask."""
+    """Multi-head attention without scaling and without biases in its projections."""
 
     def __init__(self, config: T5Config) -> None:
         super().__init__()
@@ -82,8 +82,8 @@ class Attention(nn.Module):
         return KeyValue(split_heads(self.key(states), self.num_heads), split_heads(self.value(states), self.num_heads))
 
     def look(self, states: Tensor, source: KeyValue, bias: Tensor | None, lines: Lines | None = None) -> Tensor:
-        """`states` `(lines, tokens, width)`, normed. `bias`: added to the scores, broadcast to
-        `(rows, heads, queries, keys)`."""
+        """`states`: `(lines, tokens, width)`, after the norm. `bias`: added to the scores, for relative positions and
+        mask; broadcast to `(rows, heads, queries, keys)`."""
         return self.out(source.attend(self.query(states), bias, lines, scale=1.0))
 
 
@@ -164,13 +164,13 @@ class T5(Served):
 
     @property
     def token_bytes(self) -> int:
-        """Of all layers' keys and values of one token, the decoder's own or one that it looks at."""
+        """KV-cache bytes of one token in all layers of the decoder; a token of the encoder takes as many."""
         config = self.config
         return 2 * config.num_decoder_layers * config.num_heads * config.head_width * self.dtype.itemsize
 
     def encode(self, x: Tensor, mask: Tensor) -> Tensor:
-        """Embeddings `(lines, tokens, width)` -> hidden states of the same shape. `mask` `(lines, tokens)`: true at
-        tokens; padding is on the right."""
+        """Embeddings `(lines, tokens, width)` -> hidden states of the same shape. `mask` `(lines, tokens)`: false at
+        padding, which is on the right."""
         bias = self._bias(self.encoder.distances, _distance(x.shape[1], x.device), bidirectional=True)
         bias = bias.masked_fill(~mask[:, None, None, :], -torch.inf)
         x = x.to(self.dtype)
@@ -179,7 +179,8 @@ class T5(Served):
         return self.encoder.norm(x)
 
     def look_at(self, states: Tensor, mask: Tensor) -> Source:
-        """Project what the encoder made for every layer of the decoder."""
+        """Keys and values for every decoder layer's cross-attention, from the encoder's `states` `(lines, tokens,
+        width)`. `mask` `(lines, tokens)`: false at padding."""
         layers = [cast("DecoderLayer", layer).cross_attention.project(states) for layer in self.decoder.layers]
         return Source(layers, mask[:, None, None, :])
 
@@ -194,9 +195,10 @@ class T5(Served):
     ) -> tuple[Tensor, list[KeyValue]]:
         """Hidden states `(lines, tokens, width)` of `ids`, and every layer's keys and values.
 
-        `mask`: true where a token may look, broadcast to `(rows, 1, queries, past + tokens)`. `past`: for each layer,
-        in as many rows as there are lines, or as `lines` says. `distance`: of each key from each query, in tokens, in
-        the shape of `mask` without its second dimension; None, where nothing is past: in order."""
+        `mask`: true where a token may look, broadcast to `(rows, 1, queries, past + tokens)`. `past`: the keys and
+        values of earlier tokens, one for each layer. `lines`: which row of `past` each line has; None: each line its
+        own. `distance`: key position - query position, in tokens, `(rows, queries, past + tokens)`; None, only without
+        `past`: tokens are consecutive."""
         if distance is None:
             distance = _distance(ids.shape[1], ids.device)
         bias = self._bias(self.decoder.distances, distance, bidirectional=False)
@@ -223,13 +225,14 @@ class T5(Served):
 
 
 def _distance(length: int, device: torch.device) -> Tensor:
-    """Of each token from each other, `(1, length, length)`: key - query."""
+    """Key position - query position for consecutive tokens, `(1, length, length)`."""
     places = torch.arange(length, device=device)
     return (places - places[:, None])[None]
 
 
 def bucket(distance: Tensor, num_buckets: int, max_distance: int, *, bidirectional: bool) -> Tensor:
-    """The bucket of each distance (key - query, in tokens): half of them exact, half logarithmic."""
+    """The bucket of each `distance` (key position - query position): half of the buckets are for one distance each, the
+    others grow logarithmically."""
     first = torch.zeros_like(distance)
     if bidirectional:
         num_buckets //= 2

@@ -33,7 +33,6 @@ CASES = [
     ("blip2", Task.CAPTION, BLIP2 / "checkpoints" / "t5", Blip2ForConditionalGeneration),
     ("blip2", Task.MATCH, BLIP2 / "checkpoints" / "itm", Blip2ForImageTextRetrieval),
 ]
-
 CPU = torch.device("cpu")
 
 
@@ -76,7 +75,7 @@ def test_image_embeddings_equal_those_of_transformers(case: Case) -> None:
     for module in case.modules:
         Weights(case.folder, case.networks.TIED).load(module, case.networks.hugging_face_names(module), CPU)
     norm = cast("nn.LayerNorm", network.norm)
-    case.reference.vision_model.post_layernorm.eps = norm.eps  # transformers has not the authors'
+    case.reference.vision_model.post_layernorm.eps = norm.eps  # transformers' is not the authors'
     size = case.reference.config.vision_config.image_size
     pixels = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
