@@ -20,7 +20,7 @@ from models.families.blip.med import LM_HEAD_KEYS, MED, MED_KEYS, MED_TIED, LMHe
 from models.layers.bert import BertConfig
 from models.layers.precision import Head, LayerNorm, serving_dtype
 from models.layers.vit import VIT_KEYS, ViT, ViTConfig, vit_config
-from models.runners.pixels import square_resize
+from models.runners.tower import square_resize
 from models.weights import CheckpointError, KeyMap, rename
 
 

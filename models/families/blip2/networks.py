@@ -22,7 +22,7 @@ from models.families.blip2.qformer import QFORMER_KEYS, QFormer, QFormerConfig
 from models.families.blip2.t5 import T5, T5_KEYS, T5_TIED, T5Config
 from models.layers.precision import Head, LayerNorm, serving_dtype
 from models.layers.vit import VIT_KEYS, ViT, ViTConfig, vit_config
-from models.runners.pixels import square_resize
+from models.runners.tower import square_resize
 from models.weights import CheckpointError, Tied, rename
 
 NORM_EPSILON = 1e-5  # ln_vision's in LAVIS; transformers uses the blocks', 1e-6
