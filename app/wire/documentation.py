@@ -1,4 +1,4 @@
-"""What /openapi.json says about the routes, made from the models that validate and the table of problems."""
+"""What /openapi.json says about the routes, made from the schemas of requests and answers and the table of problems."""
 
 from __future__ import annotations
 
@@ -155,21 +155,25 @@ def document(task: Task, fields: type[Fields], answer: Any) -> dict[str, Any]:
     }
 
 
-def answers(answer: Any, example: Any, otherwise: Any = None, *, media: str = "application/json") -> Responses:
-    """200, and the 503 of a health check, which is no problem+json."""
-    examples = {200: example} if otherwise is None else {200: example, 503: otherwise}
+def answers(
+    answer: Any, example: Any, *, status: int = 200, description: str = "The answer", media: str = "application/json"
+) -> Responses:
     return {
         status: {
-            "description": "The answer" if status == 200 else "The answer is no",
+            "description": description,
             "headers": ANSWER_HEADERS,
-            "content": {media: {"schema": schema_of(answer), "example": body}},
+            "content": {media: {"schema": schema_of(answer), "example": example}},
         }
-        for status, body in examples.items()
     }
 
 
+def health(yes: HealthAnswer, no: HealthAnswer, why: str) -> Responses:
+    """The two answers of a health check; neither is a problem+json. `why`: what a 503 means."""
+    return answers(HealthAnswer, yes) | answers(HealthAnswer, no, status=503, description=why) | problems(405, 500)
+
+
 def schema_of(type_: Any) -> dict[str, Any]:
-    """With definitions in place, as OpenAPI has no local ones."""
+    """With its definitions inlined: OpenAPI has no local ones."""
     schema = TypeAdapter(type_).json_schema()
     definitions = schema.pop("$defs", {})
 
@@ -221,7 +225,7 @@ def _forms(fields: type[Fields], schema: dict[str, Any], example: dict[str, Any]
 
 
 def _with(schema: dict[str, Any], properties: dict[str, Any], any_of: list[str]) -> dict[str, Any]:
-    """With other properties, of which one of `any_of` is required."""
+    """`schema` with these properties, at least one of `any_of` required."""
     if len(any_of) == 1:
         return {**schema, "properties": properties, "required": [*any_of, *schema.get("required", ())]}
     return {**schema, "properties": properties, "anyOf": [{"required": [name]} for name in any_of]}
@@ -258,11 +262,15 @@ def _problem(status: int) -> dict[str, Any]:
     }
 
 
-LIVE = problems(405, 500) | answers(
-    HealthAnswer, {"status": "live"}, {"status": "failing", "reason": "the device does not answer"}
+LIVE = health(
+    {"status": "live"},
+    {"status": "failing", "reason": "the device does not answer"},
+    "Failing: the models failed to load, or the device thread is dead or stuck. Restart the process",
 )
-READY = problems(405, 500) | answers(
-    HealthAnswer, {"status": "ready"}, {"status": "not ready", "reason": "The models are not ready: loading."}
+READY = health(
+    {"status": "ready"},
+    {"status": "not ready", "reason": "The models are not ready: loading."},
+    "Not ready: requests are refused while the service is loading or stopping, or after it lost its device",
 )
 MODELS = answers(ModelsAnswer, MODELS_EXAMPLE) | problems(401, 405, 500)
 METRICS = answers(str, METRICS_EXAMPLE, media="text/plain") | problems(401, 405, 500)
