@@ -25,13 +25,13 @@ def default_threads(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
 
 
 class Settings(BaseSettings):
-    """Each field is read from BLIP_ and its name in capitals. Units are in the names."""
+    """Each field is read from BLIP_<NAME>. Units are in the names."""
 
     model_config = SettingsConfigDict(env_prefix="BLIP_", env_ignore_empty=True, frozen=True, extra="forbid")
 
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0: any free one")
-    profile: str = Field("demo", description="which served models of the catalog")
+    profile: str = Field("demo", description="which profile of the catalog to serve")
     catalog: Path | None = Field(None, description="a TOML file with further profiles and served models")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:N or mps")
     dtype: Literal["auto", "fp32", "bf16", "fp16", "int8"] = Field(
@@ -41,7 +41,9 @@ class Settings(BaseSettings):
     threads: int = Field(default_factory=default_threads, ge=1, description="CPU threads; from the cgroup's quota")
     max_batch_size: int = Field(16, ge=1, description="work items per batch")
     max_queue_items: int = Field(512, ge=1, description="waiting work items; beyond: 429")
-    request_timeout_seconds: float = Field(60, gt=0, allow_inf_nan=False, description="seconds; beyond: 504")
+    request_timeout_seconds: float = Field(
+        60, gt=0, allow_inf_nan=False, description="seconds for a request; beyond: 504"
+    )
     drain_seconds: float = Field(25, gt=0, allow_inf_nan=False, description="seconds from SIGTERM to the exit, at most")
     stuck_seconds: float = Field(
         120, gt=0, allow_inf_nan=False, description="seconds in one device call after which liveness fails"
@@ -51,22 +53,24 @@ class Settings(BaseSettings):
     max_pixels: int = Field(50_000_000, ge=1, description="pixels of an image; beyond: 422")
     max_side: int = Field(16_384, ge=1, description="pixels of an image's longer side; beyond: 422")
     fast_decode: bool = Field(
-        False, description="decode large JPEGs at 1/2, 1/4 or 1/8: sooner, but pixels and so answers differ a little"
+        False, description="decode large JPEGs at 1/2, 1/4 or 1/8 size: faster, but answers differ a little"
     )
     max_items: int = Field(64, ge=1, description="images, texts or questions of a request; beyond: 422")
     max_pairs: int = Field(1024, ge=1, description="image-text pairs, scored candidates; beyond: 422")
     max_text_chars: int = Field(10_000, ge=1, description="characters of a text; beyond: 422")
     max_inflight_bytes: int = Field(512 * 2**20, ge=1, description="bytes of bodies and pixels at once; beyond: 429")
     feature_cache_bytes: int = Field(256 * 2**20, ge=0, description="bytes of image features that are kept")
-    generation_cache_bytes: int = Field(2 * 2**30, ge=1, description="bytes of key-value caches; beyond: rows wait")
-    api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field((), description="comma separated; unset: open")
+    generation_cache_bytes: int = Field(2 * 2**30, ge=1, description="bytes of KV caches; beyond: rows wait")
+    api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
+        (), description="comma separated; unset: no key is needed"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="debug, info, warning or error")
     log_format: Literal["text", "json"] = Field("text", description="text or json")
     tracing: bool = Field(False, description="send OpenTelemetry spans; needs the extra otel, and OTEL_* variables")
 
     @property
     def farewell_seconds(self) -> float:
-        """The end of the drain time: for what could not complete to be answered, and for the threads to end."""
+        """The end of the drain time, left for answering what could not complete and for ending the threads."""
         return min(3.0, self.drain_seconds / 4)
 
     @field_validator("api_keys", mode="before")

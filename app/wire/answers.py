@@ -1,11 +1,11 @@
-"""The bodies of answers: typed dictionaries, which cost nothing to build and describe themselves in /openapi.json."""
+"""Response bodies: typed dictionaries, which cost nothing to build; /openapi.json is made from them."""
 
 from __future__ import annotations
 
 from typing import Annotated, Literal, NotRequired
 
 from pydantic import Field
-from typing_extensions import TypedDict  # as pydantic wants it before Python 3.12
+from typing_extensions import TypedDict  # pydantic requires it before Python 3.12
 
 
 class Sentence(TypedDict):
@@ -32,7 +32,7 @@ class Answer(TypedDict):
     answer: str
     confidence: Annotated[float, Field(ge=0, le=1)]
     candidates: NotRequired[Annotated[list[RankedCandidate], Field(description="rank mode: best first")]]
-    history_used: NotRequired[Annotated[int, Field(description="turns of the history that fitted")]]
+    history_used: NotRequired[Annotated[int, Field(description="how many turns of the history fit into the prompt")]]
 
 
 class VqaAnswer(TypedDict):
@@ -54,7 +54,7 @@ class MatchAnswer(TypedDict):
 class Embedding(TypedDict):
     embedding: Annotated[
         list[float] | list[list[float]] | str | list[str],
-        Field(description="a vector of length 1, or one for each query; base64 strings if asked for"),
+        Field(description="a unit vector, or one for each query; base64 strings if asked for"),
     ]
 
 
@@ -84,20 +84,22 @@ class CheckpointInfo(TypedDict):
     device: str
     dtype: str
     image_size: Annotated[int, Field(description="pixels")]
-    history: NotRequired[Annotated[bool, Field(description="vqa: whether it takes earlier turns")]]
-    template: NotRequired[Annotated[bool, Field(description="vqa: whether it takes a template of the prompt")]]
-    dimensions: NotRequired[Annotated[int | None, Field(description="embed: of each vector")]]
-    pooling: NotRequired[Annotated[list[str], Field(description="embed: of images with several vectors; else empty")]]
+    history: NotRequired[Annotated[bool, Field(description="vqa: whether it takes `history`, earlier turns")]]
+    template: NotRequired[Annotated[bool, Field(description="vqa: whether it takes `template`, for the prompt")]]
+    dimensions: NotRequired[Annotated[int | None, Field(description="embed: length of each vector")]]
+    pooling: NotRequired[
+        Annotated[list[str], Field(description="embed: values of `pooling`; empty if an image has one vector")]
+    ]
 
 
 class ModelInfo(TypedDict):
     name: str
     family: str
     note: str | None
-    template: Annotated[str | None, Field(description="the operator's, for questions; null: the authors'")]
+    template: Annotated[str | None, Field(description="of questions, set by the operator; null: the authors'")]
     tasks: dict[str, CheckpointInfo]
 
 
 class ModelsAnswer(TypedDict):
     models: list[ModelInfo]
-    limits: Annotated[dict[str, float], Field(description="of a request")]
+    limits: Annotated[dict[str, float], Field(description="what a request may have at most")]

@@ -1,4 +1,4 @@
-"""The bodies of requests: all fields but the images, validated."""
+"""Request bodies: all fields but the images, validated."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ DEFAULT_RANK_K = 128
 
 
 class Context(NamedTuple):
-    """What the validation of a request depends on beside its fields."""
+    """What validating a request needs besides its fields."""
 
     settings: Settings
     num_images: int
@@ -53,7 +53,7 @@ def _listed(value: object) -> object:
 
 
 def _few(texts: object, info: ValidationInfo) -> object:
-    """Before each is looked at."""
+    """Checked before each text is."""
     limit = _context(info).settings.max_items
     if isinstance(texts, list) and len(texts) > limit:
         raise ValueError(f"{len(texts)} items, at most {limit} are allowed")
@@ -79,7 +79,7 @@ Texts = Annotated[list[Text], BeforeValidator(_few), OneOrMany]
 
 
 class Fields(BaseModel):
-    """What all tasks take. An unknown field is an error: a misspelt option must not be ignored."""
+    """The fields of every task. An unknown field is an error: a misspelt option must not be ignored."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
     num_images: ClassVar[tuple[int, int | None]] = (1, None)  # fewest, most (None: BLIP_MAX_ITEMS)
@@ -133,7 +133,7 @@ class GenerationFields(Fields):
 
 
 class CaptionFields(GenerationFields):
-    prompt: Prompt | None = Field(None, description='the caption continues it; absent: the authors\', "": none')
+    prompt: Prompt | None = Field(None, description='how the caption begins; absent: the authors\' prompt, "": none')
     num_captions: int = Field(1, ge=1, le=8, description="captions of each image")
 
     @property
@@ -155,12 +155,12 @@ class VqaFields(GenerationFields):
     candidates: Annotated[list[Text], OneOrMany] | None = Field(
         None, min_length=2, max_length=4096, description="answers to rank, in place of generating one"
     )
-    rank_k: int | None = Field(None, ge=1, le=4096, description="candidates scored in whole; default 128")
+    rank_k: int | None = Field(None, ge=1, le=4096, description="candidates that are scored in full; default 128")
     history: Annotated[list[TurnFields], BeforeValidator(_few), BeforeValidator(_objects)] | None = Field(
-        None, description="earlier turns, oldest first (JSON only, and only models that say so)"
+        None, description="earlier turns, oldest first (JSON only; only models with `history` in /models)"
     )
     template: Annotated[Text, AfterValidator(_with_one_place)] | None = Field(
-        None, description="of the prompt; {} is the question (only models that say so)"
+        None, description="of the prompt; {} is the question (only models with `template` in /models)"
     )
 
     @property
@@ -181,7 +181,7 @@ class VqaFields(GenerationFields):
         if generating := self.model_fields_set & GenerationFields.model_fields.keys() - Fields.model_fields.keys():
             raise ValueError(f"{', '.join(sorted(generating))}: not with `candidates`, which are ranked")
         _check_pairs(len(self.question) * self.num_ranked, info)
-        # Each answer lists every candidate: the body of the answer is bounded as the one of a request is.
+        # Each answer lists every candidate: bound its body as a request's is bounded.
         limit = _context(info).settings.max_body_bytes
         if len(self.question) * sum(map(len, self.candidates)) > limit:
             raise ValueError(f"candidates: the answers would have more than {limit} characters")
@@ -203,9 +203,9 @@ class EmbedFields(Fields):
 
     text: Texts = Field([], description="one text or a list")
     pooling: Literal["none", "mean"] | None = Field(
-        None, description="of an image's vectors (only models with several); the mean is not what ITC compares"
+        None, description="of an image's vectors (only models with several); ITC compares each vector, not the mean"
     )
-    encoding: Literal["float", "base64"] = Field("float", description="numbers, or base64 of little-endian float32")
+    encoding: Literal["float", "base64"] = Field("float", description="numbers, or little-endian float32 in base64")
 
     @model_validator(mode="after")
     def _something(self, info: ValidationInfo) -> Self:
