@@ -1,4 +1,4 @@
-"""What can go wrong with a request, and how the client is told: one exception, one status, one problem+json."""
+"""What can go wrong with a request, and what the client gets: one exception, one status, one problem+json."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class ServiceError(Exception):
 
 
 class RefusedError(ServiceError):
-    """Turned away before any work was done, unless it happens later. Counted in `blip_rejected_total`."""
+    """Refused. Counted in `blip_rejected_total` if no work had been done yet."""
 
 
 class MalformedError(ServiceError):
@@ -64,7 +64,7 @@ class BytesFullError(RefusedError):
 
 
 class BatchFailedError(ServiceError):
-    """A batch failed, and this item failed again when it was alone."""
+    """A batch failed, and this item failed again on its own."""
 
 
 class NotReadyError(RefusedError):
@@ -80,11 +80,11 @@ class EngineDownError(RefusedError):
 
 
 class DeadlineExceededError(ServiceError):
-    """The time that the request had is over."""
+    """The request's time is up."""
 
 
 class ClientGoneError(ServiceError):
-    """The client left. Nobody reads this answer: it is for logs and metrics (499, as nginx says)."""
+    """The client left. Nobody reads this answer: it is for logs and metrics (499, as in nginx)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +138,7 @@ def problem_body(problem: Problem, detail: str, request_id: str) -> dict[str, ob
 
 
 def problem_response(error: Exception, request_id: str) -> Response:
-    """The one way from an exception to an answer (RFC 9457)."""
+    """Every error answer is made here (RFC 9457)."""
     problem = problem_of(error)
     headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
     if problem.status == 401:

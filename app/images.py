@@ -1,4 +1,4 @@
-"""Bytes of an upload -> a decoded RGB image, as a person sees it, within limits."""
+"""Uploaded bytes -> a decoded, upright RGB image, within limits."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ from app.errors import BadImageError, UnsupportedMediaError
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 MAX_SIDE_RATIO = 100
 _EXIF_ORIENTATION = 0x0112
-_BYTES_PER_RGB_PIXEL = 4  # as Pillow holds it; and so of every mode not among these:
+_BYTES_PER_RGB_PIXEL = 4  # in Pillow; and of every mode that is not listed here:
 _BYTES_PER_PIXEL = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16L": 2, "I;16B": 2, "I;16N": 2}
 _PIXELS_PER_BAND = 2**16
-_TIFF_LAYOUTS = {b"II*\0": ("<", "H", 12), b"MM\0*": (">", "H", 12), b"II+\0": ("<", "Q", 20)}  # order, count, entry
+# Magic number -> byte order, format of the number of entries, bytes of an entry.
+_TIFF_LAYOUTS = {b"II*\0": ("<", "H", 12), b"MM\0*": (">", "H", 12), b"II+\0": ("<", "Q", 20)}
 _TIFF_SHORT, _TIFF_LONG, _TIFF_LONG8 = 3, 4, 16
 _TIFF_BITS, _TIFF_PHOTOMETRIC, _TIFF_SAMPLES = 258, 262, 277
 _TIFF_TILE_WIDTH, _TIFF_TILE_LENGTH = 322, 323
@@ -37,8 +38,8 @@ _TRANSPOSITIONS = {
 
 
 def open_image(data: bytes, *, max_pixels: int, max_side: int, enough_side: int | None = None) -> Image.Image:
-    """Read the header alone and check the size. `enough_side`: a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, as
-    long as both sides have so many pixels. Raises UnsupportedMediaError (not one of FORMATS) and BadImageError.
+    """Read only the header and check the size. `enough_side`: a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, if
+    both sides keep at least this many pixels. Raises UnsupportedMediaError (not one of FORMATS) and BadImageError.
     """
     with _broken_if_it_fails():
         try:
@@ -58,7 +59,7 @@ def open_image(data: bytes, *, max_pixels: int, max_side: int, enough_side: int 
 
 
 def bitmap_bytes(image: Image.Image) -> int:
-    """What `decode_image` will hold at most at once for what `open_image` opened, its result included.
+    """Peak bytes that `decode_image` needs for an image from `open_image`, its result included.
 
     Raises BadImageError.
     """
@@ -66,8 +67,8 @@ def bitmap_bytes(image: Image.Image) -> int:
         pixels = image.width * image.height
         loaded = pixels * _BYTES_PER_PIXEL.get(image.mode, _BYTES_PER_RGB_PIXEL)
         rgb = pixels * _BYTES_PER_RGB_PIXEL
-        turned = image.format == "PNG" or _orientation(image) in _TRANSPOSITIONS  # a PNG may tell after its pixels
-        if image.format in ("WEBP", "AVIF"):  # while decoding: planes or canvases, bytes, bitmap; planes are kept
+        turned = image.format == "PNG" or _orientation(image) in _TRANSPOSITIONS  # a PNG's EXIF may follow its pixels
+        if image.format in ("WEBP", "AVIF"):  # planes or canvases, bytes and bitmap at once; planes are kept
             return 4 * rgb
         if isinstance(image, TiffImageFile):
             decoding = loaded + (loaded if turned else 0) + _tiff_unit_bytes(image)
@@ -81,12 +82,12 @@ def bitmap_bytes(image: Image.Image) -> int:
 
 
 def decode_image(image: Image.Image) -> Image.Image:
-    """The first frame of what `open_image` opened: upright, over white where it is transparent, RGB.
+    """The first frame of an image from `open_image`: RGB, upright, transparency over white.
 
     Raises BadImageError.
     """
     with _broken_if_it_fails():
-        with image:  # the decoders' bytes go before there are copies
+        with image:  # frees the decoder's bytes before copies are made
             image.load()
         upright = _TRANSPOSITIONS.get(_orientation(image))
         rgb = _to_rgb(image)
@@ -118,8 +119,8 @@ def _check_size(size: tuple[int, int], max_pixels: int, max_side: int) -> None:
 
 
 def _check_tiles(image: TiffImageFile, data: bytes, max_pixels: int) -> None:
-    """libtiff allocates whole tiles, however small the picture. (Of a strip, Pillow has it allocate no more rows than
-    the picture's.) Tags that Pillow and libtiff could read differently, such as doubled ones, are refused."""
+    """libtiff allocates whole tiles, however small the picture. (Strips are harmless: Pillow has it allocate no more
+    rows than the picture has.) Tags that Pillow and libtiff could read differently, such as duplicates, are refused."""
     order, count_format, entry_bytes = _TIFF_LAYOUTS[data[:4]]
     (num_entries,) = struct.unpack_from(order + count_format, data, image.tag_v2.offset)
     begin = image.tag_v2.offset + struct.calcsize(order + count_format)
@@ -137,7 +138,7 @@ def _check_tiles(image: TiffImageFile, data: bytes, max_pixels: int) -> None:
 
 
 def _tiff_unit_bytes(image: TiffImageFile) -> int:
-    """Of the tile, or at most of the strip, that libtiff decodes at a time; twice where it converts YCbCr."""
+    """Upper bound on the tile or strip that libtiff decodes at a time; doubled where it converts YCbCr."""
     tags = image.tag_v2
     if not image.use_load_libtiff:
         return 0
@@ -147,7 +148,7 @@ def _tiff_unit_bytes(image: TiffImageFile) -> int:
 
 
 def _draft_scale(image: Image.Image) -> int:
-    """How many times each side of a JPEG is reduced while it is decoded."""
+    """The factor by which each side of a JPEG is reduced while decoding."""
     return image.decoderconfig[0] if isinstance(image, JpegImageFile) and image.decoderconfig else 1
 
 
@@ -163,7 +164,7 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    """May be the image itself, or close it."""
+    """May return the image itself, or close it."""
     if image.mode.startswith(("I", "F")):
         return _deep_gray_to_rgb(image)
     if not image.has_transparency_data:
@@ -177,8 +178,8 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _deep_gray_to_rgb(image: Image.Image) -> Image.Image:
-    """16-bit, 32-bit and float gray, scaled to 8 bits (Pillow would clip them): from 0..65535, floats from 0..1; if
-    there are values outside, from the range of the values."""
+    """16-bit, 32-bit and float gray, scaled to 8 bits (Pillow would clip them): from 0..65535, floats from 0..1, or
+    from their own range if any value lies outside."""
     extremes = np.array([(values.min(), values.max()) for _, values in _bands(image)])  # (bands, 2)
     if not np.isfinite(extremes).all():
         raise BadImageError("The image is broken: it has values that are not finite.")
@@ -195,7 +196,7 @@ def _deep_gray_to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _bands(image: Image.Image) -> Iterator[tuple[int, NDArray[np.float64]]]:
-    """Top row, and values (rows, width): a few rows at a time, as eight bytes a pixel are too much for all of them."""
+    """Top row and values (rows, width), a few rows at a time: eight bytes a pixel are too much for the whole image."""
     num_rows = max(1, _PIXELS_PER_BAND // image.width)
     for top in range(0, image.height, num_rows):
         band = image.crop((0, top, image.width, min(top + num_rows, image.height)))

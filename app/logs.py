@@ -1,4 +1,4 @@
-"""Logging to stderr, as text or as one JSON object a line. A record's `fields` (through `extra`) become its keys."""
+"""Logging to stderr, as text or as one JSON object a line. `extra={"fields": {...}}` adds fields to a record."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def configure_logging(settings: Settings) -> None:
     handler.setFormatter(JsonFormatter() if settings.log_format == "json" else text)
     logging.basicConfig(level=settings.log_level.upper(), handlers=[handler], force=True)
     logging.captureWarnings(True)
-    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False  # not shown: not looked up
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False  # not shown, so not looked up
     for name in ("PIL", "python_multipart"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # what they say of broken input holds the client's content
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # their messages on broken input quote what the client sent
     for name in ("asyncio", "filelock", "httpx", "urllib3", "uvicorn"):
         logging.getLogger(name).setLevel(logging.WARNING)

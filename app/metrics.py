@@ -1,4 +1,4 @@
-"""Prometheus metrics. Labels are bounded: names that a client invents are `other`."""
+"""Prometheus metrics. Labels are bounded: unknown names from clients become `other`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        ProcessCollector(registry=self.registry)  # memory, CPU seconds, files, start; on Linux
+        ProcessCollector(registry=self.registry)  # memory, CPU seconds, open files, start time; Linux only
         self.requests = self._counter("requests", "Requests answered", "task", "model", "code")
         self.request_seconds = self._histogram("request_seconds", "Seconds from first byte to answer", SECONDS, "task")
         stages = self._histogram("stage_seconds", "Seconds a work item spent in a stage", SECONDS, "stage")
@@ -47,7 +47,7 @@ class Metrics:
         )
 
     def observe(self, name: str, help_text: str, read: Callable[[], float]) -> None:
-        """A gauge that is read when it is scraped."""
+        """A gauge whose value is read at each scrape."""
         self._gauge(name, help_text).set_function(read)
 
     def _counter(self, name: str, help_text: str, *labels: str) -> Counter:

@@ -1,4 +1,4 @@
-"""What waits for a device, and what runs next. Policy alone: synchronous, without torch and without an event loop."""
+"""The batching policy: which waiting work runs next. Synchronous; needs neither torch nor an event loop."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ class BatchKey(NamedTuple):
     unit: str
     op: Op
     shape: Hashable
-    part: int = 0  # of a failed batch: a number of its own, so that nothing joins it
+    part: int = 0  # unique for each part of a failed batch, so that nothing joins it
 
 
 class Rows(NamedTuple):
-    """Those of a generation that runs."""
+    """The rows of a running generation."""
 
     number: int
-    largest_bytes: int  # of cache: the slots of all rows are as large as the largest needs
+    largest_bytes: int  # KV-cache bytes of the largest row; every slot is this big
 
     @property
     def bytes(self) -> int:
@@ -68,12 +68,12 @@ class WorkItem:
 
 
 class BatchQueue:
-    """The waiting work items, oldest first, in batches of one key.
+    """Waiting work items, oldest first, handed out in batches with one key.
 
-    Rules: the oldest item that may run decides the key, and what waits longest with that key comes along, up to the
-    largest batch. A generation that runs takes rows of its key as long as the caches of all rows fit into the memory
-    for them; nobody overtakes a row that has to wait for it. Parts of a failed batch come before all else and stay
-    among themselves. Each operation but expiry touches what it takes, not all that waits.
+    Rules: the oldest item that may run sets the key, and the oldest others with that key join it, up to
+    `max_batch_size`. A running generation takes rows of its key while the KV caches of all rows fit into
+    `max_cache_bytes`; no row overtakes one that waits for memory. Parts of a failed batch run first, each by itself.
+    The cost of every operation but expiry depends on the items it takes, not on how many wait.
     """
 
     def __init__(self, max_batch_size: int, max_cache_bytes: int) -> None:
@@ -82,7 +82,7 @@ class BatchQueue:
         self._waiting: OrderedDict[WorkItem, None] = OrderedDict()
         self._groups: dict[BatchKey, OrderedDict[WorkItem, None]] = {}
         self._expired: list[WorkItem] = []
-        self._earliest_deadline = inf  # a lower bound: served items leave it as it is
+        self._earliest_deadline = inf  # a lower bound: not raised when items leave
         self._arrivals, self._returns, self._parts = count(1), count(-1, -1), count(1)
 
     def __len__(self) -> int:
@@ -93,7 +93,7 @@ class BatchQueue:
         self._add(work)
 
     def put_back(self, parts: Sequence[Sequence[WorkItem]]) -> None:
-        """Parts of a failed batch: each runs by itself, and before all else. Abandoned items stay away."""
+        """Put back parts of a failed batch: each runs by itself, before all else. Abandoned items are left out."""
         for part in reversed(parts):
             number = next(self._parts)
             for work in reversed(part):
@@ -106,7 +106,7 @@ class BatchQueue:
                 self._groups[work.key].move_to_end(work, last=False)
 
     def discard(self, work: WorkItem) -> None:
-        """Let an item leave unrun, if it waits."""
+        """Remove an item, if it still waits."""
         if work in self._waiting:
             self._remove(work)
 
@@ -120,9 +120,10 @@ class BatchQueue:
         running: Mapping[BatchKey, Rows] | None = None,
         most_items: Callable[[BatchKey], float] = lambda _: inf,
     ) -> list[WorkItem]:
-        """Take what runs next; nothing if all that waits must wait. Expired items leave: see `take_expired`.
+        """Take the next batch; empty if nothing may run now. Expired items are removed: see `take_expired`.
 
-        `running`: the generations that run. A batch with such a key is to join it. `most_items`: of a key, at once.
+        `running`: the running generations; a batch with one of their keys is to join it. `most_items`: limit on a batch
+        with this key.
         """
         self._expire(now)
         running = running or {}
@@ -133,14 +134,14 @@ class BatchQueue:
             if key.op is not Op.GENERATE:
                 return self._take(key, room)
             if key.part and any(other.part for other in running.keys() - {key}):
-                continue  # side by side, the halves of a batch that was too large would need its memory again
+                continue  # together, the halves of a batch that was too large would not fit either
             if has_memory and (fitting := self._num_fitting(key, room, running)):
                 return self._take(key, fitting)
-            has_memory = False  # nor for younger rows: else a stream of small ones could keep a large one waiting
+            has_memory = False  # nor for younger rows: a stream of small ones could starve a large one
         return []
 
     def take_expired(self) -> list[WorkItem]:
-        """The items that expired since the last time."""
+        """The items that expired since the last call."""
         expired, self._expired = self._expired, []
         return expired
 
@@ -151,12 +152,12 @@ class BatchQueue:
     def _oldest_of_each_key(self) -> Iterator[WorkItem]:
         if not self._waiting:
             return
-        yield next(iter(self._waiting))  # nearly always the one that runs: no need to look at the others
+        yield next(iter(self._waiting))  # nearly always the one taken, which saves the sort
         heads = sorted((next(iter(group)) for group in self._groups.values()), key=lambda work: work.arrival)
         yield from heads[1:]
 
     def _num_fitting(self, key: BatchKey, room: int, running: Mapping[BatchKey, Rows]) -> int:
-        """How many of the oldest rows the memory has room for; one at least if nothing runs."""
+        """How many of the oldest rows fit in memory; at least one if nothing runs."""
         others = sum(rows.bytes for other, rows in running.items() if other != key)
         rows = running.get(key, Rows(0, 0))
         fitting = 0
@@ -177,7 +178,7 @@ class BatchQueue:
         return batch
 
     def _add(self, work: WorkItem) -> None:
-        self._groups.setdefault(work.key, OrderedDict())[work] = None  # first: a key that has no hash leaves no trace
+        self._groups.setdefault(work.key, OrderedDict())[work] = None  # first: an unhashable key changes nothing
         self._waiting[work] = None
         if work.deadline is not None:
             self._earliest_deadline = min(self._earliest_deadline, work.deadline)

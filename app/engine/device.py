@@ -1,4 +1,4 @@
-"""The thread that owns the models of one device: it takes batches, steps generations, and keeps failures apart."""
+"""The thread that owns the models of one device: it takes batches, steps generations and isolates failures."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Outcome = tuple[WorkItem, Output | Exception]
 
 
 class BadOutputError(Exception):
-    """A runner returned what it must not; `kind` as in the metric."""
+    """A runner broke its contract; `kind` is the label in the metric."""
 
     def __init__(self, kind: str, detail: str) -> None:
         super().__init__(detail)
@@ -29,15 +29,15 @@ class BadOutputError(Exception):
 
 @dataclass(slots=True)
 class Running:
-    """A generation and the work of its rows.
+    """A running generation and the work items of its rows.
 
-    Each attempt has its own copies of the items: rows are told apart by identity, and one item can be submitted twice,
-    or be tried again while its old row is still there.
+    Items are copied for each attempt: rows are told apart by identity, and an item can be submitted twice, or retried
+    while its old row still exists.
     """
 
     generation: Generation
     rows: dict[Item, WorkItem]
-    company: int  # the most rows it ever had; 1: who is in it is alone
+    company: int  # the most rows it ever had; 1: its row has always been alone
 
     @property
     def size(self) -> Rows:
@@ -51,8 +51,8 @@ class Running:
 class DeviceThread(threading.Thread):
     """Runs what `queue` holds until `stop`, or until the device is lost.
 
-    `wake` guards the queue and is notified when it grows. `deliver` gets all outcomes of a device call at once, `ended`
-    why the thread ended, at its end; both are called on this thread.
+    `wake` guards the queue and is notified when it grows. `deliver` gets all outcomes of a device call at once;
+    `ended` gets the reason when the thread ends. Both are called on this thread.
     """
 
     def __init__(
@@ -75,10 +75,10 @@ class DeviceThread(threading.Thread):
         self._turns = Turns()
         self._generations: dict[BatchKey, Running] = {}
         self._call_began: float | None = None
-        self.cache_bytes = 0  # that the rows in generation may take
+        self.cache_bytes = 0  # KV-cache bytes reserved for the rows in generation
 
     def stop(self) -> None:
-        """Begin nothing more. Does not wait."""
+        """Start nothing more. Does not wait for the current call."""
         with self._wake:
             self._stopping = True
             self._wake.notify()
@@ -101,7 +101,7 @@ class DeviceThread(threading.Thread):
             self._ended(reason)
 
     def _turn(self) -> bool:
-        """One batch of what waits, or one token for every row: see turns.py."""
+        """One batch of waiting work, or one token for every row: see turns.py. False: stopped."""
         batch: list[WorkItem] = []
         with self._wake:
             while not (self._stopping or self._queue or self._generations):
@@ -136,7 +136,7 @@ class DeviceThread(threading.Thread):
             self._forward(batch)
 
     def _forward(self, batch: list[WorkItem]) -> None:
-        """encode, score: one call, and the answers are there."""
+        """encode and score: a single call gives the outputs."""
         items = [work.item for work in batch]
         runner = batch[0].runner
         outputs: Sequence[Output]
@@ -152,12 +152,12 @@ class DeviceThread(threading.Thread):
             self._resolve(list(zip(batch, outputs, strict=True)))
 
     def _generate(self, batch: list[WorkItem]) -> None:
-        """Begin a generation, or join the one that runs."""
+        """Start a generation, or join the running one."""
         key = batch[0].key
         newcomers = {replace(work.item): work for work in batch}
         running = self._generations.get(key)
         try:
-            with self._device_call(key):  # its size is counted by its steps
+            with self._device_call(key):  # no size: each step reports its own
                 if running is None:
                     generation = batch[0].runner.generate(list(newcomers))
                     self._generations[key] = Running(generation, newcomers, company=len(batch))
@@ -170,7 +170,7 @@ class DeviceThread(threading.Thread):
             if running is None:
                 self._split(batch, error, company=len(batch))
             else:
-                # Whether the running rows are still sound is unknown: they begin again, apart from the newcomers.
+                # The running rows may be corrupt: they start again, apart from the newcomers.
                 del self._generations[key]
                 self._put_back([list(running.rows.values()), batch])
                 self._report(key, error, len(batch))
@@ -200,7 +200,7 @@ class DeviceThread(threading.Thread):
         now = self._clock()
         leaving = [item for item, work in running.rows.items() if work.abandoned or work.is_expired(now)]
         self._resolve([(running.rows.pop(item), too_late()) for item in leaving])
-        if leaving and running.rows:  # else the whole generation goes
+        if leaving and running.rows:  # else the whole generation is dropped
             with self._device_call(key):
                 for item in leaving:
                     running.generation.drop(item)
@@ -216,7 +216,7 @@ class DeviceThread(threading.Thread):
             self._call_began = None
 
     def _split(self, batch: list[WorkItem], error: Exception, company: int) -> None:
-        """A device call failed: the halves of its batch are tried again, and who fails alone has failed."""
+        """After a failed device call: retry the batch in halves; what fails alone has failed."""
         if company == 1:
             self._resolve([(work, BatchFailedError("the model failed on this input")) for work in batch])
         else:
@@ -246,7 +246,7 @@ def too_late() -> DeadlineExceededError:
 
 
 def failure_kind(error: Exception) -> str:
-    """As in the metric. Out-of-memory errors are told by name, so that nothing here imports torch."""
+    """The label in the metric. Out-of-memory errors are recognised by name, so that nothing here imports torch."""
     if isinstance(error, BadOutputError):
         return error.kind
     names = {base.__name__ for base in type(error).__mro__}

@@ -19,7 +19,7 @@ from models.base import Item, ModelRunner, Output
 
 
 class StageTimes:
-    """Where the time of one request went: seconds by stage, of its slowest work item; and, if they are kept, when each
+    """Where one request's time went: seconds in each stage, of its slowest work item; with `keep_spans`, also when each
     stage of each item began and ended, in monotonic seconds."""
 
     def __init__(self, metrics: Metrics, *, keep_spans: bool = False) -> None:
@@ -61,7 +61,7 @@ class Engine:
             deliver=lambda outcomes: self._post(self._deliver, outcomes),
             ended=lambda reason: self._post(self._go_down, reason),
         )
-        self._pending: set[WorkItem] = set()  # whose futures are open
+        self._pending: set[WorkItem] = set()  # with open futures
         self._down: str | None = "the service has not started"  # why nothing is accepted
 
     def start(self) -> None:
@@ -70,14 +70,14 @@ class Engine:
         self._device.start()
 
     async def stop(self, join_seconds: float = 5.0) -> None:
-        """Begin nothing more, fail what is left, and wait for the device thread, but not for ever: a call may hang."""
+        """Start nothing more, fail what is left, and wait for the device thread, but not for ever: a call may hang."""
         self._device.stop()
         self._go_down("the service stops")
         if self._device.ident is not None:
             await asyncio.to_thread(self._device.join, join_seconds)
 
     async def submit(self, runner: ModelRunner, item: Item, *, deadline: float | None, times: StageTimes) -> Output:
-        """Run one item, in whatever batch, before `deadline` (monotonic seconds).
+        """Run one item, in some batch, before `deadline` (monotonic seconds).
 
         Work that is cancelled or late leaves the queue unrun, or its generation at the next token.
         Raises DeadlineExceededError, BatchFailedError, EngineDownError.
@@ -89,7 +89,7 @@ class Engine:
             raise too_late()
         future: asyncio.Future[Output] = self._loop.create_future()
         work = WorkItem(runner, item, deadline, now, future)
-        # A timer, and not the device thread alone: a device call may hang.
+        # A timer too, because the device thread may hang in a call.
         timer = None if deadline is None else self._loop.call_later(deadline - now, self._expire, work)
         self._pending.add(work)
         try:
@@ -101,7 +101,7 @@ class Engine:
             if timer is not None:
                 timer.cancel()
             self._pending.discard(work)
-            if future.cancelled() or not future.done():  # the caller leaves
+            if future.cancelled() or not future.done():  # the caller was cancelled
                 self._abandon(work)
             self._record(work, times)
 
@@ -115,7 +115,7 @@ class Engine:
 
     @property
     def generation_cache_bytes(self) -> int:
-        """What the rows in generation may take."""
+        """KV-cache bytes reserved for the rows in generation."""
         return self._device.cache_bytes
 
     @property
@@ -153,17 +153,17 @@ class Engine:
                 work.future.set_result(outcome)
 
     def _go_down(self, reason: str) -> None:
-        """Nothing will run any more: everybody is told."""
+        """Nothing will run any more: fail all pending work."""
         self._down = self._down or reason
         for work in self._pending:
             work.abandoned = True
             if not work.future.done():
                 work.future.set_exception(EngineDownError(reason))
         with self._wake:
-            self._queue.clear()  # last: what the device thread puts back from now on is abandoned, and stays away
+            self._queue.clear()  # last: what the device thread puts back from now on is abandoned, and so left out
 
     def _post(self, function: Callable[..., None], *args: object) -> None:
-        """From the device thread to the event loop."""
+        """Call a function on the event loop, from the device thread."""
         try:
             self._loop.call_soon_threadsafe(function, *args)
         except RuntimeError:  # the event loop is closed: nobody waits any more

@@ -1,4 +1,4 @@
-"""Features of images, so that each distinct image runs through its tower once."""
+"""The feature cache: each distinct image runs through its tower once."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from typing import NamedTuple
 from app.metrics import Metrics
 from models.base import Features, Preprocessing
 
-REMEMBERED = 10_000  # images that were dropped, to tell how many a larger cache would still have
+REMEMBERED = 10_000  # evicted images, to count the misses that a larger cache would have saved
 
 
 class FeatureKey(NamedTuple):
     tower: str  # its unit
     preprocessing: Preprocessing
-    digest: bytes  # SHA-256 of the image as it was uploaded
+    digest: bytes  # SHA-256 of the uploaded bytes
 
 
 @dataclass(slots=True, eq=False)
 class Flight:
-    """One encode on its way."""
+    """One encode in progress."""
 
     task: asyncio.Future[Features]
     num_waiters: int = 0
 
 
 class FeatureCache:
-    """The least recently used features leave when there are more than `max_bytes`. Belongs to one event loop."""
+    """An LRU cache bounded in bytes, with single flight. Belongs to one event loop."""
 
     def __init__(self, max_bytes: int, metrics: Metrics) -> None:
         self._max_bytes = max_bytes
@@ -38,17 +38,17 @@ class FeatureCache:
         self._flights: dict[FeatureKey, Flight] = {}
         self._tasks: set[asyncio.Future[Features]] = set()
         self._bytes = 0
-        self._dropped: OrderedDict[FeatureKey, None] = OrderedDict()  # the latest, without their features
+        self._dropped: OrderedDict[FeatureKey, None] = OrderedDict()  # the latest evicted, without features
 
     @property
     def bytes(self) -> int:
         return self._bytes
 
     async def get(self, key: FeatureKey, encode: Callable[[], Awaitable[Features]]) -> Features:
-        """The features of `key`: kept, on their way for somebody else, or by `encode`.
+        """The features of `key`: from the cache, from an encode in progress, or from `encode`.
 
-        `encode` runs as long as anybody waits for it, whoever came first: so it must not have its caller's deadline.
-        Each caller bounds its own wait, by cancellation. What `encode` raises goes to all who wait, and is not kept.
+        `encode` runs as long as anyone waits for it, so it must not have its first caller's deadline. Each caller
+        bounds its own wait by cancellation. What `encode` raises goes to all who wait, and is not cached.
         """
         features = self._entries.get(key)
         if features is not None:
@@ -68,11 +68,11 @@ class FeatureCache:
         finally:
             flight.num_waiters -= 1
             if not flight.num_waiters:
-                self._forget(key, flight)  # first: who comes now must not join an encode that is being cancelled
+                self._forget(key, flight)  # first: nobody may join an encode that is being cancelled
                 flight.task.cancel()
 
     async def close(self) -> None:
-        """Cancel every encode that is on its way, and who still waits for it; return when they have left."""
+        """Cancel every encode in progress, and with it all who wait; return when the encodes have ended."""
         tasks = tuple(self._tasks)
         for task in tasks:
             task.cancel()

@@ -1,11 +1,12 @@
-"""Whose turn the device is, and for how much. Policy alone: synchronous, without torch and without an event loop.
+"""How waiting work and running generations share the device. Synchronous; needs neither torch nor an event loop.
 
 The rule:
-1. Waiting work (encode, score, the beginning of a generation) and tokens of running generations take turns.
-2. A call of waiting work has as many items as take CALL_SECONDS by what such calls took before, and at least one.
-3. After it, running generations have tokens until they had STEP_SHARE of the device, and at least one for every row.
-4. So a burst of encodes slows generations, but does not freeze them; and a hundred generations delay an encode by one
-   token. The share is small, as tokens are cheaper the more rows share them: work that waits is better let in first.
+1. Waiting work (encode, score, the start of a generation) and tokens of running generations take turns.
+2. A call of waiting work has as many items as should fit into CALL_SECONDS, judging by past calls, and at least one.
+3. After it, running generations get tokens until they have had STEP_SHARE of the device's time, and at least one for
+   every row.
+4. So a burst of encodes slows generations without freezing them, and a hundred generations delay an encode by one
+   token. The share is small because a token is cheaper the more rows share it: it pays to let waiting work in first.
 """
 
 from __future__ import annotations
@@ -14,15 +15,15 @@ from app.engine.batching import BatchKey
 
 CALL_SECONDS = 0.5
 STEP_SHARE = 1 / 8
-WEIGHT_OF_LATEST = 0.3  # in the running mean of what an item takes
+WEIGHT_OF_LATEST = 0.3  # in the moving average of seconds per item
 
 
 class Turns:
-    """Told what was run, it says what is next. Times are seconds."""
+    """Is told what has run, and decides what runs next. Times are in seconds."""
 
     def __init__(self) -> None:
         self._item_seconds: dict[BatchKey, float] = {}
-        self._owed = 0.0  # to running generations
+        self._owed = 0.0  # seconds, to running generations
         self._step_due = False
 
     def is_for_steps(self) -> bool:
@@ -30,7 +31,7 @@ class Turns:
         return self._step_due or self._owed > 0
 
     def most_items(self, key: BatchKey) -> float:
-        """How many items a call may have; infinite as long as nothing is known of such calls."""
+        """How many items a call may have; infinite until such a call has been timed."""
         seconds = self._item_seconds.get(key._replace(part=0), 0.0)
         return max(1.0, CALL_SECONDS / seconds) if seconds else float("inf")
 
@@ -48,6 +49,6 @@ class Turns:
         self._step_due = False
 
     def none_runs(self) -> None:
-        """Nothing is owed: else the next generation would be paid for hours in which it was not there."""
+        """No generation runs: what was owed must not go to the next one."""
         self._owed = 0.0
         self._step_due = False

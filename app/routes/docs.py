@@ -1,4 +1,4 @@
-"""GET /docs: /openapi.json as a page that needs no script and no other host."""
+"""GET /docs: /openapi.json as a page without scripts and without files from other hosts."""
 
 from __future__ import annotations
 
