@@ -1,4 +1,4 @@
-"""What the fake model answers: it knows the colours of a picture, and says the same on every machine."""
+"""The answers of the fake model: from the colours of a picture, and the same on every machine."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ COLOURS: dict[str, tuple[int, int, int]] = {
 }
 NAMES = tuple(COLOURS)
 PALETTE = np.array(list(COLOURS.values()), np.float32) / 255  # (10, 3)
-GRID = 4  # pixels a side of what the tower sees
+GRID = 4  # pixels per side, as the tower sees it
 NUM_HASHED = 6  # dimensions of an embedding that tell texts without colours apart
 DIMENSIONS = len(NAMES) + NUM_HASHED
 NUM_VECTORS = 4  # of an image, unless it is pooled
@@ -51,7 +51,7 @@ def pixels(image: Image.Image) -> NDArray[np.float32]:
 
 
 def generated(item: Item) -> Generated:
-    """Of a caption or an answer: the nearest colour first, or, sampled, colours as drawn."""
+    """A caption or answer: the nearest colour first or, with sampling, colours in random order."""
     request: CaptionInput | QuestionInput = item.payload
     settings = request.settings
     distances = _distances(item)
@@ -104,13 +104,13 @@ def _sequence(words: list[str], confidence: float, settings: GenerationSettings)
 
 
 def _image_embedding(item: Item) -> Scores:
-    """`(1, 16)`, of length 1: how near each colour is."""
+    """A unit vector `(1, 16)`: how near each colour is."""
     vector = np.append(np.exp(-4 * _distances(item)), np.zeros(NUM_HASHED))
     return np.asarray(vector / np.linalg.norm(vector), np.float32)[None]
 
 
 def _text_embedding(text: str) -> Scores:
-    """`(1, 16)`, of length 1: the colours that are named, and a little of the text itself."""
+    """A unit vector `(1, 16)`: the colours that are named, and a little of the text's hash."""
     words = text.lower().split()
     named = [float(name in words) for name in NAMES]
     hashed = [0.1 * (crc32(f"{number} {text}".encode()) % 97 + 1) / 97 for number in range(NUM_HASHED)]

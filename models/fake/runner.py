@@ -1,5 +1,5 @@
-"""A runner without weights, for tests and for measuring the service itself: it can be held, be made to fail, and keeps
-a record of its device calls. What it answers is in fake_answers.py."""
+"""A runner without weights, for tests and for measuring the service itself: it can be held or made to fail, and
+records its device calls. Its answers are in answers.py."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ from models.fake.answers import DIMENSIONS, generated, pixels, scores
 
 MAX_PROMPT_WORDS = 64
 MAX_TURNS = 8  # of a history
-ROW_BYTES = 1024  # that a row says it needs in a generation
+ROW_BYTES = 1024  # of KV cache that a row claims to need
 PREPROCESSING = Preprocessing(image_size=32, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 
 T = TypeVar("T")
 
 
 class OutOfMemoryError(RuntimeError):
-    """As torch names it."""
+    """Named as in torch."""
 
 
 class Fault(StrEnum):
@@ -85,7 +85,7 @@ class Hold:
         self._open = False
 
     def entered(self, timeout_seconds: float = 30.0) -> bool:
-        """Wait for the next device call to come in: on another thread than the event loop's."""
+        """Wait for the next device call to arrive. Blocks: not for the event loop's thread."""
         return self._entered.acquire(timeout=timeout_seconds)
 
     def let_one_go(self) -> None:
@@ -99,7 +99,7 @@ class Hold:
         self._entered.release()
         self._permits.acquire()
         if self._open:
-            self._permits.release()  # for the next
+            self._permits.release()  # lets the next one go too
 
 
 class FakeRunner:
@@ -136,7 +136,7 @@ class FakeRunner:
         return [len(call.items) for call in self.calls if call.method in methods]
 
     def enter(self, method: str, items: Sequence[Item]) -> Fault | None:
-        """Each device call begins here: recorded, held, failed. Returns the fault that the outputs are to have."""
+        """Every device call starts here: recorded, held, failed. Returns the fault to put into the outputs."""
         call = Call(method, tuple(items))
         self.calls.append(call)
         hold = self._hold

@@ -1,8 +1,8 @@
-"""The key-value cache of rows in generation: tokens stay where they are when rows join or leave, when beams move, and
-when a token is added. Only slots that have become too small, or much too large, are copied.
+"""The KV cache of rows in generation: entries stay where they are when rows join or leave, when beams are reordered,
+and when a token is added. Only slots that have become too small, or much too large, are copied.
 
-A row has a slot. Its lines' tokens lie side by side in it, those of dropped beams too, and a mask tells each line which
-of them are its own: a beam that moves changes the mask alone. A row that leaves gives its slot to the last one.
+Each row has a slot. The tokens of all its lines lie side by side in it, those of dropped beams too, and a mask tells
+each line which are its own: reordering beams changes only the mask. When a row leaves, the last row takes its slot.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from torch.nn import functional as F
 from models.device import to_device
 from models.layers.attention import KeyValue, Lines, Past, Source, padding_mask
 
-TOKEN_BLOCK = 64  # by how much slots grow that take further tokens
+TOKEN_BLOCK = 64  # slots of growing rows grow by this many tokens
 
 
 @dataclass(frozen=True, slots=True)
 class Prefix:
-    """What a decoder knows of some rows before their last token.
+    """Keys and values of some rows, up to the last token of their prompt but without it.
 
-    `past`: a `KeyValue` a layer, `(rows, heads, tokens, size)`, padded on the right. `lengths`: the tokens of each row.
-    `source`: what the cross-attention looks at: one row for each row, or None."""
+    `past`: one `KeyValue` per layer, `(rows, heads, tokens, size)`, padded on the right. `lengths`: tokens of each row.
+    `source`: what the cross-attention attends to, one row for each row, or None."""
 
     past: Sequence[KeyValue]
     lengths: Sequence[int]
@@ -33,18 +33,18 @@ class Prefix:
 
 
 def empty_prefix(source: Source) -> Prefix:
-    """Before the first token: a row for each row of `source`, whose keys have the shape of the decoder's own."""
+    """No tokens yet, one row for each row of `source`, whose keys have the same shape as the decoder's own."""
     past = [KeyValue(key[:, :, :0], value[:, :, :0]) for key, value in source.layers]
     return Prefix(past, [0] * len(source.layers[0].key), source)
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One token for each line, as a decoder is given it. Entries are what the slots hold, this token's included.
+    """One token for each line: the input of a decoder. Entries are the contents of the slots, this token's included.
 
-    `ids`, `positions`: `(lines, 1)`; positions are of the text, from 0. `past`: of each layer. `mask`: true where a
-    line may look, `(rows, 1, width of lines, capacity)`. `distance`: of each entry from the present token, in tokens,
-    `(rows, 1, capacity)`. `source`: what the cross-attention looks at, or None."""
+    `ids`, `positions`: `(lines, 1)`; positions in the text, from 0. `past`: one per layer. `mask`: true where a line
+    may attend, `(rows, 1, width of lines, capacity)`. `distance`: each entry's position minus the current token's,
+    `(rows, 1, capacity)`. `source`: what the cross-attention attends to, or None."""
 
     ids: Tensor
     positions: Tensor
@@ -56,7 +56,7 @@ class Step:
 
 
 class Cache:
-    """Of the rows of one decoder, in the order of their slots."""
+    """The KV cache of one decoder's rows, in the order of their slots."""
 
     def __init__(self, prefix: Prefix, num_lines: Sequence[int]) -> None:
         device = prefix.past[0].key.device if prefix.past else torch.device("cpu")
@@ -64,15 +64,15 @@ class Cache:
         self._own = Slots(TOKEN_BLOCK)
         self._source = Slots() if prefix.source is not None else None
         self._visible = torch.zeros(0, 1, 0, dtype=torch.bool, device=device)  # (rows, width of lines, capacity)
-        self._positions = torch.zeros(0, 0, dtype=torch.long, device=device)  # (rows, capacity) of the text
-        self._pending: list[int] = []  # entries that the present step adds to each row
+        self._positions = torch.zeros(0, 0, dtype=torch.long, device=device)  # (rows, capacity), in the text
+        self._pending: list[int] = []  # entries that the current step adds to each row
         self.add(prefix, num_lines)
 
     def __len__(self) -> int:
         return len(self._own.lengths)
 
     def add(self, prefix: Prefix, num_lines: Sequence[int]) -> None:
-        """Further rows behind the others, with so many lines each."""
+        """Append rows, with this many lines each."""
         self._own.add(prefix.past, prefix.lengths)
         if self._source is not None and prefix.source is not None:
             self._source.add(prefix.source.layers, _lengths(prefix.source))
@@ -83,7 +83,7 @@ class Cache:
         self._positions = _stack(self._positions, known.expand(len(lengths), -1))
 
     def keep(self, numbers: Sequence[int]) -> list[int]:
-        """Let the other rows leave. Returns which row each slot now has."""
+        """Keep only these rows. Returns the old number of the row in each slot."""
         order = self._own.keep(numbers)
         if self._source is not None:
             self._source.keep(numbers)
@@ -93,9 +93,9 @@ class Cache:
         return order
 
     def step(self, ids: Sequence[Sequence[int]], positions: Sequence[int]) -> Step:
-        """Give each line of each row its next token: `ids` of the lines and the one position, row by row.
+        """Give each line of each row its next token: per row, the `ids` of its lines and their one position.
 
-        It counts once `advance` has told which lines go on."""
+        Complete only after `advance`, which tells which lines go on."""
         counts = [len(row) for row in ids]
         lengths = self._own.lengths
         self._own.reserve(max(map(sum, zip(lengths, counts, strict=True))))
@@ -124,15 +124,16 @@ class Cache:
         )
 
     def advance(self, parents: Sequence[Sequence[int]]) -> None:
-        """After a step: which of its lines each new line of a row goes on from."""
+        """Complete a step: for each row, the old line that each new line continues."""
         self._own.lengths = [length + count for length, count in zip(self._own.lengths, self._pending, strict=True)]
         width = max(map(len, parents))
-        padded = [[*row, *[0] * (width - len(row))] for row in parents]  # a place without a line looks at something
+        # Unused places copy line 0: a soft-max over nothing would be NaN.
+        padded = [[*row, *[0] * (width - len(row))] for row in parents]
         index = to_device(torch.tensor(padded), self._device)[..., None]
         self._visible = self._visible.gather(1, index.expand(-1, -1, self._visible.shape[-1]))
 
     def row(self, number: int) -> Prefix:
-        """One row alone, with all that was added to it."""
+        """One row alone, with all the tokens it has by now."""
         one, length = slice(number, number + 1), self._own.lengths[number]
         past = [KeyValue(key[one, :, :length], value[one, :, :length]) for key, value in self._own.layers]
         if self._source is None:
@@ -154,7 +155,7 @@ class Cache:
 
 @dataclass(frozen=True, slots=True)
 class _Places:
-    """Where one layer's keys and values of a step go: a `Past`."""
+    """Where a step writes the keys and values of one layer: a `Past`."""
 
     slots: KeyValue
     row: Tensor  # (lines,)
@@ -162,17 +163,17 @@ class _Places:
     num_rows: int
 
     def followed_by(self, other: KeyValue) -> KeyValue:
-        """`other`: `(lines, heads, 1, size)`. Returns the whole slots of all rows: a part of them would have to be
-        copied for the products."""
+        """`other`: `(lines, heads, 1, size)`. Returns the whole slots of all rows: the matrix products would
+        have to copy a part of them."""
         for kept, present in zip(self.slots, other, strict=True):
             kept[self.row, :, self.entry] = present[:, :, 0]
         return KeyValue(self.slots.key[: self.num_rows], self.slots.value[: self.num_rows])
 
 
 class Slots:
-    """Keys and values of rows for all layers, `(slots, heads, capacity, size)` each; the first slots have the rows.
+    """Keys and values of rows for all layers, `(slots, heads, capacity, size)` each; the rows are in the first slots.
 
-    Their capacity grows by `block` entries."""
+    Their capacity grows in blocks of `block` entries."""
 
     def __init__(self, block: int = 1) -> None:
         self._block = block
@@ -193,10 +194,10 @@ class Slots:
             tokens = joining.key.shape[2]
             for slots, new in zip(kept, joining, strict=True):
                 slots[first : len(self.lengths), :, :tokens] = new
-                slots[first : len(self.lengths), :, tokens:] = 0  # masked: but NaN would still spoil a row
+                slots[first : len(self.lengths), :, tokens:] = 0  # masked, but a NaN would still spoil a row
 
     def keep(self, numbers: Sequence[int]) -> list[int]:
-        """Rows beyond the number of those that stay move into the slots of those that leave."""
+        """Keep only these rows: the last of them move into the slots of those that leave. Returns as `Cache.keep`."""
         order = list(range(len(numbers)))
         staying = set(numbers)
         for hole, last in zip(
@@ -213,8 +214,8 @@ class Slots:
         return order
 
     def reserve(self, tokens: int) -> None:
-        """Room for all rows with so many tokens each, and not much more than twice of it, as all entries are computed
-        with. One layer after the other, so that only one is there twice."""
+        """Make room for all rows with this many tokens each, and at most about twice that, as attention computes over
+        all entries. One layer after another, so that only one exists twice."""
         if not self.layers:
             return
         slots, _, capacity, _ = self.layers[0].key.shape
@@ -234,7 +235,7 @@ def _lengths(source: Source) -> list[int]:
 
 
 def _resized(old: Tensor, slots: int, capacity: int) -> Tensor:
-    """Slots that had no row yet are not written: `Slots.add` will."""
+    """New slots are left uninitialised: `Slots.add` writes them."""
     kept, known = min(old.shape[0], slots), old.shape[2]
     new = old.new_empty(slots, old.shape[1], capacity, old.shape[3])
     new[:kept, :, :known] = old[:kept, :, :capacity]
@@ -247,7 +248,7 @@ def _rounded(number: int, block: int) -> int:
 
 
 def _stack(first: Tensor, second: Tensor) -> Tensor:
-    """Along the first dimension; the others are padded at their ends."""
+    """Concatenate along the first dimension; the others are zero-padded at their ends."""
     shape = [max(sizes) for sizes in zip(first.shape[1:], second.shape[1:], strict=True)]
     return torch.cat([_filled(part, shape) for part in (first, second)])
 

@@ -1,6 +1,6 @@
-"""Generation, token by token: beam search, greedy and sampling over key-value caches, in rows that come and go.
+"""Generation, token by token: beam search, greedy search and sampling over a KV cache, in rows that join and leave.
 
-A row is one request. It has lines: its beams, or its independent samples. Rows of any age and any settings share a
+A row is one request. Its lines are its beams, or its independent samples. Rows of any age and any settings share each
 step of one decoder: each has its own number of lines, kind of search, lengths, penalties and sampling.
 """
 
@@ -27,7 +27,7 @@ class Decoder(Protocol):
     def plan(self, item: Item) -> Plan: ...
 
     def prefill(self, batch: Sequence[Item]) -> Prefix:
-        """All but the last token of each prompt."""
+        """Run all but the last token of each prompt."""
 
     def decode(self, step: Step) -> Tensor:
         """Feed one token a line. Returns float32 logits of the next, `(lines, vocabulary)`."""
@@ -79,12 +79,12 @@ class TokenGeneration:
         return [(row.item, self._decoder.finish(row.item, row.results())) for row in finished]
 
     def _lines(self) -> Iterator[slice]:
-        """Where the lines of each row are among those of all."""
+        """The place of each row's lines among the lines of all rows."""
         bounds = accumulate((len(row.lines) for row in self._rows), initial=0)
         return (slice(*pair) for pair in pairwise(bounds))
 
     def _candidates(self, logits: Tensor) -> list[list[Candidate]]:
-        """The tokens that each line may go on with, best first; `logits`: `(lines, vocabulary)`."""
+        """The best next tokens of each line, best first; `logits`: `(lines, vocabulary)`."""
         scores, log_probabilities = self._scores(logits)
         best, tokens = scores.topk(max(row.plan.num_candidates for row in self._rows))
         for row, own in zip(self._rows, self._lines(), strict=True):
@@ -94,15 +94,15 @@ class TokenGeneration:
         return [[Candidate(*one) for one in zip(*line, strict=True)] for line in zip(*columns, strict=True)]
 
     def _scores(self, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """What the search ranks tokens by, and their log-probabilities for the confidence: with the stop token where it
-        is allowed, before every penalty and temperature."""
+        """The scores that the search ranks tokens by, and the log-probabilities for the confidence: before penalties
+        and temperature, and without the stop token where it is forbidden."""
         log_probabilities = logits.log_softmax(-1)
         if not any(row.is_constrained for row in self._rows):
             return log_probabilities, log_probabilities
         scores = log_probabilities.clone()
         for row, own in zip(self._rows, self._lines(), strict=True):
             if row.plan.repetition_penalty != 1.0:
-                if not row.plan.is_beam_search:  # as the authors' library: of beams log-probabilities, else logits
+                if not row.plan.is_beam_search:  # as transformers does: log-probabilities for beams, else logits
                     scores[own] = logits[own]
                 for line, line_scores in zip(row.lines, scores[own], strict=True):
                     _penalise(line_scores, {*row.plan.counted, *line.ids}, row.plan.repetition_penalty)
@@ -119,7 +119,7 @@ class TokenGeneration:
 
 
 def _penalise(scores: Tensor, seen: set[int], penalty: float) -> None:
-    """Of one line, in place: what was seen is less likely again (Keskar et al. 2019)."""
+    """Of one line, in place: make tokens that it has seen less likely (Keskar et al. 2019)."""
     ids = torch.tensor(sorted(seen), device=scores.device)
     values = scores[ids]
     penalised = torch.where(values < 0, values * penalty, values / penalty)

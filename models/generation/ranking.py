@@ -1,4 +1,4 @@
-"""Rank mode: candidate answers by how likely the decoder is to give them.
+"""Rank mode: candidate answers by their likelihood under the decoder.
 
 Source: `rank_answer` of salesforce/BLIP models/blip_vqa.py."""
 
@@ -18,7 +18,7 @@ from models.generation.runner import Asked, GeneratingRunner, Ranking
 from models.layers.attention import causal_mask
 from models.runners.text import pad
 
-RANK_TOKENS = 512  # decoder positions per forward pass: a bound on its logits' memory
+RANK_TOKENS = 512  # decoder positions per forward pass; bounds the memory of the logits
 
 
 class RankingRunner(GeneratingRunner):
@@ -26,7 +26,7 @@ class RankingRunner(GeneratingRunner):
 
     @cached_property
     def _candidates(self) -> Callable[[tuple[str, ...]], list[list[int]]]:
-        """One list of answers is for many questions, and often for every request of a client."""
+        """Cached: clients send the same list with many questions, and often with every request."""
         return lru_cache(maxsize=16)(self._tokenise_candidates)
 
     def _tokenise_candidates(self, texts: tuple[str, ...]) -> list[list[int]]:
@@ -38,7 +38,7 @@ class RankingRunner(GeneratingRunner):
 
     @abstractmethod
     def _likelihoods(self, candidates: Sequence[list[int]], first: Tensor, known: Prefix) -> Tensor:
-        """Log-likelihood of each candidate, `(candidates,)`, after a prompt that is `known`: one row.
+        """Log-likelihood of each candidate, `(candidates,)`, after the prompt in `known`, which is one row.
 
         `first`: log-probabilities of the first token, `(vocabulary,)`."""
 
@@ -55,7 +55,7 @@ class RankingRunner(GeneratingRunner):
         ]
 
     def _rank(self, ranking: Ranking, first: Tensor, known: Prefix) -> Scores:
-        """The k best by first token, then by their whole likelihood; soft-max of these, 0 for the rest."""
+        """Soft-max over the full likelihoods of the k candidates with the likeliest first token; 0 for the others."""
         candidates = ranking.candidates
         starts = first[torch.tensor([ids[0] for ids in candidates], device=self._device)]
         best: list[int] = starts.topk(min(ranking.k, len(candidates))).indices.tolist()
@@ -68,7 +68,7 @@ class RankingRunner(GeneratingRunner):
 
 
 def to_rank(ids: list[int], ranking: Ranking, history_used: int | None = None) -> Item:
-    """With a key of its own: its candidates are a batch already."""
+    """Never batched with other items: its candidates are a batch already."""
     return Item(Op.SCORE, ranking, Asked(ids, ranking), history_used=history_used)
 
 
@@ -81,7 +81,7 @@ def likelihoods(
 ) -> Tensor:
     """Log-likelihood of each candidate after a start token, `(candidates,)`, with label smoothing as in training.
 
-    `logits`: token ids `(lines, tokens)` and what each may look at -> logits `(lines, tokens, vocabulary)`."""
+    `logits`: token ids `(lines, tokens)` and an attention mask -> logits `(lines, tokens, vocabulary)`."""
     ids, mask = pad([[start_id, *candidate] for candidate in candidates], device)
     log_probabilities = logits(ids[:, :-1], causal_mask(mask[:, :-1])).log_softmax(-1)
     chosen = log_probabilities.gather(-1, ids[:, 1:, None])[..., 0]
@@ -91,7 +91,7 @@ def likelihoods(
 
 
 def _chunks(rows: Sequence[list[int]]) -> Iterator[list[list[int]]]:
-    """Consecutive rows, which come shortest first, whose padded length stays within RANK_TOKENS; at least one each."""
+    """Consecutive `rows`, shortest first, of at most RANK_TOKENS in all once padded; at least one row each."""
     chunk: list[list[int]] = []
     for row in rows:
         if chunk and len(row) * (len(chunk) + 1) > RANK_TOKENS:

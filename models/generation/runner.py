@@ -1,4 +1,4 @@
-"""What every runner shares that generates text, whatever its family: plans with the authors' defaults, and text out."""
+"""What the generating runners of all families share: plans with the authors' defaults, and tokens to text."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ Number = TypeVar("Number", int, float)
 
 @dataclass(frozen=True, slots=True)
 class Defaults:
-    """What the authors take where a request says nothing."""
+    """The authors' values for what a request leaves out."""
 
-    num_beams: int  # more, if more sequences are asked for
+    num_beams: int  # at least as many as the sequences that are asked for
     max_new_tokens: int
     min_new_tokens: int = 0
     length_penalty: float = 1.0
-    sampling_penalty: float = 1.0  # of repetition, while sampling; a search has none
-    lookahead: int = 0  # of their library's search, see `Plan`
+    sampling_penalty: float = 1.0  # of repetition; only for sampling
+    lookahead: int = 0  # see `Plan`
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ranking:
-    """How candidates are ranked: they are token ids, the stop token last; the best `k` by first token are scored."""
+    """Candidates as token ids, stop token last; only the `k` with the likeliest first token are scored in full."""
 
-    prompt: tuple[int, ...]  # as of a `Plan`
+    prompt: tuple[int, ...]  # as in `Plan`
     candidates: list[list[int]]
     k: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Asked:
-    """The payload of an item: what an encoder reads (BLIP's question, T5's prompt; else nothing), and what follows."""
+    """The payload of an item: ids for an encoder (BLIP's question, T5's prompt; else none), and what to decode."""
 
     ids: list[int]
     how: Plan | Ranking
@@ -71,13 +71,13 @@ def make_plan(
 
 
 def check_room(num_prompt_tokens: int, room: int, num_new_tokens: int = 1) -> None:
-    """A prompt is never cut to make room. Raises InputError."""
+    """Raises InputError if too few new tokens fit: a prompt is never cut to make room."""
     if room < num_new_tokens:
         raise InputError(f"the prompt has {num_prompt_tokens} tokens, too many for the model")
 
 
 class GeneratingRunner(HeadsRunner):
-    """A runner with a decoder of text, which is the `Decoder` of its generations. Its items' payloads are `Asked`."""
+    """A runner that generates text and is the `Decoder` of its own generations. Its items' payloads are `Asked`."""
 
     def __init__(
         self,
@@ -99,10 +99,10 @@ class GeneratingRunner(HeadsRunner):
     @property
     @abstractmethod
     def _token_bytes(self) -> int:
-        """Of the decoder's keys and values of one token."""
+        """Size of one token's keys and values in the decoder."""
 
     def _to_generate(self, ids: list[int], plan: Plan, num_read_tokens: int, history_used: int | None = None) -> Item:
-        """`num_read_tokens`: those before the prompt, or that the cross-attention looks at."""
+        """`num_read_tokens`: tokens before the prompt, or that the cross-attention attends to."""
         num_tokens = num_read_tokens + len(plan.prompt) + plan.num_lines * plan.max_new_tokens
         cache_bytes = num_tokens * self._token_bytes
         return Item(Op.GENERATE, None, Asked(ids, plan), history_used=history_used, cache_bytes=cache_bytes)

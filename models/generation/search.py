@@ -1,7 +1,7 @@
-"""The search of one request: which tokens its lines, beams or samples, go on with.
+"""The search of one request: which tokens its lines (beams or samples) continue with.
 
 Source: the beam search of transformers 4.15, which salesforce/BLIP pins (generation_beam_search.py). LAVIS pins 4.33,
-which has it end later: see `Plan.lookahead`.
+whose search ends later: see `Plan.lookahead`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Plan:
     """How one row is generated: the settings of its request, with the authors' defaults filled in."""
 
     prompt: tuple[int, ...]  # token ids, the start token first
-    counted: tuple[int, ...]  # what the authors' search takes for generated before: its length and repetitions count
+    counted: tuple[int, ...]  # treated as already generated, for length and repetition penalties
     num_sequences: int
     num_beams: int
     max_new_tokens: int
@@ -30,7 +30,7 @@ class Plan:
     length_penalty: float
     repetition_penalty: float
     sampling: Sampling | None
-    lookahead: int = 0  # tokens beyond the present length at which the end of a search is judged
+    lookahead: int = 0  # tokens added to the current length in the rule that ends a beam search
 
     @property
     def is_beam_search(self) -> bool:
@@ -42,12 +42,12 @@ class Plan:
 
     @property
     def num_first_lines(self) -> int:
-        """Beams begin as one: they would be equal."""
+        """Beams start as one line: they would all be equal."""
         return 1 if self.is_beam_search else self.num_sequences
 
     @property
     def num_candidates(self) -> int:
-        """How many tokens of each line the search must see: were all the others beams', enough would go on."""
+        """Per line: 2 x beams, so that enough continue even if many stop."""
         return 2 * self.num_beams if self.is_beam_search else 1
 
 
@@ -64,7 +64,7 @@ class Line:
 
     ids: list[int] = field(default_factory=list)
     score: float = 0.0  # what the search ranks by
-    log_probability: float = 0.0  # of the model, for the confidence
+    log_probability: float = 0.0  # under the model, for the confidence
     stopped: bool = False
 
     def extended(self, token: int, score: float, log_probability: float, *, stopped: bool = False) -> Line:
@@ -77,11 +77,11 @@ class Line:
 
 
 class Candidate(NamedTuple):
-    """A token that a line may go on with."""
+    """A possible next token of a line."""
 
     token: int
-    score: float  # what the search adds to the line's
-    log_probability: float  # what the confidence adds
+    score: float  # added to the score of the line
+    log_probability: float  # added to the line's
 
 
 class Row:
@@ -93,7 +93,7 @@ class Row:
         self.lines = [Line() for _ in range(plan.num_first_lines)]
         self.finished: list[tuple[float, Line]] = []  # beam search: (normalised score, line), at most num_beams
         self.done = False
-        self.random = torch.Generator()  # of its own: a seed repeats whatever else is in the batch
+        self.random = torch.Generator()  # per row: a seed gives the same draws in any batch
         if plan.sampling is not None and plan.sampling.seed is not None:
             self.random.manual_seed(plan.sampling.seed)
         elif plan.sampling is not None:
@@ -101,12 +101,12 @@ class Row:
 
     @property
     def last_tokens(self) -> list[int]:
-        """Of each line."""
+        """The last token of each line."""
         return [line.ids[-1] if line.ids else self.plan.prompt[-1] for line in self.lines]
 
     @property
     def last_position(self) -> int:
-        """Of those tokens, in the text."""
+        """The position of these tokens in the text."""
         return len(self.plan.prompt) - 1 + self.num_new_tokens
 
     @property
@@ -120,11 +120,11 @@ class Row:
 
     @property
     def is_constrained(self) -> bool:
-        """Whether the search ranks tokens by something else than their log-probabilities."""
+        """Whether the search ranks tokens by anything other than their log-probabilities."""
         return self.must_continue or self.plan.repetition_penalty != 1.0
 
     def extend(self, candidates: Sequence[Sequence[Candidate]], stop_id: int) -> list[int]:
-        """Go on with some of the best `candidates` of each line, best first. Returns the parent of each new line."""
+        """Continue with some of each line's `candidates`, best first. Returns the parent of each new line."""
         if self.plan.is_beam_search:
             return self._extend_beams(candidates, stop_id)
         self.lines = [
@@ -137,7 +137,7 @@ class Row:
         return list(range(len(self.lines)))
 
     def _extend_beams(self, candidates: Sequence[Sequence[Candidate]], stop_id: int) -> list[int]:
-        """Beam search, of which only the best 2 x beams candidates of all lines take part; of equals, the first."""
+        """Beam search among the best 2 x beams candidates of all lines; ties go to the first."""
         num_beams = self.plan.num_beams
         length = len(self.plan.counted) + self.num_new_tokens  # before this step's token
         ranked = sorted(
@@ -172,7 +172,8 @@ class Row:
         return parents
 
     def _keep(self, line: Line, length: int) -> None:
-        """The authors' length rule: what was there before counts, the stop token does not."""
+        """Add a finished line. Its score is divided by a power of its length as the authors count it: with `counted`,
+        without the stop token."""
         score = line.score / length**self.plan.length_penalty
         if len(self.finished) < self.plan.num_beams:
             self.finished.append((score, line))
@@ -192,11 +193,11 @@ class Row:
 def sample(scores: Tensor, sampling: Sampling, random: torch.Generator) -> Tensor:
     """One token a line from `scores` `(lines, vocabulary)`: temperature, top k, top p (Holtzman et al. 2020), a draw.
 
-    The draw inverts the cumulative distribution at a uniform number of the row's own generator."""
+    The draw inverts the cumulative distribution at a uniform number from the row's own generator."""
     ordered, ids = (scores / sampling.temperature).topk(min(sampling.top_k, scores.shape[-1]), dim=-1)
     probabilities = ordered.softmax(-1)
     before = probabilities.cumsum(-1) - probabilities
-    probabilities = probabilities.masked_fill(before >= sampling.top_p, 0.0)  # the first that passes top_p stays
+    probabilities = probabilities.masked_fill(before >= sampling.top_p, 0.0)  # keeps the token that crosses top_p
     cumulative = probabilities.cumsum(-1)
     uniform = torch.rand(len(scores), 1, generator=random).to(scores.device) * cumulative[:, -1:]
     place = torch.searchsorted(cumulative, uniform, right=True).clamp(max=ids.shape[-1] - 1)

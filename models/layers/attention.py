@@ -1,5 +1,4 @@
-"""Layers that every family uses. Weights and activations of the big matrix products are in the serving dtype;
-normalisation, embeddings and heads are exact: their weights stay float32, whatever the serving dtype."""
+"""Attention, its masks, and the keys and values that it attends to."""
 
 from __future__ import annotations
 
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-SCORES_AT_ONCE = 2**22  # of an attention by products: what a CPU's cache holds beside keys and values
+SCORES_AT_ONCE = 2**22  # attention scores that a CPU's cache holds beside keys and values
 
 
 def split_heads(x: Tensor, num_heads: int) -> Tensor:
@@ -27,20 +26,20 @@ def merge_heads(x: Tensor) -> Tensor:
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, scale: float | None = None) -> Tensor:
-    """Scaled dot-product attention over split heads; `mask` is true where a query may look, or added to its scores.
+    """Scaled dot-product attention over split heads; `mask` is true where a query may attend, or added to its scores.
 
-    `scale`: None: 1 / sqrt(head width)."""
+    `scale`: None for 1 / sqrt(head width)."""
     if query.is_cpu and query.dtype == torch.bfloat16:
         return _attend_by_products(query, key, value, mask, query.shape[-1] ** -0.5 if scale is None else scale)
     return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scale)
 
 
 def _attend_by_products(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float) -> Tensor:
-    """On CPUs in bf16 torch's fused kernel takes longer than the products it is made of: 1.5 times as long for a
-    picture's tokens, 4 times for one token each of 16 rows. In parts of so many rows as the cache holds.
+    """For bf16 on CPUs, where torch's fused kernel takes longer than separate products: 1.5 times as long for the
+    tokens of an image, 4 times for one token each of 16 rows. As many rows at a time as fit into the CPU's cache.
 
-    The soft-max is computed in float32; the scores that it gets and the weights that it gives are rounded to bf16, as
-    in the authors' code under autocast."""
+    The soft-max is computed in float32; its input scores and output weights are rounded to bf16, as in the authors'
+    code under autocast."""
     rows, num_heads, queries, _ = query.shape
     at_once = max(1, SCORES_AT_ONCE // (num_heads * queries * key.shape[2]))
     if rows > at_once:
@@ -60,10 +59,10 @@ def _attend_by_products(query: Tensor, key: Tensor, value: Tensor, mask: Tensor 
 
 @dataclass(frozen=True, slots=True)
 class Lines:
-    """Which row of keys and values each line looks at. Lines of one row, such as its beams, become query positions of
-    one attention call, so that nothing is copied for them.
+    """Which row of keys and values each line attends to. Lines of one row, such as its beams, become query positions of
+    one attention call, so that no keys or values are copied for them.
 
-    `places`: `(lines,)`, where each lies among `num_rows` x `width` positions; None: `width` to each, in order."""
+    `places`: `(lines,)`, the index of each line among `num_rows` x `width`; None: every row has `width` lines."""
 
     num_rows: int
     width: int
@@ -71,7 +70,7 @@ class Lines:
 
     @classmethod
     def of(cls, counts: Sequence[int], device: torch.device) -> Lines:
-        """Of rows with so many consecutive lines each."""
+        """For rows with this many consecutive lines each."""
         width = max(counts)
         if min(counts) == width:
             return cls(len(counts), width)
@@ -104,7 +103,7 @@ class KeyValue(NamedTuple):
     def attend(
         self, query: Tensor, mask: Tensor | None = None, lines: Lines | None = None, scale: float | None = None
     ) -> Tensor:
-        """`query` `(lines, tokens, width)` -> what each line's row holds for it, `(lines, tokens, width)`.
+        """Each line attends to its row: `query` `(lines, tokens, width)` -> `(lines, tokens, width)`.
 
         `mask` is broadcast to `(rows, heads, queries, tokens)`. `lines`: None if each row has equally many."""
         rows, num_heads, _, _ = self.key.shape
@@ -115,17 +114,17 @@ class KeyValue(NamedTuple):
 
 
 class Past(Protocol):
-    """Keys and values of one layer that present ones follow: a `KeyValue`, or a cache that is written in place."""
+    """Earlier keys and values of one layer: a `KeyValue`, or a cache that is written in place."""
 
     def followed_by(self, other: KeyValue, /) -> KeyValue: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What the cross-attention of every layer looks at, projected once and shared by the lines that ask about it.
+    """What the cross-attention of every layer attends to, projected once and shared by the lines that attend to it.
 
-    `layers`: one `KeyValue` a layer, over `rows` sources. `mask`: `(rows, 1, 1, tokens)`, true where there is a token;
-    None if every token is one. `lines`: which of them look at each row; None: equally many, in order."""
+    `layers`: one `KeyValue` per layer. `mask`: `(rows, 1, 1, tokens)`, false for padding; None if there is none.
+    `lines`: which lines attend to each row; None if each row has equally many."""
 
     layers: Sequence[KeyValue]
     mask: Tensor | None = None
@@ -138,9 +137,9 @@ def padding_mask(mask: Tensor) -> Tensor:
 
 
 def causal_mask(mask: Tensor) -> Tensor:
-    """Every token looks at itself and back, never at padding: `(lines, tokens)` -> `(lines, 1, tokens, tokens)`.
+    """A token attends to itself and earlier ones, never to padding: `(lines, tokens)` -> `(lines, 1, tokens, tokens)`.
 
-    The diagonal is always true: a padding token with nothing to look at would be NaN."""
+    The diagonal is always true: a padding token with nothing to attend to would be NaN."""
     length = mask.shape[1]
     earlier = torch.ones(length, length, dtype=torch.bool, device=mask.device).tril()
     itself = torch.eye(length, dtype=torch.bool, device=mask.device)

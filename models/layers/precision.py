@@ -14,7 +14,7 @@ class LayerNorm(nn.LayerNorm):
     """Layer normalisation in float32; the result has the dtype of the input."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.is_cpu:  # its kernel takes half precision beside float32 weights, and computes in float32
+        if x.is_cpu:  # its kernel takes half-precision input with float32 weights, and computes in float32
             return super().forward(x)
         return super().forward(x.float()).to(x.dtype)
 
@@ -29,8 +29,7 @@ class Head(nn.Linear):
 def exact_product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """In float32: `(..., in)` times `weight` `(out, in)` -> `(..., out)`.
 
-    On a CPU it is oneDNN's, through torch: for some tokens and a whole vocabulary, BLAS takes two to four times as
-    long."""
+    On CPUs by oneDNN: with a few tokens and a whole vocabulary, BLAS takes two to four times as long."""
     x = x.float()
     if x.is_cpu and torch.is_inference_mode_enabled() and has_onednn():
         return onednn_product(x, weight, bias)
@@ -38,7 +37,7 @@ def exact_product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tens
 
 
 def onednn_product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """As `F.linear`, on a CPU and without gradients; `weight` as it is stored, or in oneDNN's own order."""
+    """`F.linear` on a CPU, without gradients; `weight` may be in oneDNN's own layout."""
     product: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return product
 
@@ -50,7 +49,7 @@ class Served(nn.Module):
 
 
 def serving_dtype(module: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """Give the big matrix products of `module` the serving dtype, in place; all else becomes float32."""
+    """Convert the big matrix products of `module` to the serving dtype, and all else to float32, in place."""
     module.float()
     for part in module.modules():
         if isinstance(part, Served):

@@ -15,11 +15,11 @@ T = TypeVar("T")
 
 
 class ImageGroups:
-    """The items of a batch by the image they are about: each distinct image is projected once, and the texts that share
-    it are query positions of one attention call.
+    """The items of a batch, grouped by image: each distinct image is projected once, and the texts about it are query
+    positions of one attention call.
 
-    `images`: the features of each, once, `(images, tokens, width)`. `numbers`: which of them each item is about.
-    `lines`: which items each has, in the order of `sort`."""
+    `images`: features of the distinct images, `(images, tokens, width)`. `numbers`: the index of each item's image.
+    `lines`: the items of each image, in the order of `sort`."""
 
     def __init__(self, batch: Sequence[Item]) -> None:
         distinct = {id(item.features): cast("Tensor", item.features) for item in batch}
@@ -32,9 +32,9 @@ class ImageGroups:
         self._back = torch.tensor(self._order).argsort()
 
     def sort(self, rows: Sequence[T]) -> list[T]:
-        """Items' rows, those of one image side by side."""
+        """Reorder rows, one for each item, so that those of one image are side by side."""
         return [rows[index] for index in self._order]
 
     def unsort(self, lines: Tensor) -> Tensor:
-        """Lines in the order of `sort` -> in that of the batch."""
+        """From the order of `sort` back to that of the batch."""
         return lines[self._back.to(lines.device)]

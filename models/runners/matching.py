@@ -1,4 +1,4 @@
-"""What every runner shares that matches images and texts, whatever its family."""
+"""What the matching runners of all families share."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class MatchingRunner(HeadsRunner):
         dimensions = network.text_projection.out_features
         super().__init__(unit, network, device, Capabilities(pooling=pooling, dimensions=dimensions))
         self._tokenizer = tokenizer
-        self._pair_id = tokenizer.first_id  # what a text begins with that is grounded in an image
+        self._pair_id = tokenizer.first_id  # the first token of image-grounded texts
 
     def prepare(self, request: Input) -> Item:
         match request:
@@ -62,13 +62,13 @@ class MatchingRunner(HeadsRunner):
 
     @abstractmethod
     def _text_states(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """`(texts, tokens)` -> `(texts, tokens, width)`, of texts alone."""
+        """`(texts, tokens)` -> `(texts, tokens, width)`, without an image."""
 
     @abstractmethod
     def _image_states(self, batch: Sequence[Item]) -> Tensor:
-        """What is projected of each image, `(images, vectors, width)`."""
+        """The states that become embeddings, `(images, vectors, width)`."""
 
 
 def _pooled(vectors: Tensor, pooling: str) -> Tensor:
-    """`(vectors, dimensions)`, of length 1 each; `mean`: `(1, dimensions)`, of length 1 again."""
+    """Unit vectors `(vectors, dimensions)`; for `mean`, their mean as a unit vector `(1, dimensions)`."""
     return F.normalize(vectors.mean(0, keepdim=True), dim=-1) if pooling == "mean" else vectors

@@ -17,7 +17,7 @@ class Tokenizer:
     """A checkpoint's tokenizer. Safe to share between threads: it never truncates or pads inside the library."""
 
     def __init__(self, folder: Path, *vocabularies: str) -> None:
-        """`vocabularies`: the files that do in place of tokenizer.json. Raises FileNotFoundError if none is there."""
+        """`vocabularies`: files that can replace tokenizer.json. Raises FileNotFoundError if none is there."""
         files = ("tokenizer.json", *vocabularies)
         if not any((folder / file).is_file() for file in files):
             raise FileNotFoundError("it has " + " and ".join(f"no {file}" for file in files))
@@ -32,14 +32,14 @@ class Tokenizer:
         return ids
 
     def text(self, ids: Sequence[int]) -> str:
-        """Decoded as the authors do, whose libraries take away spaces before punctuation for every tokenizer."""
+        """Decoded as by the authors, whose libraries remove spaces before punctuation for every tokenizer."""
         decoded = self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         cleaned: str = self._tokenizer.clean_up_tokenization(decoded)
         return cleaned.strip()
 
 
 class WordPiece(Tokenizer):
-    """BERT's, as BLIP and BLIP-2's Q-Former take it."""
+    """BERT's tokenizer, as used by BLIP and BLIP-2's Q-Former."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder, "vocab.txt")
@@ -54,12 +54,12 @@ class WordPiece(Tokenizer):
         return [self.first_id if first_id is None else first_id, *inner, self.stop_id]
 
     def text(self, ids: Sequence[int]) -> str:
-        """A first piece may go on with the prompt's last word: the authors decode it with the prompt, and then cut."""
+        """The first piece may continue the prompt's last word: the authors decode both, and then cut the prompt off."""
         return super().text(ids).removeprefix("##")
 
 
 def readable(role: str, ids: list[int], num_special: int, limit: int) -> list[int]:
-    """The ids, if there is more to read than `num_special` and not too much. Raises InputError."""
+    """Returns `ids`. Raises InputError if all of them are special, or if there are more than `limit`."""
     if len(ids) == num_special:
         raise InputError(f"{role}: has no character that the model reads")
     if len(ids) > limit:

@@ -1,4 +1,4 @@
-"""What every real runner has: its unit, and a clear error for the ops that it does not do."""
+"""Base classes of the real runners: the unit, and a clear error for every op that it does not have."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from models.base import Capabilities, Features, Generation, Input, InputError, I
 
 
 class UnitRunner(ABC):
-    """A `ModelRunner` to be completed by `prepare` and by the ops that its items name."""
+    """A `ModelRunner`. Subclasses implement `prepare`, and the ops of the items that it makes."""
 
     def __init__(self, unit: str, capabilities: Capabilities | None = None) -> None:
         self.unit = unit
