@@ -1,4 +1,4 @@
-"""The demo model in each dtype: many requests at once against the same one at a time, and against fp32's."""
+"""The demo model in each dtype: the answers to many requests at once against one at a time, and against fp32."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ Request = dict[str, Any]
 
 
 def requests(count: int, seed: int = 0) -> list[Request]:
-    """About pictures of the demo's kind: captions and questions with texts for answers, and matches, whose scores are
-    compared too."""
+    """Captions, questions and matches about pictures that the demo knows; of matches the scores are compared."""
     generator = random.Random(seed)
     scenes = [random_scene(generator, 1 + place % 3) for place in range(count // 4)]
     made = []

@@ -17,9 +17,9 @@ from models.base import Task
 from models.families.blip2 import networks as blip2
 from models.weights import save
 
-GOLDEN = Path("tests/golden/blip2/checkpoints")  # whose tiny tokenizers will do
-SHARD_BYTES = 10**9  # about; what writing takes of memory
-DEVIATION = 0.02  # small enough for what 39 blocks add up to be finite in any dtype
+GOLDEN = Path("tests/golden/blip2/checkpoints")  # tiny, but their tokenizers will do
+SHARD_BYTES = 10**9  # approximately; also the memory that writing takes
+DEVIATION = 0.02  # of the weights; small enough for 39 blocks to stay finite in any dtype
 CATALOG = """[profiles]
 random-blip2 = ["random-blip2"]
 random-blip2-int8 = ["random-blip2-int8"]
@@ -38,11 +38,11 @@ match = { checkpoint = "itm" }
 
 class Kind(NamedTuple):
     task: Task
-    golden: str  # the checkpoint whose files, but for sizes and weights, it has
+    golden: str  # the checkpoint to copy all but sizes and weights from
     sizes: dict[str, dict[str, Any]]
 
 
-# As published; what is not here has the defaults of transformers, which are those of the published checkpoints.
+# As published; what is left out has the same default in transformers.
 VISION = {
     "hidden_size": 1408,
     "intermediate_size": 6144,
@@ -89,7 +89,7 @@ def write_blip2(folder: Path) -> Path:
 
 
 def _write(folder: Path, kind: Kind) -> None:
-    """The index of the weights comes last: where it is, the checkpoint is whole."""
+    """The index of the weights is written last: if it is there, the checkpoint is complete."""
     golden = GOLDEN / kind.golden
     shutil.copytree(golden, folder, ignore=shutil.ignore_patterns("*.safetensors"), dirs_exist_ok=True)
     content = json.loads((golden / "config.json").read_text()) | {"num_query_tokens": 32, "image_text_hidden_size": 256}
@@ -108,7 +108,7 @@ def _write(folder: Path, kind: Kind) -> None:
 
 
 def _shapes(task: Task, config: Blip2Config) -> dict[str, torch.Size]:
-    """By Hugging Face name."""
+    """Shapes by Hugging Face name."""
     with torch.device("meta"):
         modules = blip2.build_tower(config), blip2.build(task, config)
     return {
@@ -144,5 +144,5 @@ def _random(name: str, shape: torch.Size) -> Tensor:
     if name.endswith(".bias"):
         return tensor.zero_()
     if len(shape) == 1:
-        return tensor.fill_(1)  # of a normalisation
+        return tensor.fill_(1)  # weights of a normalisation
     return tensor.normal_(0, DEVIATION, generator=torch.Generator().manual_seed(zlib.crc32(name.encode())))

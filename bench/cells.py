@@ -1,4 +1,4 @@
-"""The matrix: samples of each contender in each workload, and what they say. Pure but for `measure`."""
+"""The matrix: samples of each contender in each workload, and figures from them. Pure except for `measure`."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Cell:
 
     @property
     def rate(self) -> float | None:
-        """Answers per second; of nobody who failed."""
+        """Answers per second; None if the contender failed."""
         return self.num_answers / self.elapsed if self.elapsed and not self.failure else None
 
     @property
@@ -47,12 +47,12 @@ class Cell:
 
     @property
     def p99(self) -> float | None:
-        """Only where there are samples enough for one."""
+        """None if there are too few samples."""
         return percentile(self.seconds, 0.99) if len(self.seconds) >= P99_SAMPLES and not self.failure else None
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The smallest value that so many are not above (nearest rank)."""
+    """By nearest rank: the smallest value such that this share of all is not above it."""
     return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
 
 
@@ -84,7 +84,7 @@ class Matrix:
         return ratio(cell.rate, self.rate(cell.workload, "a", 1))
 
     def to_c(self, cell: Cell) -> float | None:
-        """At as many clients."""
+        """At the same number of clients."""
         return ratio(cell.rate, self.rate(cell.workload, "c", cell.clients))
 
     def best_ours(self, workload: str, clients: int = 16) -> Cell | None:

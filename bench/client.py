@@ -33,7 +33,7 @@ def ours(work: Work, pictures: Pictures) -> list[dict[str, Any]]:
     if work.task in ("caption", "vqa"):
         data |= {"num_beams": work.num_beams, "min_new_tokens": work.num_tokens, "max_new_tokens": work.num_tokens}
     if work.task == "match":
-        data["head"] = "itm"  # as the peers
+        data["head"] = "itm"  # as the peers do
     if work.texts:
         data["question" if work.task == "vqa" else "text"] = list(work.texts)
     task = work.task.partition("-")[0]
@@ -77,8 +77,8 @@ async def connected(url: str) -> AsyncIterator[httpx.AsyncClient]:
 
 
 async def ask(client: httpx.AsyncClient, kind: str, work: Work, pictures: Pictures) -> list[Any]:
-    """The answers' bodies. LitServe batches, so that it gets a sample's requests at once; the wrapper does not, so
-    that it gets one after the other. Raises httpx.HTTPError."""
+    """The answers' bodies. LitServe batches, so it gets a sample's requests at once; the wrapper does not, so it
+    gets them one after another. Raises httpx.HTTPError."""
     requests = DIALECTS[kind](work, pictures)
     if kind == "litserve":
         responses = await asyncio.gather(*(client.post(**request) for request in requests))
@@ -95,7 +95,7 @@ async def take_turn(
     pictures: Pictures,
     tick: Callable[[], object] = bool,
 ) -> Turn:
-    """All of the works, by so many clients. `tick` is called after each sample."""
+    """Do all of the works, with this many clients. `tick` is called after each sample."""
     waiting, seconds = iter(works), [0.0 for _ in works]
 
     async def work_on(client: httpx.AsyncClient, numbered: Iterator[tuple[int, Work]]) -> None:
@@ -116,7 +116,7 @@ async def take_turn(
 
 
 class CacheWatch:
-    """The largest `blip_feature_cache_bytes` that was ever read, twice a second."""
+    """The largest `blip_feature_cache_bytes` seen; polled twice a second."""
 
     def __init__(self) -> None:
         self.most_bytes = 0

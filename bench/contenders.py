@@ -22,7 +22,7 @@ LOG_LINES = 3  # of a server that did not start
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    key: str  # a to f, as in the issue
+    key: str  # a to f, as in the tables
     kind: str  # wrapper, litserve, ours
     dtype: str
     clients: tuple[int, ...] = (1, 16)
@@ -45,7 +45,7 @@ class Server:
 
 
 def contenders(half: str) -> tuple[list[Contender], dict[str, str]]:
-    """Those for a machine whose half precision this is (`fp32`: it has none), and why others are left out."""
+    """The contenders for a machine with this half precision (`fp32`: none), and why others are left out."""
     every = [
         Contender("a", "wrapper", "fp32", (1,)),
         Contender("b", "wrapper", half, (1,)),
@@ -63,7 +63,7 @@ def contenders(half: str) -> tuple[list[Contender], dict[str, str]]:
 
 @contextmanager
 def serving(contender: Contender, folder: Path) -> Iterator[Server]:
-    """Suspended. Raises RuntimeError, with the end of its log, if it does not start."""
+    """Start it, and keep it suspended. Raises RuntimeError, with the end of its log, if it does not start."""
     with tempfile.TemporaryFile() as log, ExitStack() as stack:
         started = time.monotonic()
         try:

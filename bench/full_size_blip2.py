@@ -42,7 +42,7 @@ def main() -> None:
 
 
 def measure(catalog: Path, profile: str, dtype: str, repeats: int) -> list[tuple[str, str]]:
-    """The rows of the table. The start is that of the interpreter, the weights and the warm-up."""
+    """The rows of the table. The start includes the interpreter, the weights and the warm-up."""
     checkpoints = plans(catalog, profile, dtype)
     weights, images = kept_bytes(checkpoints), pictures()
     settings: dict[str, Any] = {"request_timeout_seconds": TIMEOUT_SECONDS, "stuck_seconds": 2 * TIMEOUT_SECONDS}

@@ -1,4 +1,4 @@
-"""What the issue wants to be true, and what this run says of it. Pure."""
+"""The goals, and whether this run meets them. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from bench.cells import Matrix, ratio
 
 GREEDY, BEAMS = "caption, greedy", "caption, 3 beams"
-# Workload, against whom, at least so many times its rate. (a) has one client; ours and (c) have 16.
+# Workload, contender, and the least multiple of its rate. (a) has one client; ours and (c) have 16.
 RATES = (
     (GREEDY, "a", 5.0),
     (GREEDY, "c", 1.4),
@@ -28,7 +28,7 @@ class Goal:
     name: str
     figure: float
     limit: float
-    most: bool = False  # the figure is to be at most the limit, else at least
+    most: bool = False  # the limit is an upper one, else a lower one
 
     @property
     def met(self) -> bool:
@@ -40,7 +40,7 @@ class Goal:
 
 
 def goals(results: dict[str, Any], matrix: Matrix) -> list[Goal]:
-    """Those that were measured."""
+    """The goals whose figures were measured."""
     return [
         *rate_goals(matrix),
         *latency_goals(matrix, results["half"]),
@@ -105,7 +105,7 @@ def cache_goals(cache: dict[str, Any] | None) -> Iterator[Goal]:
 
 
 def growth_goals(growth: list[dict[str, Any]]) -> Iterator[Goal]:
-    """After the peak, the lowest rate; memory from the first level that fills a batch to the last."""
+    """The lowest rate after the peak; the growth of memory from the first level that fills a batch to the last."""
     if growth:
         rates = [row["rate"] for row in growth]
         peak = rates.index(max(rates))

@@ -15,7 +15,7 @@ from models.layers.precision import serving_dtype
 from models.layers.vit import ViT, ViTConfig
 
 GEMM_SIZE, TRIAL_SIZE = 2048, 256
-EMULATED_SHARE = 0.05  # of the fp32 rate: what computes more slowly than this does so in software
+EMULATED_SHARE = 0.05  # of the fp32 rate: a dtype that is slower than this is emulated in software
 TOWER_FLOP = 110e9  # of one image at 384 pixels
 BATCHES = (1, 4, 8)
 VIT_BASE = ViTConfig(384, 16, 768, 12, 12, 3072, 1e-6)
@@ -32,7 +32,7 @@ class Limit:
 
 
 def gemm_rate(dtype: str, size: int) -> float:
-    """Of two square matrices, in operations (multiplications and additions) per second."""
+    """The rate of multiplying square matrices, in operations (multiplications and additions) per second."""
     if dtype == INT8:
         layer = Int8Linear(size, size, bias=False)
         layer.pack()
@@ -45,7 +45,7 @@ def gemm_rate(dtype: str, size: int) -> float:
 
 
 def seconds_of(call: Callable[[], object], times: int = 3) -> float:
-    """The best: what the machine can."""
+    """The best of several runs: what the machine can do."""
     taken = []
     for _ in range(times):
         started = time.perf_counter()
@@ -66,7 +66,7 @@ def measure(rounds: int, compiled: bool, tick: Callable[[], object]) -> list[Lim
 
 
 def _try(limit: Limit, fp32_rate: float) -> None:
-    """At a small size first, so that what is emulated does not take minutes."""
+    """At a small size first, as an emulated dtype would take minutes."""
     try:
         rate = gemm_rate(limit.dtype, TRIAL_SIZE)
     except (RuntimeError, NotImplementedError) as error:

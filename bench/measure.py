@@ -30,7 +30,7 @@ class Case(NamedTuple):
 
 
 def pictures() -> Iterator[bytes]:
-    """Another picture each time, so that nothing comes from the cache."""
+    """A new picture each time, so that nothing comes from the cache."""
     photo = Image.fromarray(load_sample_image("china.jpg"))
     for left in count():
         encoded = io.BytesIO()
@@ -55,7 +55,7 @@ def plans(catalog: Path, profile: str, dtype: str) -> set[CheckpointPlan]:
 
 
 def weight_bytes(catalog: Path, profile: str, dtype: str) -> int:
-    """What is kept."""
+    """The bytes of the weights, as they are kept in memory."""
     return kept_bytes(plans(catalog, profile, dtype))
 
 

@@ -73,7 +73,7 @@ def encoded(image: Image.Image, quality: int) -> bytes:
 
 
 def new_photos() -> Iterator[bytes]:
-    """The same picture in other bytes: what follows its end is no part of it."""
+    """The same picture in other bytes: what follows a JPEG's end is ignored."""
     for number in count(time.time_ns()):
         yield photo()[:-8] + number.to_bytes(8, "big")
 

@@ -30,7 +30,7 @@ class NoWorkTower(FakeRunner):
 
 
 class NoWorkHeads(FakeRunner):
-    """Every caption is the same, at the first token: what is left is the service."""
+    """Every caption is the same, and done at the first token: only the service itself costs time."""
 
     def generate(self, batch: Sequence[Item]) -> FakeGeneration:
         return NoWorkGeneration(self, batch)
@@ -68,7 +68,7 @@ async def read_json(body: Body) -> dict[str, object]:
 
 
 def answer_to(image: bytes, num_beams: int | None) -> dict[str, object]:
-    """Of the size of ours."""
+    """A body as large as ours."""
     text = f"{len(image)} bytes, {num_beams} beams"
     return {"model": "empty", "captions": [{"text": text, "confidence": 0.9, "alternatives": []}]}
 

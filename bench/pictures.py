@@ -15,7 +15,7 @@ QUALITY = 90
 
 
 def make_pictures(count: int, size: tuple[int, int] = SIZE, tick: Callable[[], object] = bool) -> list[bytes]:
-    """Distinct ones, the same in every run. `tick` is called after each."""
+    """Distinct pictures, the same in every run. `tick` is called after each."""
     photos = [Image.fromarray(photo) for photo in load_sample_images()["images"]]
 
     def make(seed: int) -> bytes:
@@ -29,7 +29,7 @@ def make_pictures(count: int, size: tuple[int, int] = SIZE, tick: Callable[[], o
 
 
 def crop(photo: Image.Image, generator: random.Random, size: tuple[int, int]) -> Image.Image:
-    """Half of the photo to nearly all, in the shape of `size`."""
+    """From half of the photo to nearly all of it, in the shape of `size`."""
     scale = generator.uniform(0.5, 0.95) * min(photo.width / size[0], photo.height / size[1])
     width, height = scale * size[0], scale * size[1]
     left, top = generator.uniform(0, photo.width - width), generator.uniform(0, photo.height - height)
@@ -40,7 +40,7 @@ def crop(photo: Image.Image, generator: random.Random, size: tuple[int, int]) ->
 
 
 class Numbers(Iterator[int]):
-    """Of pictures that nobody has seen. How many were taken is how many to make."""
+    """Numbers of new pictures. As many pictures are made as numbers were taken."""
 
     def __init__(self) -> None:
         self.taken = 0

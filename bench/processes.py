@@ -1,4 +1,4 @@
-"""A server's processes: their memory, and their rest while another one is measured."""
+"""A server's processes: their memory, and suspending them while another server is measured."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def tree(pid: int) -> list[psutil.Process]:
 
 
 def resident_bytes(pid: int) -> int:
-    """Of the whole tree now. What processes share counts in each."""
+    """Of the whole tree now. Memory that processes share counts in each."""
     return sum(process.memory_info().rss for process in tree(pid))
 
 
 def peak_bytes(pid: int) -> int:
-    """The sum of what each process of the tree had at most (Linux)."""
+    """The sum of the peaks of all processes of the tree (Linux)."""
     total = 0
     for process in tree(pid):
         with suppress(OSError):  # it ended
@@ -42,7 +42,7 @@ def signal_tree(pid: int, number: signal.Signals) -> None:
 
 @contextmanager
 def awake(pid: int) -> Iterator[None]:
-    """It runs here, and is suspended again on leaving, so that what it polls costs the others nothing."""
+    """Resume it in this block, and then suspend it again: its polling must not cost the others anything."""
     signal_tree(pid, signal.SIGCONT)
     try:
         yield
@@ -52,7 +52,7 @@ def awake(pid: int) -> Iterator[None]:
 
 @contextmanager
 def suspended(pid: int) -> Iterator[None]:
-    """It rests here but for what `awake` lets it do; on leaving it is ended, and what it would leave behind."""
+    """Suspend it in this block, except within `awake`; end it afterwards, with all processes that it started."""
     below = tree(pid)
     signal_tree(pid, signal.SIGSTOP)
     try:

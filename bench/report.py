@@ -29,7 +29,7 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """To so many significant digits, without an exponent."""
+    """With this many significant digits, without an exponent."""
     if value is None:
         return ""
     if value == 0 or not 1e-3 <= abs(value) < 1e6:

@@ -133,7 +133,7 @@ def _own(
     watch: CacheWatch,
     bar: Any,
 ) -> None:
-    """One that fails does not take the others with it."""
+    """The sections about this service. One that fails does not stop the others."""
     count, tick = scale.sections, bar.update
     parts: dict[str, Callable[[], Any]] = {
         "arrival": lambda: sections.arrival(server, count, pictures, numbers, watch, tick),
@@ -176,7 +176,7 @@ def _ticks(scale: Scale, plan: dict[str, dict[int, list[Work]]], chosen: list[Co
 
 
 def _processor() -> str:
-    """As the system calls it, and how many."""
+    """Its name, and the number of cores."""
     path = Path("/proc/cpuinfo")
     lines = path.read_text().splitlines() if path.is_file() else []
     name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")

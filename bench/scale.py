@@ -1,4 +1,4 @@
-"""How much is measured: the whole, in under an hour, or a quick look, in under ten minutes (two slow cores)."""
+"""How much is measured: everything in under an hour, or a quick look in under ten minutes (on two slow cores)."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class Scale:
     rounds: int
     alone: int  # samples of one client
     together: int  # of 16 clients
-    heavy_together: int  # where a sample takes a peer many seconds
-    mixed: tuple[int, int]  # of the mix, of one client and of 16: tens, so that its shares are exact
+    heavy_together: int  # of 16 clients, where a sample takes a peer many seconds
+    mixed: tuple[int, int]  # of the mix, by one client and by 16: multiples of ten, so that its shares are exact
     workloads: tuple[str, ...]
     sections: int  # samples of the sections about this service
     growth: dict[int, int]  # requests by clients
@@ -42,7 +42,7 @@ class Scale:
 
     @property
     def section_pictures(self) -> int:
-        """Of the arrival (its load too), the known image and the growth."""
+        """How many pictures the sections need: arrival (with its load), known image and growth."""
         return 4 * self.sections + 16 + self.sections + sum(self.growth.values())
 
 
@@ -73,7 +73,7 @@ QUICK = Scale(
     compiled=False,
     demo_requests=64,
 )
-# Every contender, workload and section once or twice: that it all runs, not how fast.
+# Every contender, workload and section once or twice: to see that all of it runs, not how fast.
 TINY = Scale(
     rounds=1,
     alone=1,

@@ -44,8 +44,8 @@ def arrival(
 
 @asynccontextmanager
 async def loaded(url: str, works: list[Work], pictures: Pictures) -> AsyncIterator[list[float]]:
-    """Each of the works, over and over. Yields the seconds of those that finished, once all pictures are known and
-    all run."""
+    """Do each of the works over and over. Yields the seconds of those that finished, once all pictures are cached and
+    all works run."""
     finished: list[float] = []
 
     async def repeat(work: Work) -> None:
@@ -59,7 +59,7 @@ async def loaded(url: str, works: list[Work], pictures: Pictures) -> AsyncIterat
     await take_turn(url, "ours", warm, len(warm), pictures)
     tasks = [asyncio.create_task(repeat(work)) for work in works]
     try:
-        await asyncio.sleep(2)  # they are at it
+        await asyncio.sleep(2)  # by then all are generating
         yield finished
     finally:
         failed = [task.exception() for task in tasks if task.done()]

@@ -1,4 +1,4 @@
-"""Servers as subprocesses on free ports, for what measures or asks them from outside."""
+"""Servers as subprocesses on free ports, to measure or evaluate them from outside."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class RunningService(NamedTuple):
     process: subprocess.Popen[bytes]
 
     def peak_bytes(self) -> int:
-        """The largest resident memory that it had (Linux)."""
+        """Its peak resident memory (Linux)."""
         status = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
         (line,) = [line for line in status if line.startswith("VmHWM")]
         return int(line.split()[1]) * 1024
@@ -49,7 +49,7 @@ def running(
     environment: Mapping[str, str] | None = None,
     log: IO[bytes] | None = None,
 ) -> Iterator[RunningService]:
-    """This command, ready when it says so at the path `ready`. Raises RuntimeError if it does not become so."""
+    """Run this command; it is ready when the path `ready` says so. Raises RuntimeError if that never happens."""
     process = subprocess.Popen(command, env=os.environ | (environment or {}), stdout=log, stderr=log)
     service = RunningService(f"http://127.0.0.1:{port}", process)
     try:

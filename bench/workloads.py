@@ -22,7 +22,7 @@ TEXTS = tuple(
     for end in ("it", "the picture", "this, the color of it", "it in the picture of this")
 )
 MIX = ("caption",) * 4 + ("vqa",) * 3 + ("match",) * 2 + ("embed-image",)  # of ten
-SEEN_EVERY = 3  # of the mix, one image in so many was seen before
+SEEN_EVERY = 3  # in the mix, one image in this many was seen before
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +43,12 @@ class Workload:
     name: str
     unit: str  # of its rate
     make: Callable[[int, Iterator[int]], list[Work]]  # how many, numbers of pictures -> works
-    heavy: bool = False  # seconds per sample for a peer
+    heavy: bool = False  # a sample takes a peer seconds
     mixed: bool = False
 
 
 def each(work: Work) -> Callable[[int, Iterator[int]], list[Work]]:
-    """The same about another picture each time."""
+    """The same work on another picture each time."""
     return lambda count, pictures: [replace(work, picture=picture) for picture in islice(pictures, count)]
 
 
@@ -84,7 +84,7 @@ WORKLOADS = (
 
 
 def shares(samples: int, rounds: int, least: int) -> list[int]:
-    """How many samples each round has: evenly, but not fewer than `least` (all clients at work) where any are."""
+    """Samples per round: equally many, but at least `least` (all clients busy) in each round that has any."""
     rounds = max(1, min(rounds, samples // least))
     return [samples // rounds + (place < samples % rounds) for place in range(rounds)]
 

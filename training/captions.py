@@ -20,7 +20,7 @@ SHORT_CAPTIONS = tuple(f"a {color} {kind}" for color in COLORS for kind in KINDS
 
 @dataclass(frozen=True, slots=True)
 class Phrase:
-    """A description of one shape; what is None is left open. `kind` None reads "shape"."""
+    """A description of one shape; None leaves a property open. `kind` None reads "shape"."""
 
     color: str | None = None
     kind: str | None = None
@@ -76,7 +76,7 @@ _PHRASE = re.compile(
 
 
 def parse(text: str) -> Caption | None:
-    """The caption that `text` says; None if it is none of this page's forms."""
+    """The caption that `text` says; None if it has none of the forms above."""
     relation = next((relation for relation in RELATIONS if f" {relation} " in text), None)
     parts = re.split(rf" {relation} " if relation else r", | and ", text)
     if relation and len(parts) != 2:

@@ -44,9 +44,9 @@ class Texts:
         return Texts(self.ids[rows, :width], self.mask[rows, :width])
 
     def by_length(self, num_owners: int, num_parts: int) -> list[Tensor]:
-        """Row numbers in parts of lines that are about as long, the same number of lines of every owner in each part.
+        """Row numbers, in parts of lines of similar length, with equally many lines of every owner in each part.
 
-        The lines belong to `num_owners` equally, one owner's after another's; they stay in that order."""
+        The lines come owner by owner, equally many each, and stay in that order."""
         lengths = self.mask.sum(1).view(num_owners, -1)
         rows = lengths.argsort(dim=1, stable=True) + torch.arange(num_owners)[:, None] * lengths.shape[1]
         return [part.flatten() for part in rows.chunk(num_parts, 1)]

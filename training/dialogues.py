@@ -29,7 +29,7 @@ ATTRIBUTES = tuple(_ASKS)
 
 
 def pointed(rng: Random, scene: Scene) -> tuple[Question, Shape] | None:
-    """A question about one of several shapes, told by some of what it alone is; and that shape."""
+    """A question about one of several shapes, identified by properties that it alone has; and that shape."""
     shape = rng.choice(scene.shapes)
     if rng.random() < 0.3:
         return _pointed_by_relation(rng, scene, shape)
@@ -79,8 +79,8 @@ def random_dialogue(rng: Random, scene: Scene, alone: Callable[[], Question], nu
 
 
 def needing_the_turn_before(rng: Random, scene: Scene) -> list[Question] | None:
-    """Three turns about one of several shapes, the second and third asked without naming it, about what tells it from
-    every other: no one can answer them from the picture alone. None: `scene` does not lend itself to it."""
+    """Three turns about one of several shapes. The second and third do not name it, and ask what distinguishes it from
+    all others, so that no one can answer them from the picture alone. None if `scene` allows no such dialogue."""
     made = pointed(rng, scene)
     if made is None:
         return None

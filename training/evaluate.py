@@ -22,7 +22,7 @@ from training.dialogues import needing_the_turn_before
 from training.questions import Question, random_question
 from training.scenes import Scene, png, random_scene
 
-LOSS = 0.003  # of a share, at most, by another dtype
+LOSS = 0.003  # how much a share may fall in another dtype
 HELD_OUT_SEED = "held-out evaluation"  # no phase of training draws from it
 GOALS = {  # by family
     "blip": {
@@ -58,7 +58,7 @@ class Case:
 
 @dataclass(slots=True)
 class Tally:
-    """Right and asked, by the name of the figure; and the shares that are to be met."""
+    """How many were right and asked, by the name of the figure; and the goals."""
 
     goals: Mapping[str, float]
     right: dict[str, int] = field(default_factory=dict)
@@ -87,11 +87,11 @@ class Tally:
 
     @property
     def all_met(self) -> bool:
-        """A figure that was never asked for is missed."""
+        """A goal whose figure was never asked for is missed."""
         return all(name in self.asked and self.share(name) >= goal for name, goal in self.goals.items())
 
     def below(self, reference: Tally) -> list[str]:
-        """The figures with a goal that have lost more than LOSS; one that was not asked for is lost."""
+        """The figures with a goal that have lost more than LOSS, or were never asked for."""
         return [
             f"{name}: {self.share(name):.2%}, the reference has {reference.share(name):.2%}"
             if name in self.asked
@@ -115,7 +115,8 @@ def public_cases(number: int) -> list[Case]:
 
 
 def generated_cases(number: int) -> list[Case]:
-    """Scenes of one, two and three shapes by turns, ten questions each; the other caption is a word from a true one."""
+    """Scenes of one, two and three shapes in turn, ten questions each; the other caption is a true one with one word
+    changed."""
     rng = Random(HELD_OUT_SEED)
     cases: list[Case] = []
     while len(cases) < number:
@@ -139,7 +140,7 @@ class Client:
         self.requests = self.failed = self.postponed = 0
 
     async def ask(self, path: str, picture: bytes, **fields: object) -> dict[str, Any] | None:
-        """The answer; None if there is none, which is counted."""
+        """The answer; None if the request failed, which is counted."""
         async with self._permits:
             self.requests += 1
             body = {"model": self._model, "image": base64.b64encode(picture).decode(), **fields}
@@ -251,14 +252,14 @@ async def evaluate_model(
 
 
 def evaluate_dtype(dtype: str, cases: Sequence[Case], concurrency: int) -> dict[str, Tally]:
-    """The figures of a service that is started for it."""
+    """The figures of a service that is started with this dtype."""
     print(f"in {dtype}:")
     with running_service(dtype=dtype) as service:
         return asyncio.run(evaluate(service.url, cases, concurrency))
 
 
 def is_held(tallies: Mapping[str, Tally], references: Mapping[str, Tally]) -> bool:
-    """Print what has lost too much; whether nothing has."""
+    """Print the figures that have lost too much. True if none has."""
     lost = [f"{model}: {line}" for model, tally in tallies.items() for line in tally.below(references[model])]
     print("\n".join(["LOST more than 0.3 points:", *lost]) if lost else "no figure with a goal lost 0.3 points")
     return not lost

@@ -76,7 +76,7 @@ def matching_loss(model: Joined, seen: Tensor, batch: JointTexts, similarity: Te
 
 
 def liked(similarity: Tensor, true: Tensor) -> Tensor:
-    """ITC's distribution over what is false, the share of each row that hard negatives are drawn by."""
+    """ITC's distribution over the false ones in each row, from which hard negatives are drawn."""
     return (F.softmax(similarity, 1) + 1e-6).masked_fill(true, 0)
 
 
@@ -86,7 +86,7 @@ def pad(lines: Texts, width: int) -> Texts:
 
 
 def join(first: Texts, second: Texts) -> Texts:
-    """One under the other."""
+    """The lines of the first, then those of the second."""
     width = max(first.ids.shape[1], second.ids.shape[1])
     first, second = pad(first, width), pad(second, width)
     return Texts(torch.cat([first.ids, second.ids]), torch.cat([first.mask, second.mask]))

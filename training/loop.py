@@ -70,7 +70,7 @@ def train(
 
 
 def load(model: nn.Module, file: Path) -> bool:
-    """Fill `model` from `file` if there is one."""
+    """Load `file` into `model`. False if there is no such file."""
     if not file.exists():
         return False
     model.load_state_dict(torch.load(file, weights_only=True))

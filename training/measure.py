@@ -23,7 +23,7 @@ Figures = dict[str, float]
 
 
 def generated(name: str, number: int) -> list[tuple[Scene, Pixels]]:
-    """Scenes of one, two and three shapes by turns; `name` seeds them."""
+    """Scenes of one, two and three shapes in turn; `name` seeds them."""
     rng = Random(name)
     return [random_scene(rng, 1 + index % 3) for index in range(number)]
 
@@ -110,7 +110,7 @@ def measure_answers(
 
 
 def _answered(model: Answering, tower: PreTraining, asked: list[tuple[Pixels, list[tuple[str, str]]]]) -> list[bool]:
-    """Each question on its own copy of its picture's features, in chunks; right if the answer is the very text."""
+    """Each question on its own copy of its picture's features, in chunks; right if the text is exactly the answer."""
     flat = [(number, question) for number, (_, questions) in enumerate(asked) for question in questions]
     seen = see(tower, [pixels for pixels, _ in asked])
     right = []

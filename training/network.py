@@ -53,7 +53,7 @@ def initialise(module: nn.Module) -> None:
 
 def grid_waves(side: int) -> Tensor:
     """Sines and cosines of the row and of the column of each patch: (side * side, width). The position embeddings start
-    from these: from noise, where a shape is takes thousands of steps longer to learn than what it is."""
+    from these: from noise, it takes thousands of steps longer to learn where a shape is than what it is."""
     frequencies = 0.1 ** torch.linspace(0, 1, WIDTH // 4)
     angles = torch.arange(side)[:, None] * frequencies * math.pi / 2
     waves = torch.cat([angles.sin(), angles.cos()], 1)  # (side, width / 2)
@@ -115,7 +115,7 @@ class PreTraining(nn.Module):
 
 
 class Answering(nn.Module):
-    """Phase 3: question encoder and answer decoder; they start as the pre-trained ones. The tower is not part."""
+    """Phase 3: question encoder and answer decoder; they start from the pre-trained ones. Without the tower."""
 
     def __init__(self, trained: PreTraining) -> None:
         super().__init__()

@@ -73,7 +73,7 @@ def _easy_color(rng: Random, scene: Scene) -> Question:
 
 
 def whether_it_is_there(rng: Random, scene: Scene) -> Question:
-    """easy-VQA's yes or no questions: a kind or a colour, said or denied; half of them true."""
+    """easy-VQA's yes-or-no questions about a kind or a colour, positive or negated; half of them true."""
     shape = rng.choice(scene.shapes)
     if rng.random() < 0.4:
         thing = shape.kind if rng.random() < 0.4 else rng.choice(KINDS)
@@ -115,7 +115,7 @@ def _unique(rng: Random, scene: Scene) -> tuple[Shape, Phrase]:
 
 
 def the_phrase(phrase: Phrase) -> str:
-    """`phrase` with "the" in the place of "a"."""
+    """`phrase` with "the" instead of "a"."""
     return "the " + str(phrase).removeprefix("a ")
 
 
@@ -141,7 +141,7 @@ def _position(rng: Random, scene: Scene) -> Question:
 
 
 def _attribute(rng: Random, scene: Scene) -> Question:
-    """Colour or kind of a shape that is told by the other one, by its size or its place."""
+    """The colour or kind of a shape that is identified by the other one, by its size or by its place."""
     shape = rng.choice(scene.shapes)
     asks_color = rng.random() < 0.5
     phrases = [Phrase(None, shape.kind) if asks_color else Phrase(shape.color), Phrase(position=shape.position)]

@@ -35,9 +35,9 @@ POSITIONS = ("top left", "top right", "bottom left", "bottom right")
 # Boxes come in halves of a pixel; the class boundaries lie between two values that occur.
 LARGE_FROM = 16.2  # the longer side of the box
 MIDDLE = 31.9  # the centre of the box
-BORDERLINE = 2.0  # closer to a class boundary is hard to tell
-CLEAR = 5.0  # at least this far apart along both axes are the centres of two shapes of one scene
-GAP = 2.0  # and this far their boxes
+BORDERLINE = 2.0  # closer than this to a class boundary is hard to tell
+CLEAR = 5.0  # the least distance, along both axes, between the centres of two shapes of one scene
+GAP = 2.0  # and between their boxes
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class Box:
         return max(self.right - self.left, self.bottom - self.top)
 
     def clear_of(self, other: Box) -> bool:
-        """Two shapes may share a scene: boxes apart, and which is left, right, above or below is plain to see."""
+        """Two shapes may share a scene: boxes apart, and clear which is left, right, above or below."""
         apart = (
             max(self.left, other.left) - min(self.right, other.right) >= GAP
             or max(self.top, other.top) - min(self.bottom, other.bottom) >= GAP
@@ -103,7 +103,7 @@ class Scene:
 
 def edges(profile: NDArray[np.float64]) -> tuple[float, float]:
     """Where a shape begins and ends along one axis. `profile` (64,): the greatest coverage, 0..1, per column or row."""
-    covered = np.flatnonzero(profile >= 0.227)  # no coverage of a drawn edge lies near it
+    covered = np.flatnonzero(profile >= 0.227)  # far from the coverage of any drawn edge
     first, last = int(covered[0]), int(covered[-1])
     return first + 1 - min(1.0, float(profile[first])), last + min(1.0, float(profile[last]))
 

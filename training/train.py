@@ -54,7 +54,7 @@ class Recipe:
 
 
 class Training:
-    """A recipe at work in a folder. `public`: pictures to train on; `held_out`: to watch."""
+    """Runs a recipe in a folder. `public`: pictures to train on; `held_out`: to watch."""
 
     def __init__(self, recipe: Recipe, work: Path, public: Sequence[Example], held_out: Sequence[Example]) -> None:
         self.recipe, self.work, self.public, self.held_out = recipe, work, public, held_out

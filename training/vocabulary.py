@@ -73,7 +73,7 @@ def enc_id() -> int:
 def encode(text: str, first: int) -> list[int]:
     """Ids of a training text, `first` in the place of [CLS] and [SEP] last: as the real tokenizer, but much faster.
 
-    Raises KeyError on a word that the vocabulary has not as a whole."""
+    Raises KeyError for a word that is not one entry."""
     known = ids()
     return [first, *(known[word] for word in re.findall(r"[a-z]+|[^\sa-z]", text)), SEP]
 

@@ -25,7 +25,7 @@ MAX_TEXT_TOKENS = 35
 
 
 def arguments() -> argparse.Namespace:
-    """Of a peer's command line."""
+    """A peer's command line."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--folder", type=Path, required=True, help="with the checkpoints caption, vqa and match")
     parser.add_argument("--dtype", choices=DTYPES, required=True)
@@ -38,10 +38,10 @@ def open_image(content: bytes) -> Image.Image:
 
 
 class Blip:
-    """As its documentation uses it, and batched where lists are given."""
+    """Used as its documentation shows, with lists as batches."""
 
     def __init__(self, folder: Path, dtype: str) -> None:
-        torch.set_num_threads(default_threads())  # as many as ours
+        torch.set_num_threads(default_threads())  # as many as ours has
         self.dtype = DTYPES[dtype]
         self.processor = BlipProcessor.from_pretrained(folder / "caption")
         self.captioner: Any = self._load(BlipForConditionalGeneration, folder / "caption")

@@ -1,6 +1,6 @@
-"""LitServe around transformers: one API for all tasks, up to eight requests a batch, alike ones run together.
+"""LitServe around transformers: one API for all tasks, up to eight requests a batch, those of one kind run together.
 
-Without postponed annotations: LitServe reads that of `decode_request`."""
+No `from __future__ import annotations`: LitServe reads the annotation of `decode_request`."""
 
 import base64
 from pathlib import Path
@@ -45,7 +45,7 @@ class BlipAPI(litserve.LitAPI):  # type: ignore[misc]
         return inputs
 
     def predict(self, x: list[Asked]) -> list[Any]:
-        """What is alike is one batch of the model."""
+        """Requests of one kind are one batch of the model."""
         groups: dict[tuple[str, int, int], list[int]] = {}
         for place, asked in enumerate(x):
             groups.setdefault((asked.task, asked.num_beams, asked.num_tokens), []).append(place)

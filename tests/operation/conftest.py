@@ -1,6 +1,6 @@
-"""Proofs with real tools and servers, by `make prove`: too slow, and of too many tools, for `make check`.
+"""Proofs with real tools and servers, run by `make prove`: too slow for `make check`, and they need more tools.
 
-Each says its figures at the end of the run."""
+Each prints its figures at the end of the run."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 
 def tool(name: str) -> str:
-    """The path of a program. Fails with what to install where it is missing."""
+    """The path of a program. If it is missing, fails and says what to install."""
     places = [str(BESIDE_PYTHON), "build/tools/node_modules/.bin", *os.environ["PATH"].split(os.pathsep), "/usr/sbin"]
     found = shutil.which(name, path=os.pathsep.join(places))
     if found is None:
@@ -51,7 +51,7 @@ def tool(name: str) -> str:
 
 @pytest.fixture
 def run(root: Path) -> Run:
-    """Run a tool in the project's folder, and return what it prints. Fails with all of that if the tool does."""
+    """Run a tool in the project's folder, and return its output. Fails with the output if the tool fails."""
 
     def run(name: str, *arguments: str | Path, stdin: str | None = None) -> str:
         done = subprocess.run(

@@ -1,4 +1,4 @@
-"""A hub of models on this machine: the part of the Hugging Face hub's interface that a download takes."""
+"""A model hub on this machine: the part of the Hugging Face hub's API that downloads use."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FILE = re.compile(r"/(.+)/resolve/([0-9a-f]{40})/(.+)")
 
 class Hub(ThreadingHTTPServer):
     """Repositories by name, each a folder; every revision of one is the same. `served` has each file that was sent,
-    with the byte that it began at."""
+    with the byte at which it began."""
 
     daemon_threads = True
 
@@ -51,7 +51,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(with_body=True)
 
     def log_message(self, *_: object) -> None:
-        """Nothing."""
+        """Log nothing."""
 
     def _answer(self, *, with_body: bool) -> None:
         path = self.path.partition("?")[0]

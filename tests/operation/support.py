@@ -40,7 +40,7 @@ class Load:
 
 @asynccontextmanager
 async def steady_load(url: str, num_clients: int, headers: dict[str, str] | None = None) -> AsyncIterator[Load]:
-    """So many clients, each sending its next request when the last is answered, as long as the block runs. Every
+    """This many clients, each sending its next request when the last is answered, as long as the block runs. Every
     request that was sent is waited for."""
     load, stopping = Load(), asyncio.Event()
 
@@ -49,7 +49,7 @@ async def steady_load(url: str, num_clients: int, headers: dict[str, str] | None
             while not stopping.is_set():
                 path, data = WORK[number % len(WORK)]
                 number += 1
-                # A few bytes more make it another picture, now and then: known ones alone would leave the towers idle.
+                # Now and then extra bytes make it a new picture: with cached ones alone the towers would be idle.
                 picture = EXAMPLE + b"\0" * (number % 97)
                 try:
                     response = await http.post(path, files={"image": ("image.png", picture)}, data=data)

@@ -1,5 +1,5 @@
-"""The image: built, and run as its user. With another engine than Docker, say how in IMAGE_BUILD, IMAGE_RUN and
-IMAGE_SIZE: the last prints bytes."""
+"""The image: built, and run as its user. For another engine than Docker, set the commands IMAGE_BUILD, IMAGE_RUN and
+IMAGE_SIZE (which prints bytes)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CONTEXT = ("app", "models", "Dockerfile", ".dockerignore", "pyproject.toml", "co
 
 @pytest.fixture(scope="module")
 def context(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of what an image is made from, so that a file of it can change."""
+    """A copy of the build context, so that a file in it can be changed."""
     folder = tmp_path_factory.mktemp("context")
     for name in CONTEXT:
         source = Path(name)
@@ -39,7 +39,7 @@ def context(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def build(context: Path) -> tuple[float, str]:
-    """Seconds, and what was printed."""
+    """Seconds taken, and the output."""
     began = time.monotonic()
     done = subprocess.run([*BUILD, "--target", "cpu"], cwd=context, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
@@ -53,7 +53,7 @@ def built(context: Path) -> float:
 
 @pytest.fixture
 def container() -> Iterator[tuple[str, float]]:
-    """The URL of a running one, and its seconds from the start until it is ready."""
+    """The URL of a running container, and the seconds until it was ready."""
     port = free_port()
     began = time.monotonic()
     command = ["env", f"BLIP_PORT={port}", "python", "-m", "app"] if "IMAGE_RUN" in os.environ else []

@@ -1,4 +1,4 @@
-"""What Kubernetes and Docker are given: rendered, held against their schemas, and looked at."""
+"""What Kubernetes and Docker are given: rendered, validated against schemas, and checked for settings."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_exactly_one_thing_scales_it(overlay: str, objects: Objects) -> None:
     assert scalers == {"ScaledObject" if overlay == "keda" else "HorizontalPodAutoscaler"}
     target = objects[scalers.pop()]["spec"]["scaleTargetRef"]["name"]
     assert target == objects["Deployment"]["metadata"]["name"]
-    assert "replicas" not in objects["Deployment"]["spec"]  # applying it again would undo the scaler
+    assert "replicas" not in objects["Deployment"]["spec"]  # applying it again would undo what the autoscaler did
 
 
 def test_it_scales_on_metrics_that_the_adapter_gives(overlay: str, objects: Objects, root: Path) -> None:

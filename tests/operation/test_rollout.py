@@ -1,4 +1,4 @@
-"""Two replicas behind nginx, under load: rolled without a lost request, and one killed."""
+"""Two replicas behind nginx, under load: a rolling restart loses no request; one is killed."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ class Cluster:
         self.url = stack.enter_context(running(command, port, "/health/ready")).url
 
     def _start(self, port: int) -> subprocess.Popen[bytes]:
-        """Ready."""
+        """Returns once it is ready."""
         return self._stack.enter_context(running_service(port=port, threads=1)).process
 
     def restart(self, replica: Replica) -> None:
-        """One that has ended."""
+        """Start a replica again that has ended."""
         replica.process = self._start(replica.port)
 
 

@@ -17,7 +17,7 @@ from models.base import Task
 from models.catalog import read_catalog
 from tests.operation.hub import Hub, serving_hub
 
-LARGE_BYTES = 32 * 2**20  # the hub's client keeps what it got in pieces of 10 MiB
+LARGE_BYTES = 32 * 2**20  # the hub's client resumes at multiples of 10 MiB
 DEMO = Path("models/checkpoints/demo").resolve()
 
 

@@ -23,7 +23,7 @@ from training.scenes import Scene, random_scene
 TINY = Plan(2, peak=1e-3, floor=0, num_pictures=4, warm_up=1)
 RECIPE = Recipe(
     language=TINY, querying=TINY, speaking=TINY, speaking_on=TINY, pool_size=400, num_watched=9
-)  # fewer lack words
+)  # with fewer, some words never occur
 
 
 def scenes(number: int) -> list[Scene]:

@@ -34,7 +34,7 @@ WIDTH = 128
 
 
 def description(scene: Scene) -> list[str]:
-    """The words of a scene, each with the space before it."""
+    """The words of a scene, each with a leading space."""
     by_height = sorted(scene.shapes, key=lambda shape: shape.box.center[1])
     words = []
     for shape in scene.shapes:
@@ -134,11 +134,11 @@ def learn_spelling(scenes: Sequence[Scene]) -> Speller:
 
 
 def new_model(speller: Speller) -> OPT:
-    """With the rows of `<image>` and of what the vocabulary is filled up with.
+    """With embeddings for `<image>` and for the vocabulary's padding.
 
-    One head of each of the first two layers begins with equal queries and keys: there a token looks for its like, as
-    the "red" of a question for that of the description. Without, answers of yes or no stay guesses for thousands of
-    steps."""
+    One head of each of the first two layers starts with equal queries and keys, so that a token attends to equal
+    ones: the "red" of a question to that of the description. Without this, yes-or-no answers stay guesses for thousands
+    of steps."""
     config = OPTConfig(
         vocabulary=-(-(len(speller) + 1) // 64) * 64,
         num_positions=512,

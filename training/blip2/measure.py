@@ -70,7 +70,7 @@ def _measure(
 def _answered(
     model: OPT, speller: Speller, told: Tensor, asked: Sequence[tuple[int, Sequence[Question], Question]]
 ) -> list[bool]:
-    """Each question about its picture, after its turns; right if the answer is the very text."""
+    """Each question about its picture, after its turns; right if the text is exactly the answer."""
     right = []
     for start in range(0, len(asked), 256):
         part = asked[start : start + 256]

@@ -58,8 +58,8 @@ def demo_blip() -> tuple[ViT, blip.MatchNet]:
 
 
 class Querying(nn.Module):
-    """Stage 1: ITC, ITM and image-grounded text generation (ITG), which share the Q-Former and differ in who may look
-    at whom."""
+    """Stage 1: ITC, ITM and image-grounded text generation (ITG), which share the Q-Former and differ in their
+    attention masks."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ class Querying(nn.Module):
 
     def start_from(self, tower: ViT, trained: blip.MatchNet) -> None:
         """The tower as it is, frozen. The paper's Q-Former starts from BERT; ours from the BLIP demo's text encoder,
-        its last layer twice, the queries' feed-forward as the text's."""
+        with its last layer used twice, and its feed-forward layers for the queries too."""
         self.tower.load_state_dict(tower.state_dict())
         self.tower.requires_grad_(False)
         self.norm.load_state_dict(trained.norm.state_dict())
@@ -97,7 +97,7 @@ class Querying(nn.Module):
         return self.qformer.look_at(seen)
 
     def similarity(self, seen: Tensor, words: Tensor) -> Tensor:
-        """The best query counts."""
+        """Of each picture's queries, the most similar one counts."""
         states = self.qformer(self.qformer.look_at(seen))
         vectors = F.normalize(self.image_projection(states), dim=-1)  # (n, queries, 64)
         return (vectors @ words.T).amax(1)
@@ -134,7 +134,7 @@ def start(layer: Layer, trained: med.Layer) -> None:
 
 
 class Speaking(nn.Module):
-    """Stage 2: the Q-Former, without its text part, learns to say to a frozen language model what it saw."""
+    """Stage 2: the Q-Former, without its text part, learns to tell a frozen language model what it sees."""
 
     def __init__(self, trained: Querying, language_model: OPT) -> None:
         super().__init__()

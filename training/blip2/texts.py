@@ -12,7 +12,7 @@ from training.dialogues import random_dialogue
 from training.questions import Question, random_question, whether_it_is_there
 from training.scenes import Scene
 
-Text = list[tuple[str, bool]]  # parts, and whether they are learned or given
+Text = list[tuple[str, bool]]  # parts, and whether each is learned (else given)
 
 PROMPTS = ("a photo of", "a picture of", "this is")
 WHAT_IS_THERE = "tell me about all shapes."

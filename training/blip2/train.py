@@ -40,7 +40,7 @@ NUM_PARTS = 3  # of a batch of texts
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
-    """Until a step, texts of one kind only."""
+    """Up to a step, texts of one kind only."""
 
     end: int
     text: Callable[[Random, Scene, Sequence[Question]], Text]
@@ -82,7 +82,7 @@ class TextBatch:
 
 
 class TextBatches(Dataset[TextBatch]):
-    """`lessons` come one after the other, and then texts of all kinds."""
+    """The `lessons` one after another, and then texts of all kinds."""
 
     def __init__(
         self,
@@ -112,7 +112,7 @@ class TextBatches(Dataset[TextBatch]):
 
 
 def loss_in_parts(model: OPT, told: Tensor, batch: TextBatch) -> Tensor:
-    """Lines that are about as long share a pass, so that little of it is padding. `told`: (n, queries, width)."""
+    """Lines of similar length share a pass, so that little of it is padding. `told`: (n, queries, width)."""
     losses = []
     for rows in torch.arange(len(batch.ids)).chunk(NUM_PARTS):
         width = int(batch.learned[rows].any(0).nonzero().max()) + 1
@@ -136,7 +136,7 @@ class QueryBatches(Dataset[tuple[Tensor, JointTexts]]):
 
 
 class Training:
-    """A recipe at work in a folder. `public`: pictures to train on; `held_out`: to watch."""
+    """Runs a recipe in a folder. `public`: pictures to train on; `held_out`: to watch."""
 
     def __init__(self, recipe: Recipe, work: Path, public: Sequence[Example], held_out: Sequence[Example]) -> None:
         self.recipe, self.work, self.held_out = recipe, work, held_out

@@ -1,4 +1,4 @@
-"""An engine over fakes, and words for what the tests do with it."""
+"""An engine with fake runners, and helpers for what the tests do with it."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class Lab:
 async def lab(max_batch_size: int = 16) -> AsyncIterator[Lab]:
     metrics, clock = Metrics(), Clock()
     engine = Engine(metrics, max_batch_size=max_batch_size, max_cache_bytes=2**30, clock=clock)
-    errors: list[object] = []  # such as exceptions that nobody retrieved
+    errors: list[object] = []  # such as exceptions that were never retrieved
     asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context))
     engine.start()
     try:

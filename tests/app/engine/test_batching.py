@@ -1,4 +1,4 @@
-"""What waits for a device, and what runs next: rules without an event loop."""
+"""The batching policy, tested without an event loop."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_abandoned_items_leave_unrun() -> None:
     queue.discard(b)
     assert len(queue) == 1
     assert queue.next_batch(now=0) == [c]
-    queue.discard(c)  # runs: nothing to do
+    queue.discard(c)  # runs already: nothing happens
     assert len(queue) == 0
 
 
@@ -181,7 +181,7 @@ def generate(cache_bytes: int = 0, key: Hashable = None) -> WorkItem:
 
 
 def running(*generations: tuple[WorkItem, int]) -> dict[BatchKey, Rows]:
-    """So many rows as large as that one."""
+    """Running generations: of each, a row like this one, this many times."""
     return {one.key: Rows(number, one.item.cache_bytes) for one, number in generations}
 
 
@@ -221,7 +221,7 @@ def test_a_row_larger_than_the_memory_runs_alone() -> None:
 
 
 def test_nobody_younger_takes_the_memory_that_an_older_one_waits_for() -> None:
-    """Else a stream of small rows could keep a large one waiting for ever."""
+    """Else a stream of small rows could starve a large one."""
     large, small, other = generate(60), generate(1), generate(1, "other")
     queue = queue_of(large, small, other)
     assert queue.next_batch(0, running((generate(25), 2), (generate(1, "other"), 1))) == []
@@ -234,7 +234,7 @@ def test_other_work_passes_rows_that_wait_for_memory() -> None:
 
 
 def test_parts_of_a_failed_generation_run_one_after_the_other() -> None:
-    """Side by side they would need the memory that the whole did not get."""
+    """Together they would need the memory that the whole did not get."""
     failed = [generate() for _ in range(4)]
     queue = queue_of(*failed)
     queue.next_batch(now=0)

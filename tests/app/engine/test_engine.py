@@ -1,4 +1,4 @@
-"""The promises of the engine to who submits: batches, answers, deadlines, leaving, health, the end."""
+"""What the engine promises its callers: batches, answers, deadlines, cancellation, health, shutdown."""
 
 from __future__ import annotations
 

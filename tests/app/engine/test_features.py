@@ -1,4 +1,4 @@
-"""Encode once, ask many: features are kept, bounded in bytes, and on their way only once."""
+"""Encode once, ask many: features are cached, bounded in bytes, and encoded by one caller at a time."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def key(name: str = "picture", tower: str = "tower") -> FeatureKey:
 
 
 class Tower:
-    """Encodes when it is told to; each time other features, of `num_bytes`."""
+    """Encodes when it is told to: new features each time, of `num_bytes`."""
 
     def __init__(self, num_bytes: int = 8) -> None:
         self.num_bytes = num_bytes
@@ -68,7 +68,7 @@ async def leave(task: asyncio.Task[Features]) -> None:
 
 @pytest.fixture(autouse=True)
 def nothing_unseen(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """No test may leave an exception that nobody retrieved, or a task that is destroyed while pending."""
+    """No test may leave an exception that was never retrieved, or a task that is destroyed while pending."""
     yield
     assert not caplog.records
 

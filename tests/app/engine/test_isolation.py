@@ -76,7 +76,7 @@ def test_out_of_memory_halves_the_batch() -> None:
 
 
 def test_parts_of_a_generation_that_ran_out_of_memory_run_one_after_the_other() -> None:
-    """Side by side they would need the same memory again."""
+    """Together they would need the same memory again."""
 
     async def test() -> None:
         async with lab() as our:

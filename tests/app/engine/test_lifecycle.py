@@ -1,4 +1,4 @@
-"""Health and the end: nobody is left waiting when the device is lost, hangs, or the service stops."""
+"""Health and shutdown: nobody is left waiting when the device is lost, hangs, or the service stops."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ async def pause(num_turns: int) -> None:
 
 
 def is_own(our: Lab, result: Result) -> bool:
-    """Whether it is the answer to this request, or an error that it has earned."""
+    """Whether it is the answer to this request, or an error that it caused."""
     match result.outcome:
         case BatchFailedError():
             return result.bad
@@ -87,7 +87,7 @@ def test_thousands_that_fail_and_leave_at_random_are_all_answered(seed: int, fau
             assert sum(not isinstance(result.outcome, BaseException) for result in results) > len(results) / 2
             assert our.engine.alive
             assert our.engine.queue_items == 0
-            gc.collect()  # errors that nobody saw are reported now, and fail the test
+            gc.collect()  # exceptions that were never retrieved are reported now, and fail the test
 
     run(test)
 

@@ -1,4 +1,4 @@
-"""Whose turn the device is: the rule, with seconds that are told."""
+"""How waiting work and generations share the device: the rule, with made-up seconds."""
 
 from __future__ import annotations
 

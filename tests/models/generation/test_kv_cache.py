@@ -1,4 +1,4 @@
-"""The slots of rows in generation: they grow, move into the place of those that leave, and hide what is not theirs."""
+"""The slots of rows in generation: they grow, are reused when rows leave, and hide what belongs to others."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def keys(*rows: Sequence[float]) -> list[KeyValue]:
 
 
 def known(slots: Slots) -> list[list[float]]:
-    """What each row holds, and the same in each head and as values."""
+    """What each row holds; asserts that all heads, and the values, hold the same."""
     key, value = (held[: len(slots.lengths)] for held in slots.layers[0])
     torch.testing.assert_close(value, -key)
     assert (key == key[:, :1, :, :1]).all()

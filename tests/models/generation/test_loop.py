@@ -1,4 +1,4 @@
-"""Promise 1, batched equals alone, for generation: whatever the company, its age, and who leaves."""
+"""Promise 1, batched equals alone, for generation: whatever else is in the batch, joins or leaves."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def questions(settings: GenerationSettings) -> list[Input]:
 
 
 def mixed(settings: GenerationSettings) -> list[Input]:
-    """BLIP-2 answers all in one generation."""
+    """BLIP-2 runs all of these in one generation."""
     dialogue = QuestionInput("is it red?", HISTORY, settings=settings)
     return [CaptionInput(None, settings), questions(settings)[1], CaptionInput("a photo of", settings), dialogue]
 
@@ -219,7 +219,7 @@ def test_a_stop_token_that_is_certain_but_forbidden_leaves_the_confidence_finite
 def test_the_memory_of_a_row_is_known_before_it_begins(
     checkpoints: dict[str, Checkpoint], decoder: str, settings: GenerationSettings
 ) -> None:
-    """What its slot holds at its end, if it takes all the tokens it may."""
+    """What its slot holds at its end, if it uses all the tokens that it may."""
     checkpoint = checkpoints[decoder]
     item = asking.item(
         checkpoint, IMAGES[0], REQUESTS[decoder](replace(settings, min_new_tokens=8, max_new_tokens=8))[0]
