@@ -5,7 +5,7 @@ ARG PYTHON_IMAGE=python:3.11-slim-bookworm
 FROM ${PYTHON_IMAGE} AS dependencies
 WORKDIR /build
 COPY pyproject.toml constraints.txt ./
-# The names alone: a change to the code does not install them again.
+# Only the names of dependencies: a change to the code does not reinstall them.
 RUN python -m venv /opt/blip-serve \
     && python -c "import tomllib; project = tomllib.load(open('pyproject.toml', 'rb'))['project']; print(*project['dependencies'], *project['optional-dependencies']['otel'], sep='\n')" > requirements.txt
 
@@ -25,7 +25,7 @@ LABEL org.opencontainers.image.title="blip-serve" \
       org.opencontainers.image.licenses="BSD-3-Clause" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
-# By number, so that Kubernetes can tell that it is not root. It owns the cache of weights alone.
+# By number, so that Kubernetes can tell that it is not root. It owns only the cache of weights.
 RUN groupadd --gid 10001 blip && useradd --uid 10001 --gid blip --no-create-home --home-dir /tmp --shell /usr/sbin/nologin blip \
     && install --directory --owner blip --group blip /cache
 ENV PATH=/opt/blip-serve/bin:$PATH \
@@ -41,7 +41,7 @@ HEALTHCHECK --interval=5s --timeout=5s --start-period=15m \
     CMD ["python", "-c", "import os, urllib.request; urllib.request.urlopen('http://127.0.0.1:' + os.environ.get('BLIP_PORT', '8000') + '/health/ready', timeout=4)"]
 ENTRYPOINT ["python", "-m", "app"]
 
-# What changes most: the last layer of each target.
+# The code changes most often: it is the last layer of each target.
 FROM ${PYTHON_IMAGE} AS code
 WORKDIR /srv/blip-serve
 COPY LICENSE pyproject.toml ./
