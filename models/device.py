@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
 from typing import ParamSpec, TypeVar
@@ -24,6 +26,29 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h, in bytes
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 INT8 = "int8"  # of weights and activations in the big products; between them, activations are as `auto` has them
 
+BF16_UNITS = frozenset({"avx512_bf16", "bf16"})  # of x86, of ARM; oneDNN takes AMX's only beside the first
+VNNI_UNITS = frozenset({"avx512_vnni", "avx_vnni"})
+# What oneDNN still uses of them under a limit of this name; under any other, as under none, all of them.
+UNITS_UNDER_LIMIT: dict[str, frozenset[str]] = {
+    "sse41": frozenset(),
+    "avx": frozenset(),
+    "avx2": frozenset(),
+    "avx2_vnni": frozenset({"avx_vnni"}),
+    "avx2_vnni_2": frozenset({"avx_vnni"}),
+    "avx512_core": frozenset(),
+    "avx512_core_vnni": frozenset({"avx512_vnni"}),
+    "avx512_core_bf16": frozenset({"avx512_vnni", "avx512_bf16"}),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Instructions:
+    """What the CPU has for matrix products, as torch and oneDNN may use it."""
+
+    packed: frozenset[torch.dtype]  # in which oneDNN takes packed weights
+    bf16: bool  # products in bf16 are its own; where they are emulated, they take longer than in fp32
+    vnni: bool  # products in int8 are added in 32 bits; without it, on x86, two of them in 16
+
 
 def choose_device(name: str) -> torch.device:
     """`auto`: CUDA if there, else MPS, else the CPU."""
@@ -38,8 +63,7 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
         return DTYPES[name]
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    has = torch.cpu.get_capabilities() if device.type == "cpu" else {}
-    return torch.bfloat16 if any(has.get(unit) for unit in ("avx512_bf16", "amx_bf16", "bf16")) else torch.float32
+    return torch.bfloat16 if device.type == "cpu" and instructions().bf16 else torch.float32
 
 
 def dtype_name(dtype: torch.dtype) -> str:
@@ -49,6 +73,36 @@ def dtype_name(dtype: torch.dtype) -> str:
 def has_onednn() -> bool:
     """Whether this build of torch has oneDNN, for a CPU's matrix products."""
     return bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
+
+
+def instructions() -> Instructions:
+    """torch lists what the CPU has, whatever limit is set. oneDNN tells which dtypes it takes under its own limit, but
+    not which of them it emulates, nor how it adds: for that, its variables are read as it reads them."""
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA") or os.environ.get("DNNL_MAX_CPU_ISA") or ""
+    units = {unit for unit, there in torch.cpu.get_capabilities().items() if there is True}
+    units &= UNITS_UNDER_LIMIT.get(limit.lower(), BF16_UNITS | VNNI_UNITS)
+    if not torch_vectors().startswith("AVX512"):
+        units.discard("avx512_bf16")
+    packed = packed_dtypes()
+    bf16 = torch.bfloat16 in packed and not units.isdisjoint(BF16_UNITS)
+    return Instructions(packed, bf16, vnni=not units.isdisjoint(VNNI_UNITS))
+
+
+def torch_vectors() -> str:
+    """The instructions of torch's own kernels, as ATEN_CPU_CAPABILITY limits them: DEFAULT, AVX2, AVX512, SVE256."""
+    return torch.backends.cpu.get_cpu_capability()
+
+
+def packed_dtypes() -> frozenset[torch.dtype]:
+    """Those in which oneDNN takes packed weights here."""
+    if not has_onednn():
+        return frozenset()
+    has = {
+        torch.float32: True,
+        torch.bfloat16: torch.ops.mkldnn._is_mkldnn_bf16_supported(),
+        torch.float16: torch.ops.mkldnn._is_mkldnn_fp16_supported(),
+    }
+    return frozenset(dtype for dtype, there in has.items() if there)
 
 
 def free_bytes(device: torch.device, cgroup: Path = Path("/sys/fs/cgroup")) -> int:

@@ -11,7 +11,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from models.device import has_onednn
+from models.device import instructions
 from models.layers.precision import onednn_product
 
 USUAL_TOKENS = 16  # of a product: what the order of packed weights is chosen for
@@ -24,8 +24,7 @@ SMALLEST = 1e-30  # of a token's largest activation: all zeros stay zeros
 def weight_levels() -> int:
     """Steps from zero to the largest weight. CPUs without VNNI add two products in 16 bits, and 255 x 64 x 2 is what
     fits. Weights have the smaller spread: they lose less by it than activations would."""
-    has = torch.cpu.get_capabilities()
-    return 127 if any(has.get(unit) for unit in ("avx512_vnni", "avx_vnni", "amx_int8")) else 64
+    return 127 if instructions().vnni else 64
 
 
 class PackedLinear(nn.Linear):
@@ -35,7 +34,7 @@ class PackedLinear(nn.Linear):
     _packed: Tensor | None = None
 
     def pack(self) -> None:
-        if not self.weight.is_cpu or not _computes(self.weight.dtype):
+        if not self.weight.is_cpu or self.weight.dtype not in instructions().packed:
             return
         self._packed = torch.ops.mkldnn._reorder_linear_weight(self.weight.detach(), USUAL_TOKENS)
         self.weight = nn.Parameter(self.weight.new_empty(0), requires_grad=False)
@@ -44,18 +43,6 @@ class PackedLinear(nn.Linear):
         if self._packed is None:
             return super().forward(x)
         return onednn_product(x, self._packed, self.bias)
-
-
-def _computes(dtype: torch.dtype) -> bool:
-    """Whether oneDNN has it here."""
-    if not has_onednn():
-        return False
-    match dtype:
-        case torch.bfloat16:
-            return torch.ops.mkldnn._is_mkldnn_bf16_supported()
-        case torch.float16:
-            return torch.ops.mkldnn._is_mkldnn_fp16_supported()
-    return True
 
 
 class Int8Linear(nn.Linear):

@@ -1,8 +1,14 @@
 from __future__ import annotations
 
-import pytest
+from collections.abc import Callable
 
+import pytest
+import torch
+
+from models import device
 from models.base import ServedModel
+from models.device import Instructions
+from models.layers import linear
 from models.loader import load
 from tests import golden
 
@@ -20,3 +26,14 @@ def served2(tmp_path_factory: pytest.TempPathFactory) -> dict[str, ServedModel]:
     catalog = golden.blip2_catalog(tmp_path_factory.mktemp("golden2"))
     models = load("golden2", catalog=catalog, device="cpu", dtype="fp32", threads=1)
     return {model.name: model for model in models}
+
+
+@pytest.fixture
+def cpu_with(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Lets the code choose as on a CPU that has this and no more. The kernels are still those of this machine."""
+
+    def become(*packed: torch.dtype, bf16: bool = False, vnni: bool = False) -> None:
+        for module in (device, linear):
+            monkeypatch.setattr(module, "instructions", lambda: Instructions(frozenset(packed), bf16, vnni))
+
+    return become

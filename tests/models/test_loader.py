@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from models import loader
 from models.base import ServedModel, Task
 from models.catalog import CatalogError
-from models.device import choose_dtype, free_bytes
+from models.device import free_bytes
 from models.weights import CheckpointError
 from tests import golden
 from tests.models.spoiling import load
@@ -49,12 +49,6 @@ def test_equal_towers_are_held_once(tmp_path: Path) -> None:
     save_file(ours | tower, tmp_path / "caption" / "model.safetensors")
     model = load(tmp_path, CAPTION + '\nmatch = { checkpoint = "retrieval" }')
     assert model.checkpoints[Task.CAPTION].tower is model.checkpoints[Task.MATCH].tower
-
-
-def test_auto_is_half_precision_only_where_the_device_computes_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    for capabilities, expected in (({"avx512_bf16": True}, torch.bfloat16), ({"avx2": True}, torch.float32)):
-        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda has=capabilities: has)
-        assert choose_dtype("auto", torch.device("cpu")) is expected
 
 
 def test_too_little_memory_stops_before_loading(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

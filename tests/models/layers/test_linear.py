@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from models.base import CaptionInput, Input, PairInput, QuestionInput, ServedModel, Task
-from models.layers.linear import Int8Linear, PackedLinear, pack, saved_bytes, with_products
+from models.device import instructions
+from models.layers.linear import Int8Linear, PackedLinear, pack, saved_bytes, weight_levels, with_products
 from models.layers.precision import Head
 from models.loader import load
 from models.weights import CheckpointError
 from tests import golden
 from tests.models import asking
+
+TOLERANCES = {torch.float32: 1e-5, torch.bfloat16: 1e-2, torch.float16: 1e-3}
 
 
 def quantized(linear: nn.Linear) -> Int8Linear:
@@ -29,9 +38,14 @@ def test_heads_embeddings_and_norms_stay_exact() -> None:
     assert [type(part) for part in module.modules() if isinstance(part, nn.Linear)] == [Int8Linear, Head]
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", TOLERANCES)
 @pytest.mark.parametrize("bias", [True, False])
-def test_products_change_little_and_weigh_a_byte_a_weight(dtype: torch.dtype, bias: bool) -> None:
+@pytest.mark.parametrize("halved", [True, False])
+def test_products_change_little_and_weigh_a_byte_a_weight(
+    cpu_with: Callable[..., None], dtype: torch.dtype, bias: bool, halved: bool
+) -> None:
+    if halved:  # weights with 64 levels are right on every CPU
+        cpu_with()
     torch.manual_seed(0)
     linear, inputs = nn.Linear(64, 96, bias).to(dtype), torch.randn(2, 5, 64, dtype=dtype)
     waiting = with_products(nn.Sequential(nn.Linear(64, 96, bias).to(dtype)), Int8Linear)
@@ -42,22 +56,50 @@ def test_products_change_little_and_weigh_a_byte_a_weight(dtype: torch.dtype, bi
     assert saved_bytes(waiting) == 64 * 96 * (dtype.itemsize - 1) - 12 * 96
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 1e-2)])
-@pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("tokens", [1, 5, 40])
-def test_packed_weights_make_the_same_products(dtype: torch.dtype, tolerance: float, bias: bool, tokens: int) -> None:
-    torch.manual_seed(0)
-    linear, inputs = nn.Linear(64, 96, bias).to(dtype), torch.randn(2, tokens, 64, dtype=dtype)
+def packed(linear: nn.Linear) -> PackedLinear:
     (layer,) = with_products(nn.Sequential(linear), PackedLinear)
     assert isinstance(layer, PackedLinear)
     layer.load_state_dict(linear.state_dict())
+    pack(layer)
+    return layer
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES)
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("tokens", [1, 5, 40])
+def test_packed_weights_make_the_same_products(dtype: torch.dtype, bias: bool, tokens: int) -> None:
+    """Where oneDNN does not have the dtype, weights that stayed as they are do."""
+    torch.manual_seed(0)
+    linear, inputs = nn.Linear(64, 96, bias).to(dtype), torch.randn(2, tokens, 64, dtype=dtype)
     with torch.inference_mode():
-        exact = layer(inputs)
-        pack(layer)
-        packed = layer(inputs)
-    assert not layer.weight.numel()  # it was packed, and is not there twice
-    assert packed.dtype == dtype
-    torch.testing.assert_close(packed, exact, atol=tolerance, rtol=tolerance)
+        layer = packed(linear)
+        products = layer(inputs)
+        exact = F.linear(inputs, linear.weight, linear.bias)
+    assert (layer.weight.numel() == 0) is (dtype in instructions().packed)  # never there twice
+    assert products.dtype == dtype
+    torch.testing.assert_close(products, exact, atol=TOLERANCES[dtype], rtol=TOLERANCES[dtype])
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES)
+def test_weights_stay_as_they_are_where_onednn_does_not_have_the_dtype(
+    cpu_with: Callable[..., None], dtype: torch.dtype
+) -> None:
+    cpu_with(*(TOLERANCES.keys() - {dtype}))
+    torch.manual_seed(0)
+    linear, inputs = nn.Linear(64, 96).to(dtype), torch.randn(2, 5, 64, dtype=dtype)
+    with torch.inference_mode():
+        layer = packed(linear)
+        assert torch.equal(layer.weight, linear.weight)
+        assert torch.equal(layer(inputs), F.linear(inputs, linear.weight, linear.bias))
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES)
+def test_weights_are_given_up_where_onednn_has_the_dtype(
+    cpu_with: Callable[..., None], monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype
+) -> None:
+    cpu_with(dtype)
+    monkeypatch.setattr(torch.ops.mkldnn, "_reorder_linear_weight", lambda weight, _tokens: weight.clone())
+    assert not packed(nn.Linear(64, 96).to(dtype)).weight.numel()
 
 
 def test_a_head_is_exact_for_few_tokens_and_many() -> None:
@@ -69,13 +111,39 @@ def test_a_head_is_exact_for_few_tokens_and_many() -> None:
             torch.testing.assert_close(head(states), states.float() @ head.weight.T + head.bias, atol=1e-5, rtol=1e-5)
 
 
-def test_nothing_overflows_where_everything_is_largest() -> None:
-    """Two products of the largest weights and activations are added in 16 bits on CPUs without VNNI."""
+@pytest.mark.parametrize(("vnni", "levels"), [(True, 127), (False, 64)])
+def test_weights_have_half_the_levels_without_vnni(cpu_with: Callable[..., None], vnni: bool, levels: int) -> None:
+    cpu_with(vnni=vnni)
+    assert weight_levels() == levels
+
+
+def products_of_the_largest() -> Tensor:
     linear = nn.Linear(256, 8, bias=False)
     nn.init.ones_(linear.weight)
     with torch.inference_mode():
-        outputs = quantized(linear)(torch.tensor([[1.0], [-1.0]]).expand(2, 256))
-    torch.testing.assert_close(outputs, torch.tensor([[256.0], [-256.0]]).expand(2, 8), rtol=1e-5, atol=0)
+        return quantized(linear)(torch.tensor([[1.0], [-1.0]]).expand(2, 256))
+
+
+EXACTLY = torch.tensor([[256.0], [-256.0]]).expand(2, 8)
+
+
+def test_nothing_overflows_where_everything_is_largest() -> None:
+    """Two products of the largest weights and activations are added in 16 bits on CPUs without VNNI."""
+    torch.testing.assert_close(products_of_the_largest(), EXACTLY, rtol=1e-5, atol=0)
+
+
+def test_half_the_levels_fit_every_cpu(cpu_with: Callable[..., None]) -> None:
+    cpu_with()
+    torch.testing.assert_close(products_of_the_largest(), EXACTLY, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("limit", ["AVX2", "AVX2_VNNI", "AVX512_CORE", "AVX512_CORE_VNNI"])
+def test_nothing_overflows_under_a_limit_of_onednn(limit: str) -> None:
+    """In a process of its own: oneDNN reads its limit once."""
+    test = f"{__file__}::{test_nothing_overflows_where_everything_is_largest.__name__}"
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", test]
+    done = subprocess.run(command, env=os.environ | {"ONEDNN_MAX_CPU_ISA": limit}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
 
 
 def tokens() -> Tensor:
