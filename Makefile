@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 
-.PHONY: run test check format eval train-demo bench bench-blip2 prove
+.PHONY: run test test-avx2 check format eval train-demo bench bench-blip2 prove
 
 run: .venv/.run
 	$(BIN)/blip-serve
@@ -11,12 +11,17 @@ run: .venv/.run
 test: .venv/.dev
 	$(BIN)/pytest
 
+# As on a CPU that has AVX2 and no more.
+test-avx2: .venv/.dev
+	ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 $(BIN)/pytest tests/models
+
 check: .venv/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(MAKE) test
+	$(MAKE) test-avx2
 
 format: .venv/.dev
 	$(BIN)/ruff format .
