@@ -37,8 +37,8 @@ class TowerRunner(UnitRunner):
         now, so that no request waits for it. Raises whatever the compiler does."""
         self._tower = torch.compile(self._tower, dynamic=False)
         self._sizes = tuple(2**power for power in range(max_batch_size.bit_length()))
-        # Past its limit, which all towers share, the compiler would silently run uncompiled. The key of its cache on disk
-        # lacks the CPU's instruction set: kernels for another would compute something else, or crash.
+        # Past its limit, which all towers share, the compiler would silently run uncompiled. The key of its cache on
+        # disk lacks the CPU's instruction set: kernels for another would compute something else, or crash.
         with (
             torch._dynamo.config.patch(recompile_limit=MOST_COMPILED, fail_on_recompile_limit_hit=True),
             torch.compiler.config.patch(cache_key_tag=torch_vectors()),  # type: ignore[attr-defined]

@@ -63,7 +63,7 @@ def test_what_was_compiled_for_other_instructions_is_not_taken_from_the_cache(mo
     monkeypatch.setattr(torch, "compile", recording)
     for vectors in ("AVX2", "AVX512"):
         monkeypatch.setattr("models.runners.tower.torch_vectors", lambda has=vectors: has)
-        tower().compile(1)
+        tower().compile(1, image_size=32)
     assert tags == ["AVX2", "AVX512"]
 
 
