@@ -10,9 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.families.blip.med import MED, LMHead
-from models.layers.attention import Source, causal_mask, padding_mask
-from models.layers.bert import BertConfig
-from models.layers.precision import Head, LayerNorm
+from models.layers.attention import BertConfig, Source, causal_mask, padding_mask
+from models.layers.linear import Head, LayerNorm
 from models.layers.vit import ViT, ViTConfig
 from training import vocabulary
 from training.data import Texts

@@ -65,7 +65,7 @@ class EmbedAnswer(TypedDict):
     texts: list[Embedding]
 
 
-class Problem(TypedDict):
+class ProblemAnswer(TypedDict):
     type: str
     title: str
     status: int

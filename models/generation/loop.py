@@ -6,17 +6,21 @@ step of one decoder: each has its own number of lines, kind of search, lengths, 
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import accumulate, pairwise
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from models.base import Generated, Item
+from models.base import Capabilities, Generated, GeneratedSequence, Item, Op
 from models.device import on_device
 from models.generation.kv_cache import Cache, Prefix, Step
 from models.generation.search import Candidate, GeneratedTokens, Plan, Row, sample
+from models.runners.text import Tokenizer
+from models.runners.unit import HeadsRunner
 
 
 class Decoder(Protocol):
@@ -124,3 +128,69 @@ def _penalise(scores: Tensor, seen: set[int], penalty: float) -> None:
     values = scores[ids]
     penalised = torch.where(values < 0, values * penalty, values / penalty)
     scores[ids] = penalised.nan_to_num()  # a tiny penalty must not make it infinite
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ranking:
+    """Candidates as token ids, stop token last; only the `k` with the likeliest first token are scored in full."""
+
+    prompt: tuple[int, ...]  # as in `Plan`
+    candidates: list[list[int]]
+    k: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Asked:
+    """The payload of an item: ids for an encoder (BLIP's question, T5's prompt; else none), and what to decode."""
+
+    ids: list[int]
+    how: Plan | Ranking
+
+
+class GeneratingRunner(HeadsRunner):
+    """A runner that generates text and is the `Decoder` of its own generations. Its items' payloads are `Asked`."""
+
+    def __init__(
+        self,
+        unit: str,
+        network: Any,
+        tokenizer: Tokenizer,
+        stop_id: int,
+        device: torch.device,
+        capabilities: Capabilities | None = None,
+    ) -> None:
+        super().__init__(unit, network, device, capabilities)
+        self._tokenizer = tokenizer
+        self.stop_id = stop_id
+
+    @on_device
+    def generate(self, batch: Sequence[Item]) -> TokenGeneration:
+        return TokenGeneration(self, batch)
+
+    @property
+    @abstractmethod
+    def _token_bytes(self) -> int:
+        """Size of one token's keys and values in the decoder."""
+
+    def _to_generate(self, ids: list[int], plan: Plan, num_read_tokens: int, history_used: int | None = None) -> Item:
+        """`num_read_tokens`: tokens before the prompt, or that the cross-attention attends to."""
+        num_tokens = num_read_tokens + len(plan.prompt) + plan.num_lines * plan.max_new_tokens
+        cache_bytes = num_tokens * self._token_bytes
+        return Item(Op.GENERATE, None, Asked(ids, plan), history_used=history_used, cache_bytes=cache_bytes)
+
+    def plan(self, item: Item) -> Plan:
+        return item.payload.how
+
+    @abstractmethod
+    def prefill(self, batch: Sequence[Item]) -> Prefix: ...
+
+    @abstractmethod
+    def decode(self, step: Step) -> Tensor: ...
+
+    def finish(self, item: Item, sequences: Sequence[GeneratedTokens]) -> Generated:  # noqa: ARG002
+        return Generated(
+            tuple(
+                GeneratedSequence(self._tokenizer.text(tokens.ids), tokens.confidence, tokens.num_tokens)
+                for tokens in sequences
+            )
+        )

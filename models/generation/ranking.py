@@ -14,7 +14,7 @@ from torch import Tensor
 from models.base import Item, Op, Scores
 from models.device import on_device
 from models.generation.kv_cache import Cache, Prefix
-from models.generation.runner import Asked, GeneratingRunner, Ranking
+from models.generation.loop import Asked, GeneratingRunner, Ranking
 from models.layers.attention import causal_mask
 from models.runners.text import pad
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import exp
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
-from models.base import Item, Sampling
+from models.base import GenerationSettings, InputError, Item, Sampling
+
+Number = TypeVar("Number", int, float)
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,3 +204,45 @@ def sample(scores: Tensor, sampling: Sampling, random: torch.Generator) -> Tenso
     uniform = torch.rand(len(scores), 1, generator=random).to(scores.device) * cumulative[:, -1:]
     place = torch.searchsorted(cumulative, uniform, right=True).clamp(max=ids.shape[-1] - 1)
     return ids.gather(-1, place)[:, 0]
+
+
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """The authors' values for what a request leaves out."""
+
+    num_beams: int  # at least as many as the sequences that are asked for
+    max_new_tokens: int
+    min_new_tokens: int = 0
+    length_penalty: float = 1.0
+    sampling_penalty: float = 1.0  # of repetition; only for sampling
+    lookahead: int = 0  # see `Plan`
+
+
+def make_plan(
+    settings: GenerationSettings, defaults: Defaults, prompt: Sequence[int], counted: Sequence[int], room: int
+) -> Plan:
+    """The settings with the authors' defaults filled in; at most `room` new tokens fit after the prompt."""
+    sampled = settings.sampling is not None
+    longest = min(_default(settings.max_new_tokens, defaults.max_new_tokens), room)
+    return Plan(
+        prompt=tuple(prompt),
+        counted=tuple(counted),
+        num_sequences=settings.num_sequences,
+        num_beams=1 if sampled else _default(settings.num_beams, max(defaults.num_beams, settings.num_sequences)),
+        max_new_tokens=longest,
+        min_new_tokens=min(_default(settings.min_new_tokens, defaults.min_new_tokens), longest),
+        length_penalty=_default(settings.length_penalty, defaults.length_penalty),
+        repetition_penalty=_default(settings.repetition_penalty, defaults.sampling_penalty if sampled else 1.0),
+        sampling=settings.sampling,
+        lookahead=defaults.lookahead,
+    )
+
+
+def check_room(num_prompt_tokens: int, room: int, num_new_tokens: int = 1) -> None:
+    """Raises InputError if too few new tokens fit: a prompt is never cut to make room."""
+    if room < num_new_tokens:
+        raise InputError(f"the prompt has {num_prompt_tokens} tokens, too many for the model")
+
+
+def _default(value: Number | None, default: Number) -> Number:
+    return default if value is None else value

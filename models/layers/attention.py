@@ -1,4 +1,5 @@
-"""Attention, its masks, and the keys and values that it attends to."""
+"""Attention, its masks, and the keys and values that it attends to; and BERT's attention layer, which MED and the
+Q-Former share (Devlin et al. 2019; salesforce/BLIP models/med.py)."""
 
 from __future__ import annotations
 
@@ -7,8 +8,10 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
+
+from models.layers.linear import LayerNorm
 
 SCORES_AT_ONCE = 2**22  # attention scores that a CPU's cache holds beside keys and values
 
@@ -144,3 +147,37 @@ def causal_mask(mask: Tensor) -> Tensor:
     earlier = torch.ones(length, length, dtype=torch.bool, device=mask.device).tril()
     itself = torch.eye(length, dtype=torch.bool, device=mask.device)
     return (earlier & mask[:, None, None, :]) | itself
+
+
+@dataclass(frozen=True, slots=True)
+class BertConfig:
+    vocabulary: int
+    num_positions: int
+    width: int
+    source_width: int  # of the states that the cross-attention looks at
+    num_layers: int
+    num_heads: int
+    mlp_width: int
+    norm_epsilon: float
+
+
+class BertAttention(nn.Module):
+    """Multi-head attention with BERT's post-norm residual."""
+
+    def __init__(self, config: BertConfig, source_width: int) -> None:
+        super().__init__()
+        self.num_heads = config.num_heads
+        self.query = nn.Linear(config.width, config.width)
+        self.key = nn.Linear(source_width, config.width)
+        self.value = nn.Linear(source_width, config.width)
+        self.out = nn.Linear(config.width, config.width)
+        self.norm = LayerNorm(config.width, eps=config.norm_epsilon)
+
+    def project(self, source: Tensor) -> KeyValue:
+        """`(rows, tokens, source width)` -> keys and values."""
+        return KeyValue(split_heads(self.key(source), self.num_heads), split_heads(self.value(source), self.num_heads))
+
+    def forward(self, x: Tensor, source: KeyValue, mask: Tensor | None = None, lines: Lines | None = None) -> Tensor:
+        """`x` `(lines, tokens, width)` -> the same shape, after residual and norm. `mask`: true where `x` may look,
+        broadcast to `(rows, 1, queries, keys)`."""
+        return self.norm(x + self.out(source.attend(self.query(x), mask, lines)))

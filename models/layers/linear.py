@@ -1,4 +1,5 @@
-"""The big matrix products as CPUs do them fastest: oneDNN's, through torch, of weights laid out for it once.
+"""Linear layers and normalisation. Heads and norms are exact; the big matrix products are done as CPUs do them fastest:
+by oneDNN, through torch, with weights packed for it once.
 
 In int8 (W8A8) each row of weights has a scale, and activations are quantised as they come, each token by itself, so
 that an answer does not depend on what else is in the batch. Source: Dettmers et al. 2022 (LLM.int8()), section 2
@@ -10,15 +11,47 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from models.device import instructions
-from models.layers.precision import onednn_product
+from models.device import has_onednn, instructions
 
 USUAL_TOKENS = 16  # of a product: what the order of packed weights is chosen for
 ACTIVATION_LEVELS = 127  # steps from zero to a token's largest activation
 M = TypeVar("M", bound=nn.Module)
 ZERO_POINT = 128  # of a level, which is unsigned
 SMALLEST = 1e-30  # of a token's largest activation: all zeros stay zeros
+
+
+class LayerNorm(nn.LayerNorm):
+    """Layer normalisation in float32; the result has the dtype of the input."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.is_cpu:  # its kernel takes half-precision input with float32 weights, and computes in float32
+            return super().forward(x)
+        return super().forward(x.float()).to(x.dtype)
+
+
+class Head(nn.Linear):
+    """A projection in float32, whatever the dtype of its input: `(..., in)` -> `(..., out)` float32."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return exact_product(x, self.weight, self.bias)
+
+
+def exact_product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """In float32: `(..., in)` times `weight` `(out, in)` -> `(..., out)`.
+
+    On CPUs by oneDNN: with a few tokens and a whole vocabulary, BLAS takes two to four times as long."""
+    x = x.float()
+    if x.is_cpu and torch.is_inference_mode_enabled() and has_onednn():
+        return onednn_product(x, weight, bias)
+    return F.linear(x, weight, bias)
+
+
+def onednn_product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """`F.linear` on a CPU, without gradients; `weight` may be in oneDNN's own layout."""
+    product: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    return product
 
 
 def weight_levels() -> int:

@@ -4,42 +4,9 @@ normalisation, embeddings and heads are exact: their weights stay float32, whate
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
-from models.device import has_onednn
-
-
-class LayerNorm(nn.LayerNorm):
-    """Layer normalisation in float32; the result has the dtype of the input."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        if x.is_cpu:  # its kernel takes half-precision input with float32 weights, and computes in float32
-            return super().forward(x)
-        return super().forward(x.float()).to(x.dtype)
-
-
-class Head(nn.Linear):
-    """A projection in float32, whatever the dtype of its input: `(..., in)` -> `(..., out)` float32."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return exact_product(x, self.weight, self.bias)
-
-
-def exact_product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """In float32: `(..., in)` times `weight` `(out, in)` -> `(..., out)`.
-
-    On CPUs by oneDNN: with a few tokens and a whole vocabulary, BLAS takes two to four times as long."""
-    x = x.float()
-    if x.is_cpu and torch.is_inference_mode_enabled() and has_onednn():
-        return onednn_product(x, weight, bias)
-    return F.linear(x, weight, bias)
-
-
-def onednn_product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """`F.linear` on a CPU, without gradients; `weight` may be in oneDNN's own layout."""
-    product: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
-    return product
+from models.layers.linear import Head
 
 
 class Served(nn.Module):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.layers.attention import attend, merge_heads, split_heads
-from models.layers.precision import LayerNorm
+from models.layers.linear import LayerNorm
 from models.layers.tower import Tower
 from models.weights import KeyMap
 

@@ -1,16 +1,20 @@
-"""Text in and out: the tokenizers of checkpoints, and token ids as tensors."""
+"""Text in and out: tokenizers, token ids as tensors, and texts grouped by the image that they are about."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor
 from transformers import AutoTokenizer
 
-from models.base import InputError
+from models.base import InputError, Item
 from models.device import to_device
+from models.layers.attention import Lines
+
+T = TypeVar("T")
 
 
 class Tokenizer:
@@ -76,3 +80,29 @@ def pad(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Te
         ids[number, : len(row)] = torch.tensor(row, dtype=torch.long)
         mask[number, : len(row)] = True
     return to_device(ids, device), to_device(mask, device)
+
+
+class ImageGroups:
+    """The items of a batch, grouped by image: each distinct image is projected once, and the texts about it are query
+    positions of one attention call.
+
+    `images`: features of the distinct images, `(images, tokens, width)`. `numbers`: the index of each item's image.
+    `lines`: the items of each image, in the order of `sort`."""
+
+    def __init__(self, batch: Sequence[Item]) -> None:
+        distinct = {id(item.features): cast("Tensor", item.features) for item in batch}
+        places = {key: number for number, key in enumerate(distinct)}
+        self.images = torch.stack(list(distinct.values()))
+        self.numbers = [places[id(item.features)] for item in batch]
+        counts = [self.numbers.count(number) for number in range(len(distinct))]
+        self.lines = Lines.of(counts, self.images.device)
+        self._order = sorted(range(len(batch)), key=self.numbers.__getitem__)
+        self._back = torch.tensor(self._order).argsort()
+
+    def sort(self, rows: Sequence[T]) -> list[T]:
+        """Reorder rows, one for each item, so that those of one image are side by side."""
+        return [rows[index] for index in self._order]
+
+    def unsort(self, lines: Tensor) -> Tensor:
+        """From the order of `sort` back to that of the batch."""
+        return lines[self._back.to(lines.device)]

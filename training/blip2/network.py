@@ -19,7 +19,7 @@ from models.families.blip2.networks import NORM_EPSILON
 from models.families.blip2.opt import OPT
 from models.families.blip2.qformer import Layer, QFormer, QFormerConfig, beside_queries
 from models.layers.attention import Source, padding_mask
-from models.layers.precision import Head, LayerNorm
+from models.layers.linear import Head, LayerNorm
 from models.layers.vit import ViT
 from models.weights import Weights
 from training import vocabulary

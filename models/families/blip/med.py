@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.layers.attention import KeyValue, Lines, Past, Source
-from models.layers.bert import Attention, BertConfig
-from models.layers.precision import Head, LayerNorm, Served, exact_product
+from models.layers.attention import BertAttention, BertConfig, KeyValue, Lines, Past, Source
+from models.layers.linear import Head, LayerNorm, exact_product
+from models.layers.precision import Served
 from models.weights import KeyMap, Tied
 
 MED_KEYS: KeyMap = (
@@ -44,8 +44,8 @@ MED_TIED: Tied = {
 class Layer(nn.Module):
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
-        self.self_attention = Attention(config, config.width)
-        self.cross_attention = Attention(config, config.source_width)
+        self.self_attention = BertAttention(config, config.width)
+        self.cross_attention = BertAttention(config, config.source_width)
         self.up = nn.Linear(config.width, config.mlp_width)
         self.down = nn.Linear(config.mlp_width, config.width)
         self.norm = LayerNorm(config.width, eps=config.norm_epsilon)

@@ -17,8 +17,9 @@ from transformers import BlipConfig
 
 from models.base import Preprocessing, Task
 from models.families.blip.med import LM_HEAD_KEYS, MED, MED_KEYS, MED_TIED, LMHead
-from models.layers.bert import BertConfig
-from models.layers.precision import Head, LayerNorm, serving_dtype
+from models.layers.attention import BertConfig
+from models.layers.linear import Head, LayerNorm
+from models.layers.precision import serving_dtype
 from models.layers.vit import VIT_KEYS, ViT, ViTConfig, vit_config
 from models.runners.tower import square_resize
 from models.weights import CheckpointError, KeyMap, rename

@@ -17,13 +17,12 @@ from transformers import BlipConfig
 from models.base import CaptionInput, GenerationSettings, Input, Item, ModelRunner, QuestionInput, RankInput, Task
 from models.families.family import RunnerParts
 from models.generation.kv_cache import Prefix, Step, empty_prefix
+from models.generation.loop import GeneratingRunner, Ranking
 from models.generation.ranking import RankingRunner, likelihoods, to_rank
-from models.generation.runner import Defaults, GeneratingRunner, Ranking, check_room, make_plan
-from models.generation.search import Plan
+from models.generation.search import Defaults, Plan, check_room, make_plan
 from models.layers.attention import KeyValue, Source, causal_mask, padding_mask
-from models.runners.grouping import ImageGroups
 from models.runners.matching import MatchingRunner
-from models.runners.text import WordPiece, pad, readable
+from models.runners.text import ImageGroups, WordPiece, pad, readable
 from models.weights import CheckpointError
 
 PROMPT = "a picture of "  # configs/caption_coco.yaml

@@ -25,11 +25,11 @@ from models.base import (
 )
 from models.families.blip2 import dialogue
 from models.generation.kv_cache import Prefix, Step, empty_prefix
+from models.generation.loop import Ranking
 from models.generation.ranking import RankingRunner, likelihoods, to_rank
-from models.generation.runner import Defaults, Ranking, check_room, make_plan
+from models.generation.search import Defaults, check_room, make_plan
 from models.layers.attention import causal_mask
-from models.runners.grouping import ImageGroups
-from models.runners.text import Tokenizer, pad, readable
+from models.runners.text import ImageGroups, Tokenizer, pad, readable
 
 T5_TOKENS = 512  # the most that its encoder was trained on, the image's queries included
 CANDIDATE_TOKENS = 32  # LAVIS' max_txt_len

@@ -20,7 +20,8 @@ from models.base import Preprocessing, Task
 from models.families.blip2.opt import OPT, OPT_KEYS, OPT_TIED, OPTConfig
 from models.families.blip2.qformer import QFORMER_KEYS, QFormer, QFormerConfig
 from models.families.blip2.t5 import T5, T5_KEYS, T5_TIED, T5Config
-from models.layers.precision import Head, LayerNorm, serving_dtype
+from models.layers.linear import Head, LayerNorm
+from models.layers.precision import serving_dtype
 from models.layers.vit import VIT_KEYS, ViT, ViTConfig, vit_config
 from models.runners.tower import square_resize
 from models.weights import CheckpointError, Tied, rename

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.layers.attention import KeyValue, Lines, Past, split_heads
-from models.layers.precision import LayerNorm, Served, exact_product
+from models.layers.linear import LayerNorm, exact_product
+from models.layers.precision import Served
 from models.weights import KeyMap, Tied
 
 OPT_KEYS: KeyMap = (

@@ -14,9 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.layers.attention import Lines, Source
-from models.layers.bert import Attention, BertConfig
-from models.layers.precision import LayerNorm
+from models.layers.attention import BertAttention, BertConfig, Lines, Source
+from models.layers.linear import LayerNorm
 from models.weights import KeyMap
 
 QFORMER_KEYS: KeyMap = (
@@ -62,8 +61,8 @@ class FeedForward(nn.Module):
 class Layer(nn.Module):
     def __init__(self, config: QFormerConfig, *, looks: bool) -> None:
         super().__init__()
-        self.self_attention = Attention(config, config.width)
-        self.cross_attention = Attention(config, config.source_width) if looks else None
+        self.self_attention = BertAttention(config, config.width)
+        self.cross_attention = BertAttention(config, config.source_width) if looks else None
         self.query_feed_forward = FeedForward(config)
         self.text_feed_forward = FeedForward(config) if config.reads_text else None
 

@@ -16,9 +16,8 @@ from models.families.blip2.language import LanguageRunner, OPTRunner, T5Runner
 from models.families.blip2.qformer import beside_queries
 from models.families.family import RunnerParts
 from models.layers.attention import Lines, Source, padding_mask
-from models.runners.grouping import ImageGroups
 from models.runners.matching import MatchingRunner
-from models.runners.text import Tokenizer, WordPiece, pad
+from models.runners.text import ImageGroups, Tokenizer, WordPiece, pad
 from models.weights import CheckpointError
 
 END = "</s>"  # begins OPT's prompts, ends T5's

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.layers.attention import KeyValue, Lines, Past, Source, split_heads
-from models.layers.precision import Head, Served
+from models.layers.linear import Head
+from models.layers.precision import Served
 from models.weights import KeyMap, Tied
 
 T5_KEYS: KeyMap = (

@@ -14,8 +14,7 @@ from torch.nn import functional as F
 
 from models.base import CaptionInput, Input, PairInput, QuestionInput, ServedModel, Task
 from models.device import instructions
-from models.layers.linear import Int8Linear, PackedLinear, pack, saved_bytes, weight_levels, with_products
-from models.layers.precision import Head
+from models.layers.linear import Head, Int8Linear, PackedLinear, pack, saved_bytes, weight_levels, with_products
 from models.loader import load
 from models.weights import CheckpointError
 from tests import golden

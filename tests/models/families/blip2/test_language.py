@@ -26,7 +26,7 @@ from models.base import (
 from models.families.blip2 import dialogue
 from models.families.blip2.runners import make_runner
 from models.families.family import RunnerParts
-from models.generation.runner import Ranking
+from models.generation.loop import Ranking
 from models.layers.attention import causal_mask
 from models.weights import CheckpointError
 from tests import golden
