@@ -56,7 +56,11 @@ class BadImageError(ServiceError):
 
 
 class QueueFullError(RefusedError):
-    """Too many work items wait."""
+    """Too many work items wait, or more work than can be done in time."""
+
+    def __init__(self, detail: str, retry_after_seconds: int | None = None) -> None:
+        super().__init__(detail)
+        self.retry_after_seconds = retry_after_seconds
 
 
 class BytesFullError(RefusedError):
@@ -143,8 +147,8 @@ def problem_response(error: Exception, request_id: str) -> Response:
     headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
     if problem.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
-    if problem.retry_after_seconds is not None:
-        headers["Retry-After"] = str(problem.retry_after_seconds)
+    if (seconds := getattr(error, "retry_after_seconds", None) or problem.retry_after_seconds) is not None:
+        headers["Retry-After"] = str(seconds)
     detail = problem.title if problem is INTERNAL or isinstance(error, HTTPException) else str(error)
     body = json.dumps(problem_body(problem, detail, request_id), separators=(",", ":")).encode()
     return Response(body, problem.status, headers, media_type="application/problem+json")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -12,8 +13,10 @@ from typing import Any, TypeVar, cast
 
 from starlette.requests import Request
 
+from app.engine.batching import Kind
 from app.engine.features import FeatureKey
 from app.errors import InvalidInputError, UnknownModelError, UnsupportedMediaError
+from app.http.admission import Admission
 from app.http.exchange import OTHER, Exchange
 from app.images import bitmap_bytes, decode_image, open_image
 from app.oddities import oddity
@@ -28,6 +31,7 @@ from models.base import (
     Input,
     Item,
     ModelRunner,
+    Op,
     Output,
     Scores,
     ServedModel,
@@ -45,6 +49,8 @@ class Inference:
     def __init__(self, request: Request) -> None:
         self._service: Service = request.app.state.service
         self._exchange: Exchange = request.scope["blip.exchange"]
+        self._admission: Admission = request.app.state.admission
+        self._window = Window(self._admission.may_add)
         self._few_words = False
 
     def served(self, task: Task, name: str | None) -> tuple[ServedModel, Checkpoint]:
@@ -60,6 +66,11 @@ class Inference:
             raise InvalidInputError(f"model: does not have the task {task}")
         self._exchange.model = name
         return models[name], checkpoint
+
+    def admit(self, checkpoint: Checkpoint, num_images: int, op: Op, num_items: int) -> None:
+        """The request's work is known: pictures to encode, and items of the heads. Raises QueueFullError."""
+        work = {Kind(checkpoint.tower.unit, Op.ENCODE): num_images, Kind(checkpoint.heads.unit, op): num_items}
+        self._admission.admit_work(self._exchange, work)
 
     async def on_cpu(self, function: Callable[[], T], *, small: bool = False) -> T:
         """On a CPU thread; `small`: here, as to hand it over would take longer."""
@@ -114,7 +125,8 @@ class Inference:
                 item = await self.on_cpu(partial(self._pixels, checkpoint, image.data))
             await decoding.all_done.wait()
             # Without a deadline: others may wait for the same image. When nobody does any more, it is cancelled.
-            return cast("Features", await self._submit(tower, item, deadline=None))
+            async with self._window:
+                return cast("Features", await self._submit(tower, item, deadline=None))
 
         distinct = {image.digest: image for image in images}
         gets = [
@@ -125,6 +137,7 @@ class Inference:
             features = dict(zip(distinct, await all_of(gets), strict=True))
         finally:
             decoding.all_done.set()
+        self._exchange.lease.finish(Kind(tower.unit, Op.ENCODE), len(distinct))
         return [features[image.digest] for image in images]
 
     def _pixels(self, checkpoint: Checkpoint, data: bytes) -> Item:
@@ -143,11 +156,62 @@ class Inference:
         return item
 
     async def _run(self, runner: ModelRunner, items: Sequence[Item]) -> list[Output]:
-        return await all_of([self._submit(runner, item, deadline=self._exchange.deadline) for item in items])
+        """All items, as many at a time as the window lets into the queue."""
+        if len(items) == 1:  # the usual request, which need not pay for a group
+            return [await self._run_one(runner, items[0])]
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = []
+                for item in items:
+                    await self._window.room()
+                    tasks.append(group.create_task(self._run_one(runner, item)))
+        except ExceptionGroup as failures:
+            raise failures.exceptions[0] from None
+        return [task.result() for task in tasks]
+
+    async def _run_one(self, runner: ModelRunner, item: Item) -> Output:
+        async with self._window:
+            output = await self._submit(runner, item, deadline=self._exchange.deadline)
+        self._exchange.lease.finish(Kind(runner.unit, item.op), 1)
+        return output
 
     async def _submit(self, runner: ModelRunner, item: Item, deadline: float | None) -> Output:
-        self._exchange.lease.arrive()
-        return await self._service.engine.submit(runner, item, deadline=deadline, times=self._exchange.times)
+        self._exchange.lease.submit(Kind(runner.unit, item.op))
+        engine, exchange = self._service.engine, self._exchange
+        return await engine.submit(runner, item, deadline=deadline, times=exchange.times, owner=exchange)
+
+
+class Window:
+    """How many items one request has in the queue or on the device: as many as `may_add`, told that number, allows."""
+
+    def __init__(self, may_add: Callable[[int], bool]) -> None:
+        self._may_add = may_add
+        self._num_own = 0
+        self._waiters: deque[asyncio.Future[None]] = deque()
+
+    async def room(self) -> None:
+        """Until one more may be added."""
+        while not self._may_add(self._num_own):
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiters.append(waiter)
+            try:
+                await waiter
+            finally:
+                if waiter in self._waiters:
+                    self._waiters.remove(waiter)
+
+    async def __aenter__(self) -> None:
+        await self.room()
+        self._num_own += 1
+        self._wake()  # as there may be room for more than one
+
+    async def __aexit__(self, *_: object) -> None:
+        self._num_own -= 1
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiters and not (waiter := self._waiters.popleft()).done():
+            waiter.set_result(None)
 
 
 class _Decoding:

@@ -37,6 +37,7 @@ from models.base import (
     CaptionInput,
     Generated,
     ImageEmbeddingInput,
+    Op,
     PairInput,
     QuestionInput,
     RankInput,
@@ -61,6 +62,7 @@ async def caption(inference: Inference, form: Form[CaptionFields]) -> CaptionAns
     """One caption, and its alternatives, for each image."""
     fields = form.fields
     model, checkpoint = inference.served(Task.CAPTION, fields.model)
+    inference.admit(checkpoint, len(form.images), Op.GENERATE, len(form.images))
     [[item]] = await inference.prepare(checkpoint.heads, [CaptionInput(fields.prompt, fields.settings())])
     features = await inference.features(checkpoint, form.images)
     items = [replace(item, features=each) for each in features]
@@ -73,6 +75,7 @@ async def vqa(inference: Inference, form: Form[VqaFields]) -> VqaAnswer:
     fields = form.fields
     model, checkpoint = inference.served(Task.VQA, fields.model)
     _check_dialogue(fields, checkpoint.heads.capabilities)
+    inference.admit(checkpoint, 1, Op.SCORE if fields.candidates else Op.GENERATE, len(fields.question))
     [items] = await inference.prepare(checkpoint.heads, _question_inputs(fields, fields.template or model.template))
     [features] = await inference.features(checkpoint, form.images)
     items = [replace(item, features=features) for item in items]
@@ -95,6 +98,8 @@ async def match(inference: Inference, form: Form[MatchFields]) -> MatchAnswer:
     itm, itc = fields.head != "itc", fields.head != "itm"
     images = list({image.digest: image for image in form.images}.values())
     texts = list(dict.fromkeys(fields.text))
+    num_items = len(images) * len(texts) * itm + (len(images) + len(texts)) * itc
+    inference.admit(checkpoint, len(images), Op.SCORE, num_items)
     pair_items, text_items, [image_item] = await inference.prepare(
         checkpoint.heads,
         [PairInput(text) for text in texts if itm],
@@ -129,6 +134,7 @@ async def embed(inference: Inference, form: Form[EmbedFields]) -> EmbedAnswer:
         raise InvalidInputError(f"pooling: the model {model.name} has one vector for each image")
     images = list({image.digest: image for image in form.images}.values())
     texts = list(dict.fromkeys(fields.text))
+    inference.admit(checkpoint, len(images), Op.SCORE, len(images) + len(texts))
     text_items, [image_item] = await inference.prepare(
         checkpoint.heads, [TextInput(text) for text in texts], [ImageEmbeddingInput(fields.pooling or "none")]
     )

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Container, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import count, islice
+from itertools import count, islice, zip_longest
 from math import inf
 from typing import NamedTuple, Protocol
 
@@ -22,6 +22,13 @@ class Future(Protocol):
     def set_exception(self, exception: BaseException, /) -> None: ...
 
 
+class Kind(NamedTuple):
+    """What is alike in how long it takes."""
+
+    unit: str
+    op: Op
+
+
 class BatchKey(NamedTuple):
     """What must be equal for two work items to share a batch."""
 
@@ -29,6 +36,10 @@ class BatchKey(NamedTuple):
     op: Op
     shape: Hashable
     part: int = 0  # unique for each part of a failed batch, so that nothing joins it
+
+    @property
+    def kind(self) -> Kind:
+        return Kind(self.unit, self.op)
 
 
 class Rows(NamedTuple):
@@ -54,6 +65,7 @@ class WorkItem:
     deadline: float | None
     enqueued: float
     future: Future
+    owner: Hashable = None  # the request that it is of
     abandoned: bool = False  # nobody waits for it any more
     started: float | None = None
     finished: float | None = None
@@ -67,11 +79,52 @@ class WorkItem:
         return self.deadline is not None and self.deadline <= now
 
 
-class BatchQueue:
-    """Waiting work items, oldest first, handed out in batches with one key.
+class Group:
+    """The waiting items of one key, in the order in which they are taken: turns go round over the owners, and each
+    gives its oldest item. So one owner with a thousand items does not hold up one with a single item."""
 
-    Rules: the oldest item that may run sets the key, and the oldest others with that key join it, up to
-    `max_batch_size`. A running generation takes rows of its key while the KV caches of all rows fit into
+    def __init__(self) -> None:
+        self._by_owner: OrderedDict[Hashable, OrderedDict[WorkItem, None]] = OrderedDict()  # the next in turn first
+
+    def __len__(self) -> int:
+        return sum(map(len, self._by_owner.values()))
+
+    def __iter__(self) -> Iterator[WorkItem]:
+        rounds = zip_longest(*self._by_owner.values())
+        return (work for one_each in rounds for work in one_each if work is not None)
+
+    def oldest(self) -> WorkItem:
+        return min((next(iter(items)) for items in self._by_owner.values()), key=lambda work: work.arrival)
+
+    def add(self, work: WorkItem) -> None:
+        self._by_owner.setdefault(work.owner, OrderedDict())[work] = None
+
+    def add_first(self, work: WorkItem) -> None:
+        self.add(work)
+        self._by_owner[work.owner].move_to_end(work, last=False)
+        self._by_owner.move_to_end(work.owner, last=False)
+
+    def take(self) -> WorkItem:
+        """The next in turn; its owner has the next turn after all others."""
+        owner, items = next(iter(self._by_owner.items()))
+        work, _ = items.popitem(last=False)
+        self._by_owner.move_to_end(owner)
+        if not items:
+            del self._by_owner[owner]
+        return work
+
+    def remove(self, work: WorkItem) -> None:
+        items = self._by_owner[work.owner]
+        del items[work]
+        if not items:
+            del self._by_owner[work.owner]
+
+
+class BatchQueue:
+    """Waiting work items, handed out in batches with one key.
+
+    Rules: the oldest item that may run sets the key, and the others with that key join it in turns over the owners, up
+    to `max_batch_size`. A running generation takes rows of its key while the KV caches of all rows fit into
     `max_cache_bytes`; no row overtakes one that waits for memory. Parts of a failed batch run first, each by itself.
     The cost of every operation but expiry depends on the items it takes, not on how many wait.
     """
@@ -80,7 +133,8 @@ class BatchQueue:
         self._max_batch_size = max_batch_size
         self._max_cache_bytes = max_cache_bytes
         self._waiting: OrderedDict[WorkItem, None] = OrderedDict()
-        self._groups: dict[BatchKey, OrderedDict[WorkItem, None]] = {}
+        self._groups: dict[BatchKey, Group] = {}
+        self._owners: Counter[Hashable] = Counter()  # how many items of each wait
         self._expired: list[WorkItem] = []
         self._earliest_deadline = inf  # a lower bound: not raised when items leave
         self._arrivals, self._returns, self._parts = count(1), count(-1, -1), count(1)
@@ -88,9 +142,15 @@ class BatchQueue:
     def __len__(self) -> int:
         return len(self._waiting)
 
+    @property
+    def owners(self) -> Container[Hashable]:
+        """Those who have something that waits."""
+        return self._owners
+
     def append(self, work: WorkItem) -> None:
         work.arrival = next(self._arrivals)
-        self._add(work)
+        self._group(work).add(work)
+        self._note(work)
 
     def put_back(self, parts: Sequence[Sequence[WorkItem]]) -> None:
         """Put back parts of a failed batch: each runs by itself, before all else. Abandoned items are left out."""
@@ -101,9 +161,9 @@ class BatchQueue:
                     continue
                 work.key = work.key._replace(part=number)
                 work.arrival = next(self._returns)
-                self._add(work)
+                self._group(work).add_first(work)
+                self._note(work)
                 self._waiting.move_to_end(work, last=False)
-                self._groups[work.key].move_to_end(work, last=False)
 
     def discard(self, work: WorkItem) -> None:
         """Remove an item, if it still waits."""
@@ -113,6 +173,7 @@ class BatchQueue:
     def clear(self) -> None:
         self._waiting.clear()
         self._groups.clear()
+        self._owners.clear()
 
     def next_batch(
         self,
@@ -152,12 +213,12 @@ class BatchQueue:
     def _oldest_of_each_key(self) -> Iterator[WorkItem]:
         if not self._waiting:
             return
-        yield next(iter(self._waiting))  # nearly always the one taken, which saves the sort
-        heads = sorted((next(iter(group)) for group in self._groups.values()), key=lambda work: work.arrival)
+        yield next(iter(self._waiting))  # nearly always the one that runs: no need to look at the others
+        heads = sorted((group.oldest() for group in self._groups.values()), key=lambda work: work.arrival)
         yield from heads[1:]
 
     def _num_fitting(self, key: BatchKey, room: int, running: Mapping[BatchKey, Rows]) -> int:
-        """How many of the oldest rows fit in memory; at least one if nothing runs."""
+        """How many of the next rows the memory has room for; one at least if nothing runs."""
         others = sum(rows.bytes for other, rows in running.items() if other != key)
         rows = running.get(key, Rows(0, 0))
         fitting = 0
@@ -170,24 +231,31 @@ class BatchQueue:
 
     def _take(self, key: BatchKey, room: int) -> list[WorkItem]:
         group = self._groups[key]
-        batch = [group.popitem(last=False)[0] for _ in range(min(room, len(group)))]
+        batch = [group.take() for _ in range(min(room, len(group)))]
         for work in batch:
-            del self._waiting[work]
-        if not group:
-            del self._groups[key]
+            self._forget(work)
         return batch
 
-    def _add(self, work: WorkItem) -> None:
-        self._groups.setdefault(work.key, OrderedDict())[work] = None  # first: an unhashable key changes nothing
+    def _group(self, work: WorkItem) -> Group:
+        return self._groups.setdefault(work.key, Group())  # first: a key that has no hash leaves no trace
+
+    def _note(self, work: WorkItem) -> None:
         self._waiting[work] = None
+        self._owners[work.owner] += 1
         if work.deadline is not None:
             self._earliest_deadline = min(self._earliest_deadline, work.deadline)
 
     def _remove(self, work: WorkItem) -> None:
+        self._groups[work.key].remove(work)
+        self._forget(work)
+
+    def _forget(self, work: WorkItem) -> None:
+        """It has left its group."""
         del self._waiting[work]
-        group = self._groups[work.key]
-        del group[work]
-        if not group:
+        self._owners[work.owner] -= 1
+        if not self._owners[work.owner]:
+            del self._owners[work.owner]
+        if not self._groups.get(work.key, True):
             del self._groups[work.key]
 
     def _expire(self, now: float) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from app.engine.batching import BatchKey, BatchQueue, Rows, WorkItem
-from app.engine.turns import Turns
+from app.engine.turns import Rates, Turns
 from app.errors import BatchFailedError, DeadlineExceededError
 from app.metrics import Metrics
 from models.base import DeviceLostError, Generation, Item, Op, Output, is_finite
@@ -73,6 +74,7 @@ class DeviceThread(threading.Thread):
         self._ended = ended
         self._stopping = False
         self._turns = Turns()
+        self.rates = Rates()  # read by the event loop
         self._generations: dict[BatchKey, Running] = {}
         self._call_began: float | None = None
         self.cache_bytes = 0  # KV-cache bytes reserved for the rows in generation
@@ -209,11 +211,12 @@ class DeviceThread(threading.Thread):
     def _device_call(self, key: BatchKey, size: int | None = None) -> Iterator[None]:
         if size is not None:
             self._metrics.batch_size.labels(key.unit, key.op).observe(size)
-        self._call_began = self._clock()
+        self._call_began = began = self._clock()
         try:
             yield
         finally:
             self._call_began = None
+            self.rates.spent(key.kind, self._clock() - began)
 
     def _split(self, batch: list[WorkItem], error: Exception, company: int) -> None:
         """After a failed device call: retry the batch in halves; what fails alone has failed."""
@@ -238,6 +241,8 @@ class DeviceThread(threading.Thread):
             now = self._clock()
             for work, _ in outcomes:
                 work.finished = now
+            for kind, number in Counter(work.key.kind for work, _ in outcomes).items():
+                self.rates.finished(kind, number)
             self._deliver(outcomes)
 
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Hashable, Sequence
 
 from app.engine.batching import BatchQueue, WorkItem
 from app.engine.device import DeviceThread, Outcome, too_late
+from app.engine.turns import Rates
 from app.errors import EngineDownError
 from app.metrics import Metrics
 from models.base import Item, ModelRunner, Output
@@ -76,8 +77,10 @@ class Engine:
         if self._device.ident is not None:
             await asyncio.to_thread(self._device.join, join_seconds)
 
-    async def submit(self, runner: ModelRunner, item: Item, *, deadline: float | None, times: StageTimes) -> Output:
-        """Run one item, in some batch, before `deadline` (monotonic seconds).
+    async def submit(
+        self, runner: ModelRunner, item: Item, *, deadline: float | None, times: StageTimes, owner: Hashable = None
+    ) -> Output:
+        """Run one item, in some batch, before `deadline` (monotonic seconds). `owner`: the request it is of.
 
         Work that is cancelled or late leaves the queue unrun, or its generation at the next token.
         Raises DeadlineExceededError, BatchFailedError, EngineDownError.
@@ -88,7 +91,7 @@ class Engine:
         if deadline is not None and deadline <= now:
             raise too_late()
         future: asyncio.Future[Output] = self._loop.create_future()
-        work = WorkItem(runner, item, deadline, now, future)
+        work = WorkItem(runner, item, deadline, now, future, owner)
         # A timer too, because the device thread may hang in a call.
         timer = None if deadline is None else self._loop.call_later(deadline - now, self._expire, work)
         self._pending.add(work)
@@ -121,6 +124,15 @@ class Engine:
     @property
     def queue_items(self) -> int:
         return len(self._queue)
+
+    @property
+    def owners(self) -> Container[Hashable]:
+        """The requests that have something in the queue."""
+        return self._queue.owners
+
+    @property
+    def rates(self) -> Rates:
+        return self._device.rates
 
     def queue_oldest_seconds(self) -> float:
         with self._wake:

@@ -11,7 +11,9 @@ The rule:
 
 from __future__ import annotations
 
-from app.engine.batching import BatchKey
+from collections.abc import Mapping
+
+from app.engine.batching import BatchKey, Kind
 
 CALL_SECONDS = 0.5
 STEP_SHARE = 1 / 8
@@ -52,3 +54,25 @@ class Turns:
         """No generation runs: what was owed must not go to the next one."""
         self._owed = 0.0
         self._step_due = False
+
+
+class Rates:
+    """What a work item takes of the device, by kind: a running mean over those that have finished."""
+
+    def __init__(self) -> None:
+        self._item_seconds: dict[Kind, float] = {}
+        self._spent: dict[Kind, float] = {}  # since the last one of the kind finished
+
+    def spent(self, kind: Kind, seconds: float) -> None:
+        """A device call has run."""
+        self._spent[kind] = self._spent.get(kind, 0.0) + seconds
+
+    def finished(self, kind: Kind, number: int) -> None:
+        """So many items have their answers."""
+        latest = self._spent.pop(kind, 0.0) / number
+        before = self._item_seconds.get(kind, latest)
+        self._item_seconds[kind] = before + WEIGHT_OF_LATEST * (latest - before)
+
+    def seconds(self, work: Mapping[Kind, int], unseen: float) -> float:
+        """What so many items of each kind will take; `unseen`: each of a kind of which none has finished yet."""
+        return sum(number * self._item_seconds.get(kind, unseen) for kind, number in work.items())

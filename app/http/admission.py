@@ -4,13 +4,15 @@ queue, bytes in flight."""
 from __future__ import annotations
 
 import hmac
-import threading
-from collections.abc import Iterator, Sequence
+import math
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
+from app.engine.batching import Kind
 from app.errors import (
     BodyTooLargeError,
-    BytesFullError,
     DrainingError,
     EngineDownError,
     InvalidInputError,
@@ -21,19 +23,38 @@ from app.errors import (
 )
 from app.http.endpoints import Endpoint
 from app.http.exchange import Exchange
+from app.http.ledger import Ledger
 from app.service import Phase, Service
+
+UNSEEN_SECONDS = 0.01  # taken for an item of a kind of which none has finished yet
+OVERHEAD = 1.25  # for what passes between device calls
+MOST_RETRY_SECONDS = 30
 
 
 class Admission:
-    """Asked before a body is read, and again once it is there. Belongs to the event loop."""
+    """Asked before a body is read, when it is there, and once the form is read. Belongs to the event loop.
+
+    Rules for the queue: each admitted request that has something to run keeps one place in it, so that it goes on; and
+    what all of them have left to run, by the rates seen, must be done before the newcomer's deadline. Of that time the
+    requests of one API key get half at most. Who comes when nothing is left to run is admitted.
+    """
 
     def __init__(self, service: Service) -> None:
         self._service = service
         self._settings = service.settings
         self._keys = [key.get_secret_value().encode() for key in service.settings.api_keys]
-        self.inflight = InflightBytes(service.settings.max_inflight_bytes)
+        self.ledger = Ledger(service.settings.max_inflight_bytes)
         self.exchanges: set[Exchange] = set()  # admitted, not yet answered
-        service.metrics.observe("ready", "1 when requests are accepted", lambda: self.refusal() is None)
+        observe = service.metrics.observe
+        observe("ready", "1 when requests are accepted", lambda: self.refusal() is None)
+        observe("reserved_items", "Places in the queue that are kept for admitted requests", self._num_reserved)
+        observe(
+            "admitted_seconds",
+            "What admitted work will take the device, by the rates seen",
+            lambda: self._seconds(self.ledger.unfinished),
+        )
+        observe("inflight_bytes", "Bodies, pixels and answers of admitted requests", lambda: self.ledger.bytes)
+        observe("answer_bytes", "Bytes of answers that clients have not read yet", lambda: self.ledger.answer_bytes)
 
     def check_key(self, exchange: Exchange) -> None:
         """Raises UnauthorizedError. Health needs no key."""
@@ -41,7 +62,8 @@ class Admission:
             return
         scheme, _, token = exchange.headers.get(b"authorization", "").partition(" ")
         given = exchange.headers.get(b"x-api-key", token.strip() if scheme.lower() == "bearer" else "")
-        if not _any_equal(given.encode("latin-1"), self._keys):
+        exchange.key = _equal(given.encode("latin-1"), self._keys)
+        if exchange.key is None:
             raise UnauthorizedError("Send a valid key as `Authorization: Bearer` or `X-API-Key`.")
 
     def refusal(self) -> ServiceError | None:
@@ -66,11 +88,14 @@ class Admission:
         if (model := self._service.default_models.get(endpoint.task)) is None:
             raise InvalidInputError(f"model: does not have the task {endpoint.task}")
         exchange.model = model
-        with self.inflight.lease() as exchange.lease, self._service.metrics.inflight_requests.track_inprogress():
+        with (
+            self.ledger.lease(exchange.key) as exchange.lease,
+            self._service.metrics.inflight_requests.track_inprogress(),
+        ):
             # Memory is counted as it is used: a promised body holds nobody else up.
             self.check_size(exchange.content_length)
             self._check_room()
-            self.inflight.check(exchange.content_length)
+            self.ledger.check_bytes(exchange.content_length)
             self.exchanges.add(exchange)
             try:
                 yield
@@ -83,15 +108,54 @@ class Admission:
             raise BodyTooLargeError(f"A body may have at most {limit} bytes.")
 
     def accept(self, exchange: Exchange) -> None:
-        """Its body is there: it will be answered. Raises QueueFullError: many may have come in meanwhile."""
+        """Its body is there: it has a place in the queue. Raises QueueFullError: many may have come in meanwhile."""
         self._check_room()
+        self._check_work(exchange, {})  # before the form is read, which takes time when there are many
         exchange.accepted = True
-        exchange.lease.approach()
+        exchange.lease.expect()
+
+    def admit_work(self, exchange: Exchange, work: Mapping[Kind, int]) -> None:
+        """Its form is read, and this is what is to run for it. Raises QueueFullError."""
+        try:
+            self._check_work(exchange, work)
+        except QueueFullError:
+            exchange.accepted = False
+            raise
+        exchange.lease.take_on(work)
+
+    def may_add(self, num_own: int) -> bool:
+        """Whether a request with so many unfinished items may put one more into the queue: one always; else while it
+        has less than two batches and the queue is less than half full."""
+        waiting, limit = self._service.engine.queue_items, self._settings.max_queue_items
+        few = num_own < 2 * self._settings.max_batch_size and 2 * waiting < limit
+        return num_own == 0 or (few and waiting + len(self.exchanges) < limit)
 
     def _check_room(self) -> None:
-        """Requests on their way to the queue count, or a burst would pass all at once."""
-        if self._service.engine.queue_items + self.inflight.num_approaching >= self._settings.max_queue_items:
+        if self._service.engine.queue_items + self._num_reserved() >= self._settings.max_queue_items:
             raise QueueFullError("The queue is full.")
+
+    def _check_work(self, exchange: Exchange, work: Mapping[Kind, int]) -> None:
+        seconds_left = (exchange.deadline or math.inf) - time.monotonic()
+        self._check_seconds(self.ledger.unfinished, work, seconds_left)
+        if exchange.key is not None:
+            self._check_seconds(self.ledger.of_key(exchange.key), work, seconds_left / 2)
+
+    def _check_seconds(self, unfinished: Counter[Kind], work: Mapping[Kind, int], seconds_left: float) -> None:
+        if not unfinished:
+            return
+        seconds = OVERHEAD * self._seconds(unfinished + Counter(work))
+        if seconds > seconds_left:
+            wait = min(MOST_RETRY_SECONDS, math.ceil(seconds - seconds_left))
+            raise QueueFullError("More work is waiting than can be done before the deadline.", retry_after_seconds=wait)
+
+    def _seconds(self, work: Mapping[Kind, int]) -> float:
+        """What it will take the device, by the rates seen."""
+        return self._service.engine.rates.seconds(work, UNSEEN_SECONDS)
+
+    def _num_reserved(self) -> int:
+        """Places of requests that have nothing in the queue now, and will have."""
+        waiting = self._service.engine.owners
+        return sum(one.lease.will_submit and one not in waiting for one in self.exchanges)
 
     def drain(self) -> None:
         """Accept nothing more; what is accepted goes on."""
@@ -105,84 +169,7 @@ class Admission:
             exchange.abort(cause)
 
 
-def _any_equal(given: bytes, keys: Sequence[bytes]) -> bool:
-    """In a time that does not tell which key, or how much of it, was right."""
-    return sum(hmac.compare_digest(given, key) for key in keys) > 0
-
-
-class InflightBytes:
-    """The sum over all admitted requests. Bodies are refused beyond the limit; pixels, of requests that are already
-    admitted, are not, but leave less room for the next. Any thread."""
-
-    def __init__(self, max_bytes: int) -> None:
-        self._max_bytes = max_bytes
-        self._lock = threading.Lock()
-        self.used = 0
-        self.num_approaching = 0  # requests whose body is there, and that have put nothing into the queue yet
-
-    def check(self, num_bytes: int) -> None:
-        """Raises BytesFullError if there is no room for so many."""
-        if self.used + num_bytes > self._max_bytes:
-            raise BytesFullError("Too many bytes are in flight.")
-
-    def add(self, num_bytes: int, *, refuse: bool = False) -> None:
-        with self._lock:
-            if refuse:
-                self.check(num_bytes)
-            self.used += num_bytes
-
-    @contextmanager
-    def lease(self) -> Iterator[Lease]:
-        """What one request holds, given back at its end."""
-        lease = Lease(self)
-        try:
-            yield lease
-        finally:
-            lease.close()
-
-
-class Lease:
-    def __init__(self, inflight: InflightBytes) -> None:
-        self._inflight = inflight
-        self._lock = threading.Lock()
-        self._closed = False
-        self._approaching = False
-        self.held = 0
-
-    def approach(self) -> None:
-        """The request is on its way to the queue."""
-        self._approaching = True
-        self._inflight.num_approaching += 1
-
-    def arrive(self) -> None:
-        """It has put its first item into the queue, or it has ended. Event loop only, as `approach`."""
-        if self._approaching:
-            self._approaching = False
-            self._inflight.num_approaching -= 1
-
-    def add_body(self, num_bytes: int) -> None:
-        """Raises BytesFullError."""
-        self._inflight.add(num_bytes, refuse=True)
-        self.held += num_bytes
-
-    def add_pixels(self, num_bytes: int) -> None:
-        """Held to the end of the request; nothing when it has ended: a decode thread cannot be stopped."""
-        with self._lock:
-            if not self._closed:
-                self._inflight.add(num_bytes)
-                self.held += num_bytes
-
-    @contextmanager
-    def pixels(self, num_bytes: int) -> Iterator[None]:
-        """Held while it lasts."""
-        self._inflight.add(num_bytes)
-        try:
-            yield
-        finally:
-            self._inflight.add(-num_bytes)
-
-    def close(self) -> None:
-        self.arrive()
-        with self._lock:
-            self._closed = True
-            self._inflight.add(-self.held)
+def _equal(given: bytes, keys: Sequence[bytes]) -> int | None:
+    """Which key it is, in a time that does not tell which, or how much of it, was right."""
+    equal = [number for number, key in enumerate(keys) if hmac.compare_digest(given, key)]
+    return equal[0] if equal else None

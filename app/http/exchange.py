@@ -9,7 +9,7 @@ import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from starlette.types import Message, Receive, Scope, Send
 
@@ -23,10 +23,8 @@ from app.errors import (
     problem_response,
 )
 from app.http.endpoints import Endpoint
+from app.http.ledger import Lease
 from app.metrics import Metrics
-
-if TYPE_CHECKING:
-    from app.http.admission import Lease
 
 OTHER = "other"
 LINGER_SECONDS = 2.0  # for the rest of a body that nobody wants: closing at once would reset the answer away
@@ -63,6 +61,7 @@ class Exchange:
         self.started_at = time.monotonic()
         self.deadline: float | None = None  # monotonic seconds
         self.lease: Lease
+        self.key: int | None = None  # the number of its API key, where keys are set
         self.body: bytes
         self.accepted = False  # whether work was done for it
         self.closing = False  # whether the connection ends with this answer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, Generic, TypeVar
@@ -18,7 +18,9 @@ from python_multipart.multipart import Field, File, FormParser, parse_options_he
 from app.errors import InvalidInputError, MalformedError, UnsupportedMediaError
 from app.settings import Settings
 from app.wire.schemas import Context, Fields, explain
+from app.wire.structure import has_too_much_structure
 
+TOLD_NAMES = 5  # of unknown fields
 MAX_PARTS = 8192  # of a multipart body; no request within the limits has more
 F = TypeVar("F", bound=Fields)
 
@@ -42,29 +44,50 @@ def read_form(content_type: str, query: bytes, body: bytes, model: type[F], sett
     is_json, is_image = media == "application/json", media.startswith("image/")
     if query and not is_image:
         raise InvalidInputError("Query parameters go with a raw image body only.")
+    most_images = settings.max_items if model.num_images[1] is None else model.num_images[1]
     if is_json:
-        images, values = _read_json(body)
+        images, values = _read_json(body, most_images)
     elif media == "multipart/form-data":
         images, values = _read_multipart(content_type, body)
     elif is_image:
         images, values = [body], _gather(parse_qsl(_text(query), keep_blank_values=True, errors="surrogateescape"))
     else:
         raise UnsupportedMediaError("The body must be multipart/form-data, application/json or an image (image/*).")
-    _check_images(images, *model.num_images, settings.max_items)
+    _check_images(images, model.num_images[0], most_images)
+    _check_names(values.keys(), model)
     try:
         fields = model.model_validate(values, strict=is_json, context=Context(settings, len(images)))
     except ValidationError as error:
         raise InvalidInputError(explain(error.errors(include_url=False, include_input=False))) from None
-    return Form(tuple(Upload(image, sha256(image).digest()) for image in images), fields, len(str(values)))
+    return Form(tuple(Upload(image, sha256(image).digest()) for image in images), fields, _num_chars(values))
 
 
-def _check_images(images: list[bytes], fewest: int, most: int | None, max_items: int) -> None:
+def _check_images(images: list[bytes], fewest: int, most: int) -> None:
     if len(images) < fewest:
         raise InvalidInputError("image: is missing")
-    if len(images) > (limit := max_items if most is None else most):
-        raise InvalidInputError(f"image: {len(images)} given, at most {limit} allowed")
+    _check_number(len(images), most)
     if not all(images):
         raise InvalidInputError("image: is empty")
+
+
+def _check_number(number: int, most: int) -> None:
+    if number > most:
+        raise InvalidInputError(f"image: {number} given, at most {most} allowed")
+
+
+def _check_names(names: Set[str], model: type[Fields]) -> None:
+    """Before the validation, which would make an error for each."""
+    if unknown := sorted(names - model.model_fields.keys()):
+        told = ", ".join(repr(name[:64]) for name in unknown[:TOLD_NAMES])
+        more = f" and {len(unknown) - TOLD_NAMES} more" if len(unknown) > TOLD_NAMES else ""
+        allowed = ", ".join(("image", *model.model_fields))
+        raise InvalidInputError(f"unknown field {told}{more}; there are: {allowed}")
+
+
+def _num_chars(values: Mapping[str, Any]) -> int:
+    """Of the texts, about: how long it may take to tokenise them."""
+    lists = [value if isinstance(value, list) else [value] for value in values.values()]
+    return sum(len(str(one)) for values in lists for one in values)
 
 
 def _gather(pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:
@@ -75,11 +98,13 @@ def _gather(pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:
     return {name: value[0] if len(value) == 1 else value for name, value in values.items()}
 
 
-def _read_json(body: bytes) -> tuple[list[bytes], dict[str, Any]]:
+def _read_json(body: bytes, most_images: int) -> tuple[list[bytes], dict[str, Any]]:
+    if has_too_much_structure(body):
+        raise MalformedError("The body is not parsed: it has more values than any request may have.")
     try:
-        values = json.loads(body, object_pairs_hook=_distinct)
+        values = json.loads(body.decode("utf-8-sig"), object_pairs_hook=_distinct)
     except (ValueError, RecursionError):
-        raise MalformedError("The body is not valid JSON.") from None
+        raise MalformedError("The body is not valid JSON (in UTF-8).") from None
     if not isinstance(values, dict):
         raise InvalidInputError("The body must be a JSON object.")
     image, images = values.pop("image", None), values.pop("images", None)
@@ -88,6 +113,7 @@ def _read_json(body: bytes) -> tuple[list[bytes], dict[str, Any]]:
     encoded = images if images is not None else [] if image is None else [image]
     if not isinstance(encoded, list) or not all(isinstance(one, str) for one in encoded):
         raise InvalidInputError("image must be a string, images a list of strings")
+    _check_number(len(encoded), most_images)
     return [_decode_base64(one) for one in encoded], values
 
 

@@ -49,7 +49,7 @@ def test_client_gone_while_queued() -> None:
             payloads = [str(payload) for call in there.heads.calls for payload in call.payloads]
             assert not any("gone?" in payload for payload in payloads)
             assert there.count("requests_total", task="vqa", model="fake", code="499") == 1
-            assert (there.admission.exchanges, there.admission.inflight.num_approaching) == (set(), 0)
+            assert (there.admission.exchanges, there.admission.ledger.unfinished) == (set(), {})
 
     run(test)
 
@@ -63,7 +63,7 @@ def test_client_gone_before_its_body_is_complete() -> None:
             await connection.task
             assert connection.sent == []
             assert there.count("requests_total", task="caption", model="fake", code="499") == 1
-            assert there.admission.inflight.used == 0
+            assert there.admission.ledger.bytes == 0
 
     run(test)
 

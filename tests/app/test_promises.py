@@ -81,7 +81,7 @@ def test_burst() -> None:
             assert set(codes) == {200, 429}
             assert codes.total() == 91
             assert there.count("rejected_total", reason="queue-full") == codes[429]
-            assert there.admission.inflight.used == 0
+            assert there.admission.ledger.bytes == 0
 
     run(test)
 

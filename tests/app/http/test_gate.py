@@ -142,7 +142,7 @@ def test_body_too_large_while_streaming() -> None:
             await connection.task
             assert (connection.status, connection.problem["type"]) == (413, "/errors/body-too-large")
             assert connection.headers["connection"] == "close"
-            assert there.admission.inflight.used == 0
+            assert there.admission.ledger.bytes == 0
 
     run(test)
 
@@ -220,14 +220,14 @@ def test_an_admitted_request_may_be_larger_than_the_queue() -> None:
 def test_bytes_full() -> None:
     async def test() -> None:
         async with lab(max_body_bytes=1000, max_inflight_bytes=5000) as there:
-            there.admission.inflight.add(4500)
+            there.admission.ledger.add_bytes(4500)
             assert kind(await there.client.post("/caption", content=bytes(600), headers=PNG)) == (429, "bytes-full")
             connection = Connection(there.app, "/caption", PNG | {"transfer-encoding": "chunked"})
             connection.send(bytes(400), more=True)
             connection.send(bytes(400))
             await connection.task
             assert (connection.status, connection.problem["type"]) == (429, "/errors/bytes-full")
-            assert there.admission.inflight.used == 4500
+            assert there.admission.ledger.bytes == 4500
 
     run(test)
 
@@ -240,7 +240,7 @@ def test_who_only_promises_a_body_holds_nobody_up() -> None:
                 connection.send(b"a", more=True)
 
             async def all_begun() -> bool:
-                return there.admission.inflight.used == len(promises)
+                return there.admission.ledger.bytes == len(promises)
 
             await until(all_begun)
             response = await there.client.post("/caption", content=RED, headers=PNG)
@@ -248,7 +248,7 @@ def test_who_only_promises_a_body_holds_nobody_up() -> None:
             for connection in promises:
                 connection.leave()
                 await connection.task
-            assert there.admission.inflight.used == 0
+            assert there.admission.ledger.bytes == 0
 
     run(test)
 
@@ -259,10 +259,10 @@ def test_bodies_and_pixels_are_counted_while_they_are_there() -> None:
             with there.tower.held() as hold:
                 task = there.begin("/caption")
                 await entered(hold)
-                assert there.admission.inflight.used > len(b64(RED)) + 12 * 32 * 32
+                assert there.admission.ledger.bytes > len(b64(RED)) + 12 * 32 * 32
                 assert there.count("inflight_requests") == 1
             await task
-            assert (there.admission.inflight.used, there.count("inflight_requests")) == (0, 0)
+            assert (there.admission.ledger.bytes, there.count("inflight_requests")) == (0, 0)
 
     run(test)
 
