@@ -26,6 +26,7 @@ class Metrics:
         )
         self.inflight_requests = self._gauge("inflight_requests", "Requests admitted and not yet answered")
         self.rejected = self._counter("rejected", "Requests refused before any work", "reason")
+        self.readers_cut_off = self._counter("readers_cut_off", "Clients that did not read their answer")
         self.feature_cache = self._counter("feature_cache", "Images looked up by digest", "result")
         self.feature_cache_returned = self._counter(
             "feature_cache_returned", "Misses of images that had been kept, and dropped for others"

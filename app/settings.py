@@ -48,7 +48,12 @@ class Settings(BaseSettings):
     stuck_seconds: float = Field(
         120, gt=0, allow_inf_nan=False, description="seconds in one device call after which liveness fails"
     )
-    body_timeout_seconds: float = Field(30, gt=0, allow_inf_nan=False, description="seconds for a body; beyond: 408")
+    body_timeout_seconds: float = Field(
+        30, gt=0, allow_inf_nan=False, description="seconds without progress of a body (408) or of an answer's reader"
+    )
+    body_max_seconds: float = Field(
+        300, gt=0, allow_inf_nan=False, description="seconds for a body that makes progress; beyond: 408"
+    )
     max_body_bytes: int = Field(20 * 2**20, ge=1, description="bytes of a body; beyond: 413")
     max_pixels: int = Field(50_000_000, ge=1, description="pixels of an image; beyond: 422")
     max_side: int = Field(16_384, ge=1, description="pixels of an image's longer side; beyond: 422")

@@ -62,8 +62,8 @@ class Admission:
             return
         scheme, _, token = exchange.headers.get(b"authorization", "").partition(" ")
         given = exchange.headers.get(b"x-api-key", token.strip() if scheme.lower() == "bearer" else "")
-        exchange.key = _equal(given.encode("latin-1"), self._keys)
-        if exchange.key is None:
+        exchange.lease.key = _equal(given.encode("latin-1"), self._keys)
+        if exchange.lease.key is None:
             raise UnauthorizedError("Send a valid key as `Authorization: Bearer` or `X-API-Key`.")
 
     def refusal(self) -> ServiceError | None:
@@ -88,10 +88,7 @@ class Admission:
         if (model := self._service.default_models.get(endpoint.task)) is None:
             raise InvalidInputError(f"model: does not have the task {endpoint.task}")
         exchange.model = model
-        with (
-            self.ledger.lease(exchange.key) as exchange.lease,
-            self._service.metrics.inflight_requests.track_inprogress(),
-        ):
+        with self._service.metrics.inflight_requests.track_inprogress():
             # Memory is counted as it is used: a promised body holds nobody else up.
             self.check_size(exchange.content_length)
             self._check_room()
@@ -137,8 +134,8 @@ class Admission:
     def _check_work(self, exchange: Exchange, work: Mapping[Kind, int]) -> None:
         seconds_left = (exchange.deadline or math.inf) - time.monotonic()
         self._check_seconds(self.ledger.unfinished, work, seconds_left)
-        if exchange.key is not None:
-            self._check_seconds(self.ledger.of_key(exchange.key), work, seconds_left / 2)
+        if exchange.lease.key is not None:
+            self._check_seconds(self.ledger.of_key(exchange.lease.key), work, seconds_left / 2)
 
     def _check_seconds(self, unfinished: Counter[Kind], work: Mapping[Kind, int], seconds_left: float) -> None:
         if not unfinished:

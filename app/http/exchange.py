@@ -9,6 +9,7 @@ import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from math import inf
 from typing import Any
 
 from starlette.types import Message, Receive, Scope, Send
@@ -27,6 +28,9 @@ from app.http.ledger import Lease
 from app.metrics import Metrics
 
 OTHER = "other"
+PIECE_BYTES = 64 * 1024  # of an answer, given to the connection at a time
+SLOWEST_BYTES = 1000  # a second, of a client that reads an answer or sends a body
+SHORTEST_TIMEOUT_SECONDS = 0.001
 LINGER_SECONDS = 2.0  # for the rest of a body that nobody wants: closing at once would reset the answer away
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
@@ -38,6 +42,21 @@ def new_id() -> str:
     return f"{random.getrandbits(128):032x}"  # a name, not a secret
 
 
+class Connection:
+    """What lies behind the ASGI server's `send`: this one takes everything at once, as in tests without a socket."""
+
+    @property
+    def num_waiting(self) -> int:
+        """Bytes that the client has not taken yet."""
+        return 0
+
+    async def drained(self) -> None:
+        """Until it has taken all."""
+
+    def abort(self) -> None:
+        """End it without sending what waits."""
+
+
 class Exchange:
     """Wraps `receive` and `send`, knows how far both are, and can be aborted while it has not been answered."""
 
@@ -47,8 +66,10 @@ class Exchange:
         receive: Receive,
         send: Send,
         endpoint: Endpoint | None,
+        lease: Lease,
         metrics: Metrics,
         *,
+        span_seconds: float,
         is_traced: bool = False,
     ) -> None:
         self.scope = scope
@@ -60,8 +81,7 @@ class Exchange:
         self.times = StageTimes(metrics, keep_spans=is_traced)
         self.started_at = time.monotonic()
         self.deadline: float | None = None  # monotonic seconds
-        self.lease: Lease
-        self.key: int | None = None  # the number of its API key, where keys are set
+        self.lease = lease
         self.body: bytes
         self.accepted = False  # whether work was done for it
         self.closing = False  # whether the connection ends with this answer
@@ -69,6 +89,10 @@ class Exchange:
         self._metrics = metrics
         self._tell = endpoint.tell if endpoint is not None else problem_response
         self._receive, self._send = receive, send
+        self._connection: Connection = scope.get("blip.connection") or Connection()
+        self._span_seconds = span_seconds  # over which a reader must have taken enough
+        self._written = self._taken = 0  # bytes of the answer: given to the connection; of those, read by the client
+        self._timer: asyncio.TimerHandle | None = None
         self._limit: asyncio.Timeout | None = None
         self._seconds: float | None = None  # from the first byte to the last
         self._cause: ServiceError | None = None  # of an abort; None: the deadline
@@ -84,22 +108,24 @@ class Exchange:
             self._body_complete = True
         return message
 
-    def timeout_seconds(self, most: float) -> float:
-        """The client's X-Request-Timeout, if it is shorter. Raises InvalidInputError."""
+    def timeout_seconds(self) -> float | None:
+        """The client's X-Request-Timeout. Raises InvalidInputError."""
         given = self.headers.get(b"x-request-timeout")
         if given is None:
-            return most
+            return None
         with suppress(ValueError):
-            if (seconds := float(given)) > 0:  # neither NaN
-                return min(most, seconds)
-        raise InvalidInputError("X-Request-Timeout: must be a number of seconds above 0")
+            if SHORTEST_TIMEOUT_SECONDS <= (seconds := float(given)) < inf:  # nor is NaN
+                return seconds
+        raise InvalidInputError(f"X-Request-Timeout: must be a number of seconds, {SHORTEST_TIMEOUT_SECONDS} at least")
 
     @asynccontextmanager
-    async def limited(self, seconds: float) -> AsyncIterator[None]:
-        """Cancels what is inside when the time is over, or when the exchange is aborted: raises the reason."""
-        self.deadline = self.started_at + seconds
+    async def limited(self, seconds: float | None) -> AsyncIterator[None]:
+        """Cancels what is inside when the time is over, or when the exchange is aborted: raises the reason. Once the
+        answer has begun, its reader is watched instead."""
+        if seconds is not None:
+            self.deadline = self.started_at + seconds
         try:
-            async with asyncio.timeout(self.deadline - time.monotonic()) as self._limit:
+            async with asyncio.timeout(self._seconds_left()) as self._limit:
                 yield
         except TimeoutError:
             if self._limit is not None and self._limit.expired():
@@ -107,6 +133,15 @@ class Exchange:
             raise
         finally:
             self._limit = None
+
+    def limit(self, seconds: float) -> None:
+        """So many from now at most: inside of `limited`."""
+        self.deadline = min(self.deadline or inf, time.monotonic() + seconds)
+        if self._limit is not None and (left := self._seconds_left()) is not None:
+            self._limit.reschedule(asyncio.get_running_loop().time() + left)
+
+    def _seconds_left(self) -> float | None:
+        return None if self.deadline is None else self.deadline - time.monotonic()
 
     def abort(self, cause: ServiceError) -> None:
         if self._limit is not None and not self.status and not self._limit.expired():
@@ -123,17 +158,49 @@ class Exchange:
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            self.status = message["status"]
-            self.closing = self.closing or not self._body_complete
-            message["headers"] = [*message.get("headers", ()), *self._headers()]
+            await self._begin(message)
+            return
+        body, more = message.get("body", b""), message.get("more_body", False)
+        if len(body) <= PIECE_BYTES and (more or self._body_complete):
             await self._send(message)
-        elif self._body_complete or message.get("more_body", False):
-            await self._send(message)
-        else:
-            await self._send({**message, "more_body": True})
+            self._written += len(body)
+            return
+        await self._send_in_pieces(body)
+        if not more:
             self._seconds = time.monotonic() - self.started_at
             await self._linger()
             await self._send({"type": "http.response.body", "body": b""})
+
+    async def _begin(self, message: Message) -> None:
+        self.status = message["status"]
+        self.closing = self.closing or not self._body_complete
+        if self._limit is not None:
+            self._limit.reschedule(None)
+        self._timer = asyncio.get_running_loop().call_later(self._span_seconds, self._watch_reader)
+        message["headers"] = [*message.get("headers", ()), *self._headers()]
+        await self._send(message)
+
+    async def _send_in_pieces(self, body: bytes) -> None:
+        """Counted until the client has read it; each piece waits for the connection to take the one before."""
+        with self.lease.answer(len(body)) as read:
+            for start in range(0, len(body), PIECE_BYTES):
+                piece = body[start : start + PIECE_BYTES]
+                await self._send({"type": "http.response.body", "body": piece, "more_body": True})
+                self._written += len(piece)
+                read(len(piece))
+            await self._connection.drained()
+
+    def _watch_reader(self) -> None:
+        """Cut off who reads less than SLOWEST_BYTES a second: a connection holds memory."""
+        waiting = self._connection.num_waiting
+        taken = self._written - waiting
+        if waiting and taken - self._taken < SLOWEST_BYTES * self._span_seconds:
+            self._metrics.readers_cut_off.inc()
+            logger.warning("a reader was too slow", extra={"fields": {"request_id": self.request_id}})
+            self._connection.abort()
+            return
+        self._taken = taken
+        self._timer = asyncio.get_running_loop().call_later(self._span_seconds, self._watch_reader)
 
     def _headers(self) -> list[tuple[bytes, bytes]]:
         stages = [*self.times.seconds.items(), ("total", time.monotonic() - self.started_at)]
@@ -159,6 +226,8 @@ class Exchange:
 
     def account(self) -> None:
         """Count and log, once, at the end."""
+        if self._timer is not None:
+            self._timer.cancel()
         seconds = time.monotonic() - self.started_at if self._seconds is None else self._seconds
         task = self.task or OTHER
         self._metrics.requests.labels(task, self.model, str(self.status)).inc()

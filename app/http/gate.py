@@ -6,6 +6,7 @@ Pure ASGI: starlette's BaseHTTPMiddleware would hide that a client left.
 from __future__ import annotations
 
 import asyncio
+import time
 
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -13,7 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app.errors import ClientGoneError, RefusedError, SlowBodyError, problem_of
 from app.http.admission import Admission
 from app.http.endpoints import Endpoint, Endpoints, Function
-from app.http.exchange import Exchange
+from app.http.exchange import SLOWEST_BYTES, Exchange
 from app.http.tracing import Tracing
 from app.service import Phase, Service
 
@@ -36,13 +37,26 @@ class Gate:
             await self._app(scope, receive, send)
             return
         endpoint = self._endpoints.get(scope["path"]) if scope["method"] == "POST" else None
-        exchange = Exchange(scope, receive, send, endpoint, self._service.metrics, is_traced=self._tracing is not None)
-        scope["blip.exchange"] = exchange
-        exchange.closing = self._service.phase is Phase.DRAINING
+        with self._admission.ledger.lease() as lease:
+            exchange = Exchange(
+                scope,
+                receive,
+                send,
+                endpoint,
+                lease,
+                self._service.metrics,
+                span_seconds=self._service.settings.body_timeout_seconds,
+                is_traced=self._tracing is not None,
+            )
+            scope["blip.exchange"] = exchange
+            exchange.closing = self._service.phase is Phase.DRAINING
+            await self._pass(exchange, endpoint)
+
+    async def _pass(self, exchange: Exchange, endpoint: Endpoint | None) -> None:
         try:
             self._admission.check_key(exchange)
             if endpoint is None:
-                await self._app(scope, exchange.receive, exchange.send)
+                await self._app(exchange.scope, exchange.receive, exchange.send)
             else:
                 await self._serve(exchange, endpoint)
         except Exception as error:
@@ -56,30 +70,33 @@ class Gate:
 
     async def _serve(self, exchange: Exchange, endpoint: Endpoint) -> None:
         """Admitted, its body read, answered before its deadline; dropped when the client leaves."""
-        seconds = exchange.timeout_seconds(self._service.settings.request_timeout_seconds)
+        seconds = exchange.timeout_seconds()
         with self._admission.admitted(exchange, endpoint):
             async with exchange.limited(seconds):
                 exchange.body = await self._read_body(exchange)
+                exchange.limit(self._service.settings.request_timeout_seconds)
                 self._admission.accept(exchange)
                 await self._answer(exchange, endpoint.function)
 
     async def _read_body(self, exchange: Exchange) -> bytes:
-        seconds = self._service.settings.body_timeout_seconds
+        """As long as it makes progress. Raises SlowBodyError, BodyTooLargeError, BytesFullError, ClientGoneError."""
+        settings = self._service.settings
+        progress = Progress(settings.body_timeout_seconds, settings.body_max_seconds)
         chunks: list[bytes] = []
         size, more = 0, True
-        try:
-            async with asyncio.timeout(seconds):
-                while more:
+        while more:
+            try:
+                async with asyncio.timeout(progress.seconds_left(time.monotonic(), size)):
                     message = await exchange.receive()
-                    if message["type"] == "http.disconnect":
-                        raise ClientGoneError("The client left.")
-                    chunks.append(message.get("body", b""))
-                    size += len(chunks[-1])
-                    self._admission.check_size(size)
-                    exchange.lease.add_body(len(chunks[-1]))
-                    more = message.get("more_body", False)
-        except TimeoutError:
-            raise SlowBodyError(f"The body took more than {seconds:g} s.") from None
+            except TimeoutError:
+                raise progress.failure() from None
+            if message["type"] == "http.disconnect":
+                raise ClientGoneError("The client left.")
+            chunks.append(message.get("body", b""))
+            size += len(chunks[-1])
+            self._admission.check_size(size)
+            exchange.lease.add_body(len(chunks[-1]))
+            more = message.get("more_body", False)
         return b"".join(chunks)
 
     async def _answer(self, exchange: Exchange, function: Function) -> None:
@@ -89,3 +106,30 @@ class Gate:
             await response(exchange.scope, exchange.receive, exchange.send)
         finally:
             watcher.cancel()
+
+
+class Progress:
+    """Of a body: for how long it may be waited for. A stall ends it, and so does a trickle, span by span."""
+
+    def __init__(self, span_seconds: float, max_seconds: float) -> None:
+        self._span_seconds = span_seconds
+        self._max_seconds = max_seconds
+        self._began: float | None = None
+        self._span_began = 0.0
+        self._span_size = 0  # bytes that were there when it began
+
+    def seconds_left(self, now: float, size: int) -> float:
+        """For the next piece, when `size` bytes are there; 0 or less: it is too late."""
+        if self._began is None:
+            self._began = self._span_began = now
+        if now - self._span_began >= self._span_seconds:
+            if size - self._span_size < SLOWEST_BYTES * self._span_seconds:
+                return 0.0
+            self._span_began, self._span_size = now, size
+        return min(self._span_seconds, self._began + self._max_seconds - now)
+
+    def failure(self) -> SlowBodyError:
+        return SlowBodyError(
+            f"The body came too slowly: nothing for {self._span_seconds:g} s, less than {SLOWEST_BYTES} bytes a second "
+            f"over such a time, or more than {self._max_seconds:g} s in all."
+        )

@@ -50,9 +50,9 @@ class Ledger:
                 del self._of_keys[key]
 
     @contextmanager
-    def lease(self, key: int | None = None) -> Iterator[Lease]:
-        """What one request holds, given back at its end. `key`: the number of its API key."""
-        lease = Lease(self, key)
+    def lease(self) -> Iterator[Lease]:
+        """What one request holds, given back at its end."""
+        lease = Lease(self)
         try:
             yield lease
         finally:
@@ -60,9 +60,9 @@ class Ledger:
 
 
 class Lease:
-    def __init__(self, ledger: Ledger, key: int | None) -> None:
+    def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
-        self._key = key
+        self.key: int | None = None  # the number of the request's API key, where keys are set
         self._lock = threading.Lock()
         self._closed = False
         self._expected = False
@@ -87,7 +87,7 @@ class Lease:
         for kind, number in work.items():
             if number:
                 self._unsubmitted[kind] = self._unfinished[kind] = number
-                self._ledger.add_work(kind, number, self._key)
+                self._ledger.add_work(kind, number, self.key)
 
     def submit(self, kind: Kind) -> None:
         """One item goes into the queue."""
@@ -98,7 +98,7 @@ class Lease:
         """So many items are done, or need not be."""
         number = min(number, self._unfinished[kind])
         _add(self._unfinished, kind, -number)
-        self._ledger.add_work(kind, -number, self._key)
+        self._ledger.add_work(kind, -number, self.key)
         surplus = self._unsubmitted[kind] - self._unfinished[kind]
         if surplus > 0:
             _add(self._unsubmitted, kind, -surplus)

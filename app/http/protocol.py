@@ -9,14 +9,34 @@ from http import HTTPStatus
 from typing import Any
 
 import httptools
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from app.errors import PROBLEMS, MalformedError, Problem, problem_body
-from app.http.exchange import LINGER_SECONDS, new_id
+from app.http.exchange import LINGER_SECONDS, Connection, new_id
 
 HEAD_BYTES = 64 * 1024
 HEAD_TOO_LARGE = Problem(431, "head-too-large", "The request head is too large")
 SLOW_HEAD = Problem(408, "slow-head", "The request head came too slowly")
+
+
+class SocketConnection(Connection):
+    def __init__(self, transport: asyncio.Transport, flow: FlowControl) -> None:
+        self._transport = transport
+        self._flow = flow
+
+    @property
+    def num_waiting(self) -> int:
+        return self._transport.get_write_buffer_size()
+
+    async def drained(self) -> None:
+        if self.num_waiting and not self._transport.is_closing():
+            self._transport.set_write_buffer_limits(0)  # writing is paused now, until nothing waits
+            await self._flow.drain()
+            self._transport.set_write_buffer_limits(HIGH_WATER_LIMIT)
+
+    def abort(self) -> None:
+        self._transport.abort()
 
 
 class Protocol(HttpToolsProtocol):
@@ -85,6 +105,7 @@ class Protocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._room = HEAD_BYTES
         self._stop_timer()
+        self.scope["blip.connection"] = SocketConnection(self.transport, self.flow)  # type: ignore[typeddict-unknown-key]
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
