@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from itertools import islice
@@ -21,6 +21,7 @@ from app.http.exchange import OTHER, Exchange
 from app.images import bitmap_bytes, decode_image, open_image
 from app.oddities import oddity
 from app.service import Service
+from app.wire.answers import json_pieces
 from app.wire.forms import Form, Upload, read_form
 from app.wire.schemas import Fields
 from models.base import (
@@ -39,7 +40,7 @@ from models.base import (
 )
 
 BYTES_PER_PREPARED_PIXEL = 12  # three float32
-SMALL_BODY_BYTES = 256 * 1024  # parsed and hashed
+SMALL_BODY_BYTES = 256 * 1024  # parsed and hashed, or encoded
 SMALL_TEXT_CHARS = 1000  # tokenised
 F = TypeVar("F", bound=Fields)
 T = TypeVar("T")
@@ -88,6 +89,17 @@ class Inference:
         form = await self.on_cpu(read, small=len(body) <= SMALL_BODY_BYTES)
         self._few_words = form.num_chars <= SMALL_TEXT_CHARS
         return form
+
+    async def write(self, answer: Mapping[str, Any]) -> bytes:
+        """Its JSON. What is large is encoded on a CPU thread, piece by piece, as the encoder holds the interpreter."""
+        pieces = json_pieces(answer)
+        written: list[bytes] = []
+        size = 0
+        for piece in pieces:
+            written.append(piece)
+            if (size := size + len(piece)) > SMALL_BODY_BYTES:
+                written += await self.on_cpu(lambda: list(pieces))
+        return b"".join(written)
 
     async def prepare(self, runner: ModelRunner, *groups: Sequence[Input]) -> list[list[Item]]:
         """Tokenise. Raises InputError."""

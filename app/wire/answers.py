@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, NotRequired
+import json
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal, NotRequired
 
 from pydantic import Field
 from typing_extensions import TypedDict  # pydantic requires it before Python 3.12
@@ -103,3 +105,23 @@ class ModelInfo(TypedDict):
 class ModelsAnswer(TypedDict):
     models: list[ModelInfo]
     limits: Annotated[dict[str, float], Field(description="what a request may have at most")]
+
+
+def json_pieces(answer: Mapping[str, Any]) -> Iterator[bytes]:
+    """An answer's JSON. Each entry of its lists is a piece of its own: none takes the encoder long."""
+    opening = "{"
+    for name, value in answer.items():
+        yield f"{opening}{_encoded(name)}:".encode()
+        if isinstance(value, list):
+            yield b"["
+            for place, entry in enumerate(value):
+                yield ("," * (place > 0) + _encoded(entry)).encode()
+            yield b"]"
+        else:
+            yield _encoded(value).encode()
+        opening = ","
+    yield b"}"
+
+
+def _encoded(value: Any) -> str:
+    return json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))

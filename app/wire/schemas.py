@@ -11,6 +11,8 @@ from app.settings import Settings
 from models.base import GenerationSettings, Sampling, Turn
 
 DEFAULT_RANK_K = 128
+MAX_CANDIDATES = 4096
+MAX_RETURNED = 2**18  # candidates of one answer, over all its questions
 
 
 class Context(NamedTuple):
@@ -58,6 +60,13 @@ def _few(texts: object, info: ValidationInfo) -> object:
     if isinstance(texts, list) and len(texts) > limit:
         raise ValueError(f"{len(texts)} items, at most {limit} are allowed")
     return texts
+
+
+def _not_too_many(candidates: object) -> object:
+    """As `_few`."""
+    if isinstance(candidates, list) and len(candidates) > MAX_CANDIDATES:
+        raise ValueError(f"{len(candidates)} items, at most {MAX_CANDIDATES} are allowed")
+    return candidates
 
 
 def _objects(value: object) -> object:
@@ -152,10 +161,13 @@ class VqaFields(GenerationFields):
     num_images: ClassVar[tuple[int, int | None]] = (1, 1)
 
     question: Texts = Field(min_length=1, description="one question or a list")
-    candidates: Annotated[list[Text], OneOrMany] | None = Field(
-        None, min_length=2, max_length=4096, description="answers to rank, in place of generating one"
+    candidates: Annotated[list[Text], BeforeValidator(_not_too_many), OneOrMany] | None = Field(
+        None, min_length=2, max_length=MAX_CANDIDATES, description="answers to rank, in place of generating one"
     )
-    rank_k: int | None = Field(None, ge=1, le=4096, description="candidates that are scored in full; default 128")
+    rank_k: int | None = Field(None, ge=1, le=4096, description="candidates to score in full; default 128")
+    top_candidates: int | None = Field(
+        None, ge=1, le=MAX_CANDIDATES, description="candidates to return, best first; default all"
+    )
     history: Annotated[list[TurnFields], BeforeValidator(_few), BeforeValidator(_objects)] | None = Field(
         None, description="earlier turns, oldest first (JSON only; only models with `history` in /models)"
     )
@@ -169,23 +181,39 @@ class VqaFields(GenerationFields):
         return min(self.rank_k or DEFAULT_RANK_K, len(self.candidates or ()))
 
     @property
+    def num_returned(self) -> int:
+        """Candidates returned for each question."""
+        return min(self.top_candidates or MAX_CANDIDATES, len(self.candidates or ()))
+
+    @property
     def turns(self) -> tuple[Turn, ...]:
         return tuple(Turn(turn.question, turn.answer) for turn in self.history or ())
 
     @model_validator(mode="after")
     def _ranked(self, info: ValidationInfo) -> Self:
         if self.candidates is None:
-            if self.rank_k is not None:
-                raise ValueError("rank_k: only with `candidates`")
+            if given := self.given("rank_k", "top_candidates"):
+                raise ValueError(f"{', '.join(given)}: only with `candidates`")
             return self
         if generating := self.model_fields_set & GenerationFields.model_fields.keys() - Fields.model_fields.keys():
             raise ValueError(f"{', '.join(sorted(generating))}: not with `candidates`, which are ranked")
         _check_pairs(len(self.question) * self.num_ranked, info)
-        # Each answer lists every candidate: bound its body as a request's is bounded.
-        limit = _context(info).settings.max_body_bytes
-        if len(self.question) * sum(map(len, self.candidates)) > limit:
-            raise ValueError(f"candidates: the answers would have more than {limit} characters")
+        self._check_answer(self.candidates, _context(info).settings.max_body_bytes)
         return self
+
+    def _check_answer(self, candidates: list[str], max_chars: int) -> None:
+        """Each question's answer lists the candidates: the size of all is bounded as that of a request body is."""
+        questions, entries = len(self.question), self.num_returned
+        if questions * entries > MAX_RETURNED:
+            raise ValueError(
+                f"candidates: the answers would list {questions * entries}, at most {MAX_RETURNED} are allowed: ask "
+                "for fewer with `top_candidates`"
+            )
+        if questions * sum(sorted(map(len, candidates))[-entries:]) > max_chars:
+            raise ValueError(
+                f"candidates: the answers would have more than {max_chars} characters: ask for fewer with "
+                "`top_candidates`"
+            )
 
 
 class MatchFields(Fields):
