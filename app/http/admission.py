@@ -45,6 +45,7 @@ class Admission:
         self._keys = [key.get_secret_value().encode() for key in service.settings.api_keys]
         self.ledger = Ledger(service.settings.max_inflight_bytes)
         self.exchanges: set[Exchange] = set()  # admitted, not yet answered
+        self._accepted: set[Exchange] = set()  # those of them whose body is there
         observe = service.metrics.observe
         observe("ready", "1 when requests are accepted", lambda: self.refusal() is None)
         observe("reserved_items", "Places in the queue that are kept for admitted requests", self._num_reserved)
@@ -98,6 +99,7 @@ class Admission:
                 yield
             finally:
                 self.exchanges.discard(exchange)
+                self._accepted.discard(exchange)
 
     def check_size(self, num_bytes: int) -> None:
         """Raises BodyTooLargeError."""
@@ -110,6 +112,7 @@ class Admission:
         self._check_work(exchange, {})  # before the form is read, which takes time when there are many
         exchange.accepted = True
         exchange.lease.expect()
+        self._accepted.add(exchange)
 
     def admit_work(self, exchange: Exchange, work: Mapping[Kind, int]) -> None:
         """Its form is read, and this is what is to run for it. Raises QueueFullError."""
@@ -125,7 +128,7 @@ class Admission:
         has less than two batches and the queue is less than half full."""
         waiting, limit = self._service.engine.queue_items, self._settings.max_queue_items
         few = num_own < 2 * self._settings.max_batch_size and 2 * waiting < limit
-        return num_own == 0 or (few and waiting + len(self.exchanges) < limit)
+        return num_own == 0 or (few and waiting + len(self._accepted) < limit)
 
     def _check_room(self) -> None:
         if self._service.engine.queue_items + self._num_reserved() >= self._settings.max_queue_items:
@@ -152,7 +155,7 @@ class Admission:
     def _num_reserved(self) -> int:
         """Places of requests that have nothing in the queue now, and will have."""
         waiting = self._service.engine.owners
-        return sum(one.lease.will_submit and one not in waiting for one in self.exchanges)
+        return sum(one.lease.will_submit and one not in waiting for one in self._accepted)
 
     def drain(self) -> None:
         """Accept nothing more; what is accepted goes on."""

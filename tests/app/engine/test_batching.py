@@ -34,8 +34,9 @@ def work(
     deadline: float | None = None,
     enqueued: float = 0.0,
     cache_bytes: int = 0,
+    owner: Hashable = None,
 ) -> WorkItem:
-    return WorkItem(runner, Item(op, key, None, cache_bytes=cache_bytes), deadline, enqueued, Nobody())
+    return WorkItem(runner, Item(op, key, None, cache_bytes=cache_bytes), deadline, enqueued, Nobody(), owner)
 
 
 def queue_of(*items: WorkItem, max_batch_size: int = 4, max_cache_bytes: int = 100) -> BatchQueue:
@@ -69,6 +70,37 @@ def test_batch_is_bounded_and_keeps_the_order_of_arrival() -> None:
     items = [work() for _ in range(10)]
     queue = queue_of(*items)
     assert [queue.next_batch(now=0) for _ in range(4)] == [items[:4], items[4:8], items[8:], []]
+
+
+def test_turns_go_round_over_owners() -> None:
+    a, b, c = ([work(owner=owner) for _ in range(number)] for owner, number in (("a", 6), ("b", 1), ("c", 2)))
+    queue = queue_of(*a, *b, *c)
+    assert queue.next_batch(now=0) == [a[0], b[0], c[0], a[1]]
+    assert queue.next_batch(now=0) == [c[1], a[2], a[3], a[4]]
+    assert queue.next_batch(now=0) == [a[5]]
+
+
+def test_who_comes_late_has_a_turn_in_the_next_batch() -> None:
+    many = [work(owner="a") for _ in range(12)]
+    queue = queue_of(*many)
+    queue.next_batch(now=0)
+    queue.append(one := work(owner="b"))
+    assert one in queue.next_batch(now=0)
+
+
+def test_turns_hold_for_the_rows_of_a_generation_too() -> None:
+    many = [work(Op.GENERATE, owner="a", cache_bytes=40) for _ in range(3)]
+    queue = queue_of(*many, one := work(Op.GENERATE, owner="b", cache_bytes=40))
+    assert queue.next_batch(now=0) == [many[0], one]
+
+
+def test_owners_are_those_who_have_something_waiting() -> None:
+    a, b = work(owner="a"), work(owner="b")
+    queue = queue_of(a, work(owner="a"), b)
+    queue.discard(b)
+    assert ("a" in queue.owners, "b" in queue.owners) == (True, False)
+    queue.next_batch(now=0)
+    assert "a" not in queue.owners
 
 
 def test_batch_of_one_is_always_possible() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from app.engine.batching import BatchKey
-from app.engine.turns import CALL_SECONDS, STEP_SHARE, Turns
+from app.engine.turns import CALL_SECONDS, STEP_SHARE, Rates, Turns
 from models.base import Op
 
 ENCODE, SCORE = BatchKey("tower", Op.ENCODE, None), BatchKey("heads", Op.SCORE, "itm")
@@ -72,3 +72,33 @@ def test_a_device_that_got_faster_is_noticed() -> None:
     for _ in range(50):
         turns.called(ENCODE, 1, CALL_SECONDS / 10)
     assert turns.most_items(ENCODE) == pytest.approx(10, rel=0.01)
+
+
+# --- rates ---
+
+
+def test_what_has_not_been_seen_is_guessed() -> None:
+    assert Rates().seconds({ENCODE.kind: 3}, unseen=0.5) == 1.5
+
+
+def test_an_item_takes_what_its_calls_took() -> None:
+    rates = Rates()
+    rates.spent(ENCODE.kind, 0.8)
+    rates.finished(ENCODE.kind, 4)
+    assert rates.seconds({ENCODE.kind: 10, SCORE.kind: 1}, unseen=1) == pytest.approx(2 + 1)
+
+
+def test_a_row_takes_all_its_steps() -> None:
+    rates = Rates()
+    for _ in range(10):
+        rates.spent(SCORE.kind, 0.1)
+    rates.finished(SCORE.kind, 2)
+    assert rates.seconds({SCORE.kind: 1}, unseen=0) == pytest.approx(0.5)
+
+
+def test_the_latest_counts_more_and_more() -> None:
+    rates = Rates()
+    for seconds in (1.0, *[0.1] * 20):
+        rates.spent(ENCODE.kind, seconds)
+        rates.finished(ENCODE.kind, 1)
+    assert rates.seconds({ENCODE.kind: 1}, unseen=0) == pytest.approx(0.1, rel=0.02)
