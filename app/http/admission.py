@@ -26,7 +26,7 @@ from app.http.exchange import Exchange
 from app.http.ledger import Ledger
 from app.service import Phase, Service
 
-UNSEEN_SECONDS = 0.01  # taken for an item of a kind of which none has finished yet
+UNSEEN_SECONDS = 0.002  # taken for an item of a kind of which none has finished yet
 OVERHEAD = 1.25  # for what passes between device calls
 MOST_RETRY_SECONDS = 30
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from app.main import create_app
 from app.service import Service
 from app.settings import Settings
 from tests.deployment import assert_time_to_drain, settings_of
@@ -45,7 +46,8 @@ def test_every_metric_is_drawn(root: Path) -> None:
         for name in re.findall(r"\bblip_\w+", target["expr"])
     }
     endings = {"counter": ("_total",), "histogram": ("_bucket", "_sum"), "gauge": ("",)}
-    ours = [one for one in Service(Settings(threads=1)).metrics.registry.collect() if one.name.startswith("blip_")]
+    service: Service = create_app(Settings(threads=1)).state.service
+    ours = [one for one in service.metrics.registry.collect() if one.name.startswith("blip_")]
     assert len(ours) >= 10
     missing = [one.name for one in ours if not {one.name + ending for ending in endings[one.type]} & drawn]
     assert missing == []

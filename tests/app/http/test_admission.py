@@ -154,13 +154,14 @@ def test_who_comes_to_an_idle_service_is_admitted() -> None:
 
 def test_what_has_not_been_seen_is_taken_to_be_quick() -> None:
     async def test() -> None:
-        async with lab(max_pairs=10_000, request_timeout_seconds=3) as there:
-            assert 3 * 64 * UNSEEN_SECONDS * OVERHEAD < 3 < 2 * 3 * 64 * UNSEEN_SECONDS * OVERHEAD
+        async with lab(request_timeout_seconds=0.6) as there:
+            first_seconds = 3 * 64 * UNSEEN_SECONDS * OVERHEAD
+            assert first_seconds < 0.6 < 2 * first_seconds
             with there.heads.held() as hold:
                 first = pairs(there)
                 await entered(hold)
                 assert kind(await pairs(there)) == (429, "queue-full")
-            assert (await first).status_code == 200
+            assert (await first).status_code in (200, 504)
 
     run(test)
 
