@@ -5,8 +5,11 @@ Source: `rank_answer` of salesforce/BLIP models/blip_vqa.py."""
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property, lru_cache
+from functools import cached_property
+from hashlib import sha256
+from threading import Lock
 
 import torch
 from torch import Tensor
@@ -18,6 +21,7 @@ from models.generation.loop import Asked, GeneratingRunner, Ranking
 from models.layers.attention import causal_mask
 from models.runners.text import pad
 
+KEPT_LISTS = 16
 RANK_TOKENS = 512  # decoder positions per forward pass; bounds the memory of the logits
 
 
@@ -25,12 +29,12 @@ class RankingRunner(GeneratingRunner):
     """A runner that also ranks answers."""
 
     @cached_property
-    def _candidates(self) -> Callable[[tuple[str, ...]], list[list[int]]]:
-        """Cached: clients send the same list with many questions, and often with every request."""
-        return lru_cache(maxsize=16)(self._tokenise_candidates)
+    def _tokenised(self) -> _Latest:
+        return _Latest()
 
-    def _tokenise_candidates(self, texts: tuple[str, ...]) -> list[list[int]]:
-        return [self._candidate(text) for text in texts]
+    def _candidates(self, texts: tuple[str, ...]) -> list[list[int]]:
+        """One list of answers is often used for many questions, and for every request of a client."""
+        return self._tokenised.get(texts, lambda: [self._candidate(text) for text in texts])
 
     @abstractmethod
     def _candidate(self, text: str) -> list[int]:
@@ -99,3 +103,23 @@ def _chunks(rows: Sequence[list[int]]) -> Iterator[list[list[int]]]:
             chunk = []
         chunk.append(row)
     yield chunk
+
+
+class _Latest:
+    """The token ids of the lists of answers that were used last. By digest: the texts themselves may be megabytes."""
+
+    def __init__(self) -> None:
+        self._lists: OrderedDict[bytes, list[list[int]]] = OrderedDict()
+        self._lock = Lock()  # runners prepare on several threads
+
+    def get(self, texts: tuple[str, ...], tokenise: Callable[[], list[list[int]]]) -> list[list[int]]:
+        digest = sha256("".join(f"{len(text)}:{text}" for text in texts).encode()).digest()
+        with self._lock:
+            found = self._lists.pop(digest, None)
+        if found is None:
+            found = tokenise()
+        with self._lock:
+            self._lists[digest] = found
+            while len(self._lists) > KEPT_LISTS:
+                self._lists.popitem(last=False)
+        return found
