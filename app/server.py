@@ -1,14 +1,19 @@
-"""The process: uvicorn, but for what SIGTERM does."""
+"""The process: uvicorn, but for what signals do."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import signal
 import socket
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from types import FrameType
+from typing import NoReturn
 
 import uvicorn
 
@@ -17,7 +22,7 @@ from app.http.admission import Admission
 from app.http.protocol import Protocol
 from app.logs import configure_logging
 from app.main import Load, create_app, load_models
-from app.service import Service
+from app.service import Phase, Service
 from app.settings import Settings
 
 KEEP_ALIVE_SECONDS = 75  # longer than the proxies in front: who closes first loses no request
@@ -26,13 +31,22 @@ log = logging.getLogger("blip")
 
 class Server(uvicorn.Server):
     """On the first signal readiness goes, the listener stays open to tell new work 503, and accepted work completes.
-    The second signal stops at once. The process has ended when `drain_seconds` are over."""
+    The second signal stops at once. The process has ended when `drain_seconds` are over. While the models load nothing
+    is accepted, and the first signal ends the process."""
 
     def __init__(self, config: uvicorn.Config, service: Service, admission: Admission) -> None:
         config.timeout_graceful_shutdown = service.settings.farewell_seconds / 3  # type: ignore[assignment]
         super().__init__(config)
         self._service = service
         self._admission = admission
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """SIGHUP too, unless it is ignored, as under nohup."""
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            signal.signal(signal.SIGHUP, self.handle_exit)
+        with super().capture_signals():
+            yield
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
         self.force_exit = self.should_exit
@@ -49,8 +63,13 @@ class Server(uvicorn.Server):
 
     async def main_loop(self) -> None:
         await super().main_loop()
-        if self._service.failure is None:
+        if self._service.phase is Phase.READY:
             await self._drain()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if self._service.phase is Phase.LOADING:
+            _leave(0)
+        await super().shutdown(sockets)
 
     async def _drain(self) -> None:
         self._admission.drain()
@@ -88,8 +107,21 @@ def serve(settings: Settings, load: Load = load_models) -> int:
         service,
         app.state.admission,
     )
-    server.run()
-    return 0 if service.failure is None else complain(service.failure)
+    try:
+        server.run()
+        code = 0 if service.failure is None else complain(service.failure)
+    except SystemExit as end:  # uvicorn's: the port is taken
+        code = int(end.code or 0)
+    if service.phase is Phase.LOADING or service.engine.busy_seconds():
+        _leave(code)
+    return code
+
+
+def _leave(code: int) -> NoReturn:
+    """End the process without the interpreter's own end, which a thread that loads, or is in a device call, does not
+    survive: when it comes back from C++ it is made to exit, and takes the process with it (SIGABRT)."""
+    logging.shutdown()
+    os._exit(code)
 
 
 def complain(error: Exception) -> int:

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -23,6 +23,14 @@ from tests.app.support import BLUE, FIELDS, RED, TASKS, b64
 
 PNG = {"content-type": "image/png"}
 ROOT = Path(__file__).parents[2]
+SIGNALS = [signal.SIGTERM, signal.SIGHUP, signal.SIGINT]
+FAKE = ("-W", "error", "-m", "tests.app.fake_server")
+REAL = ("-m", "app")
+NOHUP = (
+    "-c",
+    "import runpy, signal; signal.signal(signal.SIGHUP, signal.SIG_IGN);"
+    "runpy.run_module('tests.app.fake_server', run_name='__main__')",
+)
 
 
 @dataclass(slots=True)
@@ -62,9 +70,9 @@ class Server:
 
 
 @contextmanager
-def start(**environment: str) -> Iterator[Server]:
+def start(*command: str, **environment: str) -> Iterator[Server]:
     process = subprocess.Popen(
-        [sys.executable, "-W", "error", "-m", "tests.app.fake_server"],
+        [sys.executable, *(command or FAKE)],
         cwd=ROOT,
         env=os.environ | {"BLIP_PORT": "0", "BLIP_THREADS": "2"} | environment,
         stdin=subprocess.PIPE,
@@ -204,7 +212,8 @@ def until_metric(client: httpx.Client, line: str) -> None:
         pass
 
 
-def test_sigterm_under_load() -> None:
+@pytest.mark.parametrize("kind", SIGNALS)
+def test_signal_under_load(kind: signal.Signals) -> None:
     """Accepted requests of every task complete; new ones get 503 over new connections; the exit code is 0."""
     with start() as server, httpx.Client(base_url=server.url, timeout=30) as client:
         server.until_ready(client)
@@ -213,7 +222,7 @@ def test_sigterm_under_load() -> None:
             accepted = [pool.submit(post, client, TASKS[number % 4], BLUE) for number in range(12)]
             until_metric(client, "blip_inflight_requests 12.0")
             server.tell("wait")
-            server.process.send_signal(signal.SIGTERM)
+            server.process.send_signal(kind)
             while (ready := client.get("/health/ready")).status_code == 200:
                 pass
             assert (ready.status_code, ready.headers["connection"]) == (503, "close")
@@ -261,6 +270,35 @@ def test_probes_while_loading_and_sigterm_then() -> None:
         assert server.stop() == 0
 
 
+# While it is idle, while torch is imported (its library is mapped), and while weights are read.
+MOMENTS: dict[str, Callable[[Server], bool]] = {
+    "listening": lambda server: bool(server.url),
+    "importing": lambda server: "libtorch_cpu" in Path(f"/proc/{server.process.pid}/maps").read_text(),
+    "tower": lambda server: any("loaded tower" in line for line in server.log),
+    "heads": lambda server: any("loaded demo/caption" in line for line in server.log),
+    "nearly there": lambda server: any("loaded demo-blip2/match" in line for line in server.log),
+}
+
+
+@pytest.mark.parametrize("kind", SIGNALS)
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_signal_while_real_models_load(moment: str, kind: signal.Signals) -> None:
+    """0, and neither the abort of a thread that comes back from C++ nor a traceback."""
+    with start(*REAL) as server:
+        while not MOMENTS[moment](server):
+            assert server.process.poll() is None
+        assert server.stop(kind) == 0
+    assert not [line for line in server.log if not re.match(r"\d{4}-\d\d-\d\d .* INFO ", line)]
+
+
+def test_sighup_that_is_ignored_stays_ignored() -> None:
+    """As under nohup."""
+    with start(*NOHUP) as server, httpx.Client(base_url=server.url) as client:
+        server.process.send_signal(signal.SIGHUP)
+        server.until_ready(client)
+        assert server.stop() == 0
+
+
 def test_loading_that_fails() -> None:
     with start(BLIP_PROFILE="broken") as server:
         assert server.process.wait(30) == 1
@@ -269,10 +307,11 @@ def test_loading_that_fails() -> None:
     assert not any("Traceback" in line for line in server.log)
 
 
-def test_port_that_is_taken(server: Server) -> None:
+@pytest.mark.parametrize("command", [FAKE, REAL])
+def test_port_that_is_taken(server: Server, command: tuple[str, ...]) -> None:
     port = server.url.rpartition(":")[2]
-    with start(BLIP_PORT=port) as second:
-        assert second.process.wait(30) != 0
+    with start(*command, BLIP_PORT=port) as second:
+        assert second.process.wait(30) > 0
     assert sum("address already in use" in line for line in second.log) == 1
 
 
