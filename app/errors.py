@@ -83,6 +83,10 @@ class EngineDownError(RefusedError):
     """The device, or the thread that owns it, is gone."""
 
 
+class TransferCodingError(ServiceError):
+    """A transfer coding other than chunked."""
+
+
 class DeadlineExceededError(ServiceError):
     """The request's time is up."""
 
@@ -114,6 +118,7 @@ PROBLEMS: dict[type[Exception], Problem] = {
     BytesFullError: Problem(429, "bytes-full", "The service is at its limit", retry_after_seconds=1),
     ClientGoneError: Problem(499, "client-gone", "The client left"),
     BatchFailedError: Problem(500, "batch-failed", "The model failed on this input"),
+    TransferCodingError: Problem(501, "transfer-coding", "The transfer coding is not supported"),
     NotReadyError: Problem(503, "not-ready", "The service is starting", retry_after_seconds=5),
     DrainingError: Problem(503, "draining", "The service is stopping", retry_after_seconds=5),
     EngineDownError: Problem(503, "device-lost", "The service lost its device", retry_after_seconds=30),

@@ -1,10 +1,13 @@
-"""HTTP/1.1 as uvicorn speaks it over httptools, with three repairs: an offered upgrade is ignored without losing the
-body (RFC 9110, 7.8), a head is bounded in size and time, and what cannot be parsed is answered with a problem."""
+"""HTTP/1.1 as uvicorn speaks it over httptools, with four repairs: an offered upgrade is ignored without losing the
+body (RFC 9110, 7.8), a head is bounded in size and time, one that a proxy might read otherwise is refused (RFC 9112),
+and what cannot be parsed is answered with a problem."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import re
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -12,12 +15,21 @@ import httptools
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from app.errors import PROBLEMS, MalformedError, Problem, problem_body
+from app.errors import (
+    PROBLEMS,
+    MalformedError,
+    Problem,
+    ServiceError,
+    TransferCodingError,
+    problem_body,
+    problem_of,
+)
 from app.http.exchange import LINGER_SECONDS, Connection, new_id
 
 HEAD_BYTES = 64 * 1024
 HEAD_TOO_LARGE = Problem(431, "head-too-large", "The request head is too large")
 SLOW_HEAD = Problem(408, "slow-head", "The request head came too slowly")
+_HOST = re.compile(rb"(\[[0-9A-Za-z:.%_~-]+\]|[0-9A-Za-z._~!$&'()*+,;=%-]*)(:[0-9]*)?")  # RFC 3986, 3.2
 
 
 class SocketConnection(Connection):
@@ -45,6 +57,7 @@ class Protocol(HttpToolsProtocol):
         self._head_timeout_seconds = head_timeout_seconds
         self._room = HEAD_BYTES  # what may come before a head, or a piece of a body, is complete; trailers count too
         self._timer: asyncio.TimerHandle | None = None  # for a head, or for the rest of what was refused
+        self._in_head = False
         self._refused = False
 
     # --- the connection ---
@@ -63,8 +76,11 @@ class Protocol(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         try:
             self._parse(memoryview(data))
-        except httptools.HttpParserError:
-            self.send_400_response("The request is not valid HTTP/1.1.")
+        except httptools.HttpParserError as error:
+            if isinstance(cause := error.__context__, ServiceError):
+                self._refuse(problem_of(cause), cause.detail)
+            else:
+                self.send_400_response("The request is not valid HTTP/1.1.")
         if self._timer is None and self._is_idle:
             self._await_head()
 
@@ -96,15 +112,25 @@ class Protocol(HttpToolsProtocol):
         self.parser.feed_data(b"%b %b HTTP/%b\r\n" % (method.encode(), self.url, self.scope["http_version"].encode()))
         self.parser.feed_data(fields + b"\r\n")
 
-    # --- a head, in size and time ---
+    # --- a head, in size and time, and what it says ---
 
     @property
     def _is_idle(self) -> bool:
         return self.cycle is None or self.cycle.response_complete
 
+    def on_message_begin(self) -> None:
+        self._in_head = True
+        super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._in_head:  # else a trailer: it must not pass for a field of the head, which is what a proxy looked at
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
+        self._in_head = False
         self._room = HEAD_BYTES
         self._stop_timer()
+        _check_head(self.parser.get_http_version(), self.headers)
         self.scope["blip.connection"] = SocketConnection(self.transport, self.flow)  # type: ignore[typeddict-unknown-key]
         super().on_headers_complete()
 
@@ -157,6 +183,27 @@ class Protocol(HttpToolsProtocol):
         self.transport.write_eof()  # what still comes is read and dropped: closing at once would reset the answer away
         self.flow.resume_reading()
         self._timer = self.loop.call_later(LINGER_SECONDS, self.transport.close)
+
+
+def _check_head(version: str, headers: Sequence[tuple[bytes, bytes]]) -> None:
+    """What the parser lets pass. Raises MalformedError, TransferCodingError."""
+    if version not in ("1.0", "1.1"):
+        raise MalformedError("The request must be HTTP/1.1 or HTTP/1.0.")
+    hosts = [value for name, value in headers if name == b"host"]
+    if len(hosts) > 1 or (version == "1.1" and not hosts):
+        raise MalformedError("The request must have one Host.")
+    if hosts and not _HOST.fullmatch(hosts[0].strip()):
+        raise MalformedError("Host: is not a host and port.")
+    codings = [
+        coding.strip().lower()
+        for name, value in headers
+        if name == b"transfer-encoding"
+        for coding in value.split(b",")
+    ]
+    if not {*codings} <= {b"chunked", b""}:
+        raise TransferCodingError("Transfer-Encoding: only chunked is supported.")
+    if codings and (codings != [b"chunked"] or version == "1.0"):
+        raise MalformedError("Transfer-Encoding: must be chunked, once, in HTTP/1.1.")
 
 
 def _answer(problem: Problem, detail: str, request_id: str) -> bytes:

@@ -13,7 +13,7 @@ from app.wire.schemas import Fields
 from models.base import Task
 
 Responses = dict[int | str, dict[str, Any]]
-TASK_STATUSES = (400, 401, 404, 405, 408, 413, 415, 422, 429, 500, 503, 504)
+TASK_STATUSES = (400, 401, 404, 405, 408, 413, 415, 422, 429, 500, 501, 503, 504)
 RETRY_AFTER = {"Retry-After": {"schema": {"type": "integer"}, "description": "seconds"}}
 PROBLEM_HEADERS: dict[int, dict[str, Any]] = {
     401: {"WWW-Authenticate": {"schema": {"type": "string"}, "description": "Bearer"}},

@@ -17,7 +17,13 @@ from tests.app.test_server import PNG, Server, answer_of, post, start
 H2C = {"connection": "Upgrade, HTTP2-Settings", "upgrade": "h2c", "http2-settings": "AAMAAABkAAQAAP__"}
 CAPTION = b"POST /caption HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
 OFFER = b"Connection: Upgrade\r\nUpgrade: h2c\r\n"
-LIVE = b"GET /health/live HTTP/1.1\r\nHost: x\r\n"
+TARGET = b"GET /health/live HTTP/1.1\r\n"
+LIVE = TARGET + b"Host: x\r\n"
+EMBED = b"POST /embed HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+TEXT = b'{"text":"red"}'
+CHUNKS = b"\r\n%x\r\n%b\r\n0\r\n" % (len(TEXT), TEXT)
+CHUNKED = b"Transfer-Encoding: chunked\r\n"
+LAST = LIVE + b"Connection: close\r\n\r\n"
 
 
 @pytest.fixture(scope="module")
@@ -158,6 +164,119 @@ def test_silent_connection_is_closed(hasty: Server) -> None:
 )
 def test_not_http(server: Server, request_bytes: bytes) -> None:
     assert refusal(server, request_bytes) == (400, "/errors/malformed")
+
+
+# --- RFC 9112: what of a head is refused, although it can be parsed ---
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        TARGET,
+        TARGET + OFFER,
+        LIVE + b"Host: x\r\n",
+        LIVE + b"Host: y\r\n",
+        b"GET http://x/health/live HTTP/1.1\r\n",
+        b"GET /health/live HTTP/1.0\r\nHost: x\r\nHost: y\r\n",
+        *(
+            TARGET + b"Host: %b\r\n" % host
+            for host in (b"a b", b"a/b", b"a@b", b"a, b", b"\xff", b"a:80x", b"[x", b"a?")
+        ),
+    ],
+)
+def test_host_that_is_not_one(server: Server, head: bytes) -> None:
+    """None, two, or not a host at all."""
+    assert refusal(server, head + b"\r\n" + LAST) == (400, "/errors/malformed")
+
+
+@pytest.mark.parametrize(
+    "host", [b"", b"x", b"x:", b"blip_serve.x:8000", b"127.0.0.1", b"[::1]:80", b"xn--bcher-kva.example"]
+)
+def test_host_of_any_kind(server: Server, host: bytes) -> None:
+    with server.socket() as connection:
+        connection.sendall(TARGET + b"Host: %b\r\nConnection: close\r\n\r\n" % host)
+        assert statuses(connection) == ["200"]
+
+
+@pytest.mark.parametrize(
+    "head", [b"GET /health/live HTTP/1.0\r\n", b"GET http://y/health/live HTTP/1.0\r\nHost: x\r\n"]
+)
+def test_http_1_0(server: Server, head: bytes) -> None:
+    with server.socket() as connection:
+        connection.sendall(head + b"\r\n")
+        assert statuses(connection) == ["200"]
+
+
+@pytest.mark.parametrize("version", [b"", b" HTTP/0.9", b" HTTP/1.2", b" HTTP/2.0", b" HTTP/01.1"])
+def test_other_versions(server: Server, version: bytes) -> None:
+    request = b"GET /health/live%b\r\n" % version
+    assert refusal(server, request + b"Host: x\r\n\r\n" if version else request + b"\r\n") == (400, "/errors/malformed")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [b"gzip"],
+        [b"gzip, chunked"],
+        [b"identity, chunked"],
+        [b"gzip", b"chunked"],
+        [b"chunked;q=1"],
+        [b"xchunked"],
+    ],
+)
+@pytest.mark.parametrize("offer", [b"", OFFER])
+def test_other_transfer_codings(server: Server, values: list[bytes], offer: bytes) -> None:
+    fields = b"".join(b"Transfer-Encoding: %b\r\n" % value for value in values)
+    assert refusal(server, EMBED + offer + fields + CHUNKS + b"\r\n" + LAST) == (501, "/errors/transfer-coding")
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        EMBED + CHUNKED + CHUNKED,
+        EMBED + b"Transfer-Encoding: chunked, chunked\r\n",
+        EMBED + b"Transfer-Encoding: chunked, gzip\r\n",
+        EMBED + CHUNKED + b"Transfer-Encoding: gzip\r\n",
+        EMBED + b"Transfer-Encoding: , chunked\r\n",
+        EMBED + b"Transfer-Encoding:\r\n",
+        EMBED + b"Transfer-Encoding : chunked\r\n",
+        EMBED + CHUNKED + b"Content-Length: 14\r\n",
+        EMBED + b"Content-Length: 14\r\n" + CHUNKED,
+        EMBED.replace(b"1.1", b"1.0") + CHUNKED,
+        *(
+            EMBED + b"Content-Length: %b\r\n" % length
+            for length in (
+                b"+14",
+                b"-14",
+                b"1 4",
+                b"0xe",
+                b"14, 14",
+                b"14\r\nContent-Length: 14",
+                b"",
+                b"14.0",
+                b"9" * 30,
+            )
+        ),
+        EMBED + b"X: a\r\n b\r\n",
+        EMBED + b"X: a\nY: b\r\n",
+        EMBED + b"X: a\rb\r\n",
+        EMBED + b"X: a\0b\r\n",
+        EMBED.replace(b"\r\n", b"\n") + b"Content-Length: 14\r\n",
+    ],
+)
+def test_doubtful_framing(server: Server, head: bytes) -> None:
+    """Where one body ends and the next request begins must not be a matter of opinion."""
+    assert refusal(server, head + CHUNKS + b"\r\n" + LAST) == (400, "/errors/malformed")
+
+
+def test_trailers_are_no_header_fields(server: Server) -> None:
+    """A proxy in front looks at the head alone."""
+    trailers = b"X-Request-ID: smuggled\r\nX-Request-Timeout: nonsense\r\nHost: y\r\n"
+    with server.socket() as connection:
+        connection.sendall(EMBED + CHUNKED + b"X-Request-ID: mine\r\n" + CHUNKS + trailers + b"\r\n" + LAST)
+        _, text = answer_of(connection)
+    assert re.findall(r"HTTP/1\.1 (\d+) ", text) == ["200", "200"]
+    assert "x-request-id: mine" in text
 
 
 def test_garbage_after_an_accepted_request(server: Server) -> None:
