@@ -128,6 +128,9 @@ ROUTING = {
     404: Problem(404, "unknown-route", "No such route"),
     405: Problem(405, "method-not-allowed", "The route has another method"),
 }
+HEAD_TOO_LARGE = Problem(431, "head-too-large", "The request head is too large")
+SLOW_HEAD = Problem(408, "slow-head", "The request head came too slowly")
+EVERY_PROBLEM = (*PROBLEMS.values(), *ROUTING.values(), INTERNAL, HEAD_TOO_LARGE, SLOW_HEAD)
 
 
 def problem_of(error: Exception) -> Problem:

@@ -9,7 +9,9 @@ import os
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
@@ -22,6 +24,7 @@ from app.http.tracing import Tracing
 from app.routes import caption, docs, embed, match, ops, vqa
 from app.service import Phase, Service
 from app.settings import Settings
+from app.wire.served import as_served
 from models.base import ServedModel
 
 log = logging.getLogger("blip")
@@ -98,7 +101,25 @@ def create_app(settings: Settings | None = None, load: Load = load_models) -> Fa
         app.add_api_route(endpoint.path, endpoint.function, methods=["POST"], **endpoint.documentation)
     for routes in (ops, docs):
         app.include_router(routes.router)
+    app.openapi = _describing(app.openapi, service)  # type: ignore[method-assign]
     return app
+
+
+def _describing(build: Callable[[], dict[str, Any]], service: Service) -> Callable[[], dict[str, Any]]:
+    """/openapi.json, made when it is first asked for: once while there are no models, and once with them."""
+    made: dict[bool, dict[str, Any]] = {}
+
+    def describe() -> dict[str, Any]:
+        loaded = bool(service.models)
+        if loaded not in made:
+            names = {
+                path: [model.name for model in service.models.values() if endpoint.task in model.checkpoints]
+                for path, endpoint in ENDPOINTS.items()
+            }
+            made[loaded] = as_served(deepcopy(build()), service.settings, names, ops.models_answer(service))
+        return made[loaded]
+
+    return describe
 
 
 async def _load(service: Service, load: Load) -> None:

@@ -10,6 +10,8 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+LEAST_TIMEOUT_SECONDS = 0.001  # that a client may ask for: less is a mistake, not a deadline
+
 
 def default_threads(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
     """The CPUs that the cgroup's quota allows (v2, then v1), at most those that this process may run on."""

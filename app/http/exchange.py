@@ -26,11 +26,11 @@ from app.errors import (
 from app.http.endpoints import Endpoint
 from app.http.ledger import Lease
 from app.metrics import Metrics
+from app.settings import LEAST_TIMEOUT_SECONDS
 
 OTHER = "other"
 PIECE_BYTES = 64 * 1024  # of an answer, given to the connection at a time
 SLOWEST_BYTES = 1000  # a second, of a client that reads an answer or sends a body
-SHORTEST_TIMEOUT_SECONDS = 0.001
 LINGER_SECONDS = 2.0  # for the rest of a body that nobody wants: closing at once would reset the answer away
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
@@ -114,9 +114,9 @@ class Exchange:
         if given is None:
             return None
         with suppress(ValueError):
-            if SHORTEST_TIMEOUT_SECONDS <= (seconds := float(given)) < inf:  # nor is NaN
+            if LEAST_TIMEOUT_SECONDS <= (seconds := float(given)) < inf:  # nor is NaN
                 return seconds
-        raise InvalidInputError(f"X-Request-Timeout: must be a number of seconds, {SHORTEST_TIMEOUT_SECONDS} at least")
+        raise InvalidInputError(f"X-Request-Timeout: must be a number of seconds, at least {LEAST_TIMEOUT_SECONDS}")
 
     @asynccontextmanager
     async def limited(self, seconds: float | None) -> AsyncIterator[None]:

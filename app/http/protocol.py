@@ -16,7 +16,9 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from app.errors import (
+    HEAD_TOO_LARGE,
     PROBLEMS,
+    SLOW_HEAD,
     MalformedError,
     Problem,
     ServiceError,
@@ -27,8 +29,6 @@ from app.errors import (
 from app.http.exchange import LINGER_SECONDS, Connection, new_id
 
 HEAD_BYTES = 64 * 1024
-HEAD_TOO_LARGE = Problem(431, "head-too-large", "The request head is too large")
-SLOW_HEAD = Problem(408, "slow-head", "The request head came too slowly")
 _HOST = re.compile(rb"(\[[0-9A-Za-z:.%_~-]+\]|[0-9A-Za-z._~!$&'()*+,;=%-]*)(:[0-9]*)?")  # RFC 3986, 3.2
 
 

@@ -26,6 +26,8 @@ BOUNDS = {
     "exclusiveMaximum": "<",
     "minItems": "length ≥",
     "maxItems": "length ≤",
+    "minLength": "characters ≥",
+    "maxLength": "characters ≤",
 }
 router = APIRouter()
 

@@ -55,12 +55,14 @@ async def metrics(request: Request) -> Response:
 @router.get("/models", responses=MODELS)
 async def models(request: Request) -> Response:
     """The served models, the profile's first one first, and the limits of a request."""
-    service = service_of(request)
-    body: ModelsAnswer = {
+    return JSONResponse(models_answer(service_of(request)))
+
+
+def models_answer(service: Service) -> ModelsAnswer:
+    return {
         "models": [_model(model) for model in service.models.values()],
         "limits": {name: getattr(service.settings, name) for name in LIMITS},
     }
-    return JSONResponse(body)
 
 
 def service_of(request: Request) -> Service:

@@ -1,4 +1,5 @@
-"""What /openapi.json says about the routes, made from the schemas of requests and answers and the table of problems."""
+"""What /openapi.json says about the routes, made from the schemas of requests and answers and the table of problems.
+What depends on the service, its limits and the names of its models, is put in by app.wire.served."""
 
 from __future__ import annotations
 
@@ -6,14 +7,17 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from app.errors import INTERNAL, PROBLEMS, ROUTING, problem_body
+from app.errors import EVERY_PROBLEM, problem_body
+from app.settings import LEAST_TIMEOUT_SECONDS
 from app.wire.answers import HealthAnswer, ModelsAnswer, ProblemAnswer
 from app.wire.examples import EXAMPLES, METRICS_EXAMPLE, MODELS_EXAMPLE, SUMMARIES
 from app.wire.schemas import Fields
 from models.base import Task
 
 Responses = dict[int | str, dict[str, Any]]
-TASK_STATUSES = (400, 401, 404, 405, 408, 413, 415, 422, 429, 500, 501, 503, 504)
+ROUTE_STATUSES = (400, 405, 408, 431, 500, 501)  # of any route: also what is refused for its head
+TASK_STATUSES = (*ROUTE_STATUSES, 401, 404, 413, 415, 422, 429, 503, 504)
+NULL = {"type": "null"}
 RETRY_AFTER = {"Retry-After": {"schema": {"type": "integer"}, "description": "seconds"}}
 PROBLEM_HEADERS: dict[int, dict[str, Any]] = {
     401: {"WWW-Authenticate": {"schema": {"type": "string"}, "description": "Bearer"}},
@@ -33,13 +37,14 @@ HEADERS = [
     {
         "name": "X-Request-ID",
         "in": "header",
-        "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,128}$"},
-        "description": "a name for the request, in the answer and in the logs",
+        "schema": {"type": "string"},
+        "description": "a name for the request, in the answer and in the logs: 1 to 128 of A-Z, a-z, 0-9 and `._-`, or "
+        "it is ignored",
     },
     {
         "name": "X-Request-Timeout",
         "in": "header",
-        "schema": {"type": "number", "exclusiveMinimum": 0},
+        "schema": {"type": "number", "minimum": LEAST_TIMEOUT_SECONDS},
         "description": "seconds; less than the service's own limit",
     },
 ]
@@ -74,7 +79,9 @@ def answers(
 
 def health(yes: HealthAnswer, no: HealthAnswer, why: str) -> Responses:
     """The two answers of a health check; neither is a problem+json. `why`: what a 503 means."""
-    return answers(HealthAnswer, yes) | answers(HealthAnswer, no, status=503, description=why) | problems(405, 500)
+    return (
+        answers(HealthAnswer, yes) | answers(HealthAnswer, no, status=503, description=why) | problems(*ROUTE_STATUSES)
+    )
 
 
 def schema_of(type_: Any) -> dict[str, Any]:
@@ -98,18 +105,23 @@ def schema_of(type_: Any) -> dict[str, Any]:
 def _forms(fields: type[Fields], schema: dict[str, Any], example: dict[str, Any]) -> dict[str, Any]:
     """The three forms of one request."""
     fewest, most = fields.num_images
-    encoded = {"type": "string", "description": "base64 (in lines or not), or a data:image/...;base64, URI"}
-    in_json: dict[str, Any] = {"image": encoded}
+    encoded = {
+        "type": "string",
+        "minLength": 1,
+        "description": "base64 (in lines or not), or a data:image/...;base64, URI",
+    }
+    number: dict[str, Any] = {"minItems": fewest} | (
+        {"x-maxItems": "max_items"} if most is None else {"maxItems": most}
+    )
+    several = {"type": "array", "items": encoded, **number}
+    in_json: dict[str, Any] = {
+        "image": {"anyOf": [encoded, NULL]},
+        "images": {"anyOf": [several, NULL], "description": "in place of `image`"},
+    }
     file: dict[str, Any] = {"type": "string", "format": "binary", "description": "a file"}
     example_file: Any = "(a file)"
     if most != 1:
-        in_json["images"] = {
-            "type": "array",
-            "items": encoded,
-            "minItems": fewest,
-            "description": "in place of `image`",
-        }
-        file = {"type": "array", "items": file, "minItems": fewest, "description": "files, one part each"}
+        file = {"type": "array", "items": file, **number, "description": "files, one part each"}
         example_file = [example_file]
     others = {name: value for name, value in example.items() if name not in ("image", "images")}
     needed = [] if fewest else ["text"]  # in place of an image
@@ -138,7 +150,15 @@ def _with(schema: dict[str, Any], properties: dict[str, Any], any_of: list[str])
 
 def _flat(schema: dict[str, Any]) -> dict[str, Any]:
     """The fields that forms and queries can hold."""
-    return {name: field for name, field in schema["properties"].items() if name != "history"}
+    return {name: _not_null(field) for name, field in schema["properties"].items() if name != "history"}
+
+
+def _not_null(field: dict[str, Any]) -> dict[str, Any]:
+    """JSON alone has null."""
+    kinds = [kind for kind in field.get("anyOf", ()) if kind != NULL]
+    if len(kinds) == 1:
+        return kinds[0] | {word: told for word, told in field.items() if word not in ("anyOf", "default")}
+    return field
 
 
 def _query(name: str, field: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
@@ -153,12 +173,12 @@ def _query(name: str, field: dict[str, Any], schema: dict[str, Any]) -> dict[str
 
 
 def problems(*statuses: int) -> Responses:
-    return {status: _problem(status) for status in statuses}
+    return {status: _problem(status) for status in sorted(statuses)}
 
 
 def _problem(status: int) -> dict[str, Any]:
     """Every problem with this status, as an example each."""
-    found = [problem for problem in (*PROBLEMS.values(), *ROUTING.values(), INTERNAL) if problem.status == status]
+    found = [problem for problem in EVERY_PROBLEM if problem.status == status]
     examples = {problem.slug: {"value": problem_body(problem, problem.title + ".", "3f0c1d9a")} for problem in found}
     return {
         "description": "; ".join(dict.fromkeys(problem.title for problem in found)),
@@ -177,5 +197,5 @@ READY = health(
     {"status": "not ready", "reason": "The models are not ready: loading."},
     "Not ready: requests are refused while the service is loading or stopping, or after it lost its device",
 )
-MODELS = answers(ModelsAnswer, MODELS_EXAMPLE) | problems(401, 405, 500)
-METRICS = answers(str, METRICS_EXAMPLE, media="text/plain") | problems(401, 405, 500)
+MODELS = answers(ModelsAnswer, MODELS_EXAMPLE) | problems(401, *ROUTE_STATUSES)
+METRICS = answers(str, METRICS_EXAMPLE, media="text/plain") | problems(401, *ROUTE_STATUSES)

@@ -11,11 +11,12 @@ RED_SQUARE = (
     "iVBORw0KGgoAAAANSUhEUgAAACAAAAAgCAIAAAD8GO2jAAAAKElEQVR42u3NQQ0AAAgEoNP+nTWFDzcoQE1udQQCgUAgEAgEAsGTYAGj"
     "xAE/G/Q2tQAAAABJRU5ErkJggg=="
 )
+MODEL = "a-model"  # in examples, where no served one is named
 EXAMPLES: dict[Task, tuple[dict[str, Any], dict[str, Any]]] = {
     Task.CAPTION: (
         {"image": RED_SQUARE, "num_captions": 2},
         {
-            "model": "blip",
+            "model": MODEL,
             "captions": [
                 {
                     "text": "a small red square",
@@ -28,7 +29,7 @@ EXAMPLES: dict[Task, tuple[dict[str, Any], dict[str, Any]]] = {
     Task.VQA: (
         {"image": RED_SQUARE, "question": "what color is it?", "candidates": ["red", "blue"]},
         {
-            "model": "blip",
+            "model": MODEL,
             "answers": [
                 {
                     "question": "what color is it?",
@@ -42,7 +43,7 @@ EXAMPLES: dict[Task, tuple[dict[str, Any], dict[str, Any]]] = {
     Task.MATCH: (
         {"images": [RED_SQUARE], "text": ["a red square", "a blue circle"]},
         {
-            "model": "blip",
+            "model": MODEL,
             "scores": [
                 [
                     {"itm": 0.98, "itm_logits": [-2.1, 1.8], "itc": 0.41},
@@ -54,7 +55,7 @@ EXAMPLES: dict[Task, tuple[dict[str, Any], dict[str, Any]]] = {
     Task.EMBED: (
         {"image": RED_SQUARE, "text": "a red square", "encoding": "base64"},
         {
-            "model": "blip",
+            "model": MODEL,
             "dimensions": 2,
             "images": [{"embedding": "mpkZP83MTD8="}],
             "texts": [{"embedding": "zcxMP5qZGT8="}],
@@ -70,14 +71,14 @@ SUMMARIES = {
 MODELS_EXAMPLE = {
     "models": [
         {
-            "name": "blip2-opt",
-            "family": "blip2",
-            "note": "with OPT",
+            "name": MODEL,
+            "family": "a-family",
+            "note": "what the operator says of it",
             "template": "Question: {} Short answer:",
             "tasks": {
                 "vqa": {
-                    "checkpoint": "Salesforce/blip2-opt-2.7b",
-                    "revision": "59a1ef6c1e5117b3f65523d1c6066825bcf315e3",
+                    "checkpoint": "someone/a-checkpoint",
+                    "revision": "0123456789abcdef0123456789abcdef01234567",
                     "device": "cpu",
                     "dtype": "bf16",
                     "image_size": 224,
@@ -87,18 +88,10 @@ MODELS_EXAMPLE = {
             },
         }
     ],
-    "limits": {
-        "max_body_bytes": 20971520,
-        "max_pixels": 50000000,
-        "max_side": 16384,
-        "max_items": 64,
-        "max_pairs": 1024,
-        "max_text_chars": 10000,
-        "request_timeout_seconds": 60,
-    },
+    "limits": {"max_items": 64},
 }
-METRICS_EXAMPLE = """\
+METRICS_EXAMPLE = f"""\
 # HELP blip_requests_total Answered requests
 # TYPE blip_requests_total counter
-blip_requests_total{code="200",model="blip",task="caption"} 12.0
+blip_requests_total{{code="200",model="{MODEL}",task="caption"}} 12.0
 """

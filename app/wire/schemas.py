@@ -81,10 +81,21 @@ def _with_one_place(template: str) -> str:
     return template
 
 
-OneOrMany = BeforeValidator(_listed, json_schema_input_type=str | list[str])
-Prompt = Annotated[str, AfterValidator(_limited)]
-Text = Annotated[str, AfterValidator(_stripped), AfterValidator(_limited)]
-Texts = Annotated[list[Text], BeforeValidator(_few), OneOrMany]
+# For /openapi.json alone: what the validators check. The number of x-maxLength is the setting of that name.
+MaxChars = Field(json_schema_extra={"x-maxLength": "max_text_chars"})
+Said = Annotated[str, MaxChars, Field(json_schema_extra={"minLength": 1, "pattern": r"\S"})]
+Few = Field(json_schema_extra={"x-maxItems": "max_items"})
+Some = Annotated[list[Said], Few, Field(json_schema_extra={"minItems": 1})]
+
+Listed = BeforeValidator(_listed, json_schema_input_type=list[Said])
+Prompt = Annotated[str, AfterValidator(_limited), MaxChars]
+Text = Annotated[Said, AfterValidator(_stripped), AfterValidator(_limited)]
+Texts = Annotated[list[Text], BeforeValidator(_few), BeforeValidator(_listed, json_schema_input_type=Said | Some)]
+TextsOrNone = Annotated[
+    list[Text],
+    BeforeValidator(_few),
+    BeforeValidator(_listed, json_schema_input_type=Said | Annotated[list[Said], Few]),
+]
 
 
 class Fields(BaseModel):
@@ -161,18 +172,18 @@ class VqaFields(GenerationFields):
     num_images: ClassVar[tuple[int, int | None]] = (1, 1)
 
     question: Texts = Field(min_length=1, description="one question or a list")
-    candidates: Annotated[list[Text], BeforeValidator(_not_too_many), OneOrMany] | None = Field(
+    candidates: Annotated[list[Text], BeforeValidator(_not_too_many), Listed] | None = Field(
         None, min_length=2, max_length=MAX_CANDIDATES, description="answers to rank, in place of generating one"
     )
     rank_k: int | None = Field(None, ge=1, le=4096, description="candidates to score in full; default 128")
     top_candidates: int | None = Field(
         None, ge=1, le=MAX_CANDIDATES, description="candidates to return, best first; default all"
     )
-    history: Annotated[list[TurnFields], BeforeValidator(_few), BeforeValidator(_objects)] | None = Field(
+    history: Annotated[list[TurnFields], Few, BeforeValidator(_few), BeforeValidator(_objects)] | None = Field(
         None, description="earlier turns, oldest first (JSON only; only models with `history` in /models)"
     )
-    template: Annotated[Text, AfterValidator(_with_one_place)] | None = Field(
-        None, description="of the prompt; {} is the question (only models with `template` in /models)"
+    template: Annotated[Text, AfterValidator(_with_one_place), Field(json_schema_extra={"pattern": r"\{\}"})] | None = (
+        Field(None, description="of the prompt; {} is the question (only models with `template` in /models)")
     )
 
     @property
@@ -229,7 +240,7 @@ class MatchFields(Fields):
 class EmbedFields(Fields):
     num_images: ClassVar[tuple[int, int | None]] = (0, None)
 
-    text: Texts = Field([], description="one text or a list")
+    text: TextsOrNone = Field([], description="one text or a list")
     pooling: Literal["none", "mean"] | None = Field(
         None, description="of an image's vectors (only models with several); ITC compares each vector, not the mean"
     )

