@@ -1,21 +1,29 @@
 # Two targets: cpu (the default), and cuda, whose torch brings the CUDA libraries with it.
-# docker build --target cpu --build-arg PIP_EXTRA_INDEX_URL=<PyTorch's CPU index> --tag blip-serve:cpu .
+# docker build --target cpu --build-arg TORCH_INDEX_URL=<PyTorch's CPU index> --tag blip-serve:cpu .
+# A tag can be moved: PYTHON_IMAGE takes a digest too, python:3.11-slim-bookworm@sha256:... (docs/operations.md).
 ARG PYTHON_IMAGE=python:3.11-slim-bookworm
 
+# All but torch, each file with a hash that was known before: a change to the code does not install them again.
 FROM ${PYTHON_IMAGE} AS dependencies
 WORKDIR /build
-COPY pyproject.toml constraints.txt ./
-# Only the names of dependencies: a change to the code does not reinstall them.
+COPY requirements.lock ./
 RUN python -m venv /opt/blip-serve \
-    && python -c "import tomllib; project = tomllib.load(open('pyproject.toml', 'rb'))['project']; print(*project['dependencies'], *project['optional-dependencies']['otel'], sep='\n')" > requirements.txt
+    && /opt/blip-serve/bin/pip install --no-cache-dir --only-binary :all: --require-hashes --requirement requirements.lock
 
-# On Linux, PyPI's torch is the build for CUDA; PyTorch's own CPU index has one that is several GB smaller.
-FROM dependencies AS dependencies-cpu
-ARG PIP_EXTRA_INDEX_URL=""
-RUN /opt/blip-serve/bin/pip install --no-cache-dir --constraint constraints.txt --requirement requirements.txt
+# torch has another file in each index. On Linux, PyPI's is the build for CUDA; PyTorch's own CPU index has one that is
+# several GB smaller. What else torch needs is there already, but for the CUDA libraries.
+FROM dependencies AS torch
+COPY constraints.txt ./
+RUN grep '^torch==' constraints.txt > torch.txt
 
-FROM dependencies AS dependencies-cuda
-RUN /opt/blip-serve/bin/pip install --no-cache-dir --constraint constraints.txt --requirement requirements.txt
+FROM torch AS dependencies-cpu
+ARG TORCH_INDEX_URL=""
+RUN /opt/blip-serve/bin/pip install --no-cache-dir --only-binary :all: ${TORCH_INDEX_URL:+--index-url "${TORCH_INDEX_URL}"} --requirement torch.txt \
+    && /opt/blip-serve/bin/pip check
+
+FROM torch AS dependencies-cuda
+RUN /opt/blip-serve/bin/pip install --no-cache-dir --only-binary :all: --requirement torch.txt \
+    && /opt/blip-serve/bin/pip check
 
 FROM ${PYTHON_IMAGE} AS service
 ARG VERSION=0.1.0

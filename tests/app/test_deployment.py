@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+import tomllib
+from collections.abc import Iterable
+from importlib.metadata import requires
 from pathlib import Path
 from typing import Any
 
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from app.main import create_app
 from app.service import Service
@@ -35,6 +40,79 @@ def test_compose_waits_for_health_and_stops_after_the_drain(root: Path) -> None:
         for volume in services[name]["volumes"]:
             source = volume.split(":")[0]
             assert source in compose["volumes"] or (root / source).is_file()
+
+
+def test_compose_gives_the_token_to_who_fetches_alone(root: Path) -> None:
+    services = read(root / "docker-compose.yml")["services"]
+    serve, fetch = services["blip-serve"], services["fetch"]
+    assert [name for name, one in services.items() if "HF_TOKEN" in one.get("environment", {})] == ["fetch"]
+    assert (fetch["command"], fetch["profiles"], fetch["volumes"]) == (["fetch"], ["fetch"], ["weights:/cache"])
+    assert (serve["environment"]["HF_HUB_OFFLINE"], serve["volumes"]) == ("1", ["weights:/cache:ro"])
+    assert fetch["image"] == serve["image"]
+
+
+def test_grafana_has_no_default_password(root: Path) -> None:
+    password = read(root / "docker-compose.yml")["services"]["grafana"]["environment"]["GF_SECURITY_ADMIN_PASSWORD"]
+    assert re.fullmatch(r"\$\{GRAFANA_PASSWORD:\?.+\}", password)
+
+
+# --- what the image is made of ---
+
+
+def pins(path: Path) -> dict[str, str]:
+    """Version by name."""
+    found = re.findall(r"^([\w.-]+)==([^\s;\\]+)", path.read_text(), re.MULTILINE)
+    return {canonicalize_name(name): version for name, version in found}
+
+
+def needs(requirements: Iterable[str], extra: str = "") -> set[str]:
+    """Their names, of those that are needed here."""
+    parsed = [Requirement(one) for one in requirements]
+    return {canonicalize_name(one.name) for one in parsed if not one.marker or one.marker.evaluate({"extra": extra})}
+
+
+def test_the_hashes_are_of_the_pinned_versions(root: Path) -> None:
+    locked, constraints = pins(root / "requirements.lock"), pins(root / "constraints.txt")
+    assert {name: constraints.get(name) for name in locked} == locked
+    text = (root / "requirements.lock").read_text()
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    entries = re.split(r"\n(?! )", "\n".join(lines))
+    assert len(entries) == len(locked)
+    for entry in entries:
+        assert re.fullmatch(r"\S+==\S+( ; [^\\]+)? (\\\n    --hash=sha256:[0-9a-f]{64} ?)+", entry + " "), entry
+
+
+def test_all_that_the_service_needs_has_hashes_but_torch(root: Path) -> None:
+    """And torch's own needs too; those for CUDA come with it."""
+    project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
+    wanted = needs([*project["dependencies"], *project["optional-dependencies"]["otel"]])
+    locked = pins(root / "requirements.lock")
+    assert "torch" not in locked
+    seen: set[str] = set()
+    while wanted:
+        seen |= wanted
+        wanted = {each for name in wanted for each in needs(requires(name) or ()) if not is_for_cuda(each)} - seen
+    assert seen == {*locked, "torch"}
+
+
+def is_for_cuda(name: str) -> bool:
+    return name.startswith(("nvidia-", "cuda-")) or name == "triton"
+
+
+def test_each_stage_begins_with_the_base_that_can_be_pinned(root: Path) -> None:
+    source = (root / "Dockerfile").read_text()
+    stages = re.findall(r"^FROM (\S+) AS (\S+)", source, re.MULTILINE)
+    names = {name for _, name in stages}
+    assert {base for base, _ in stages} - names == {"${PYTHON_IMAGE}"}
+    assert len(stages) == len(re.findall("^FROM", source, re.MULTILINE))
+    installs = re.findall(r"pip install (.*)", source)
+    assert [("--require-hashes" in one, "--requirement torch.txt" in one) for one in installs] == [
+        (True, False),
+        (False, True),
+        (False, True),
+    ]
+    ignored = (root / ".dockerignore").read_text().splitlines()
+    assert {"!requirements.lock", "!constraints.txt"} <= set(ignored)
 
 
 def test_every_metric_is_drawn(root: Path) -> None:

@@ -22,7 +22,16 @@ TAG = "blip-serve:proof"
 BUILD = shlex.split(os.environ.get("IMAGE_BUILD", f"docker build --tag {TAG} ."))
 RUN = shlex.split(os.environ.get("IMAGE_RUN", f"docker run --rm --network host --read-only --tmpfs /tmp {TAG}"))
 SIZE = shlex.split(os.environ.get("IMAGE_SIZE", f"docker image inspect --format {{{{.Size}}}} {TAG}"))
-CONTEXT = ("app", "models", "Dockerfile", ".dockerignore", "pyproject.toml", "constraints.txt", "LICENSE")
+CONTEXT = (
+    "app",
+    "models",
+    "Dockerfile",
+    ".dockerignore",
+    "pyproject.toml",
+    "constraints.txt",
+    "requirements.lock",
+    "LICENSE",
+)
 
 
 @pytest.fixture(scope="module")

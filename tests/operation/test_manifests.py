@@ -16,6 +16,7 @@ from tests.operation.conftest import Run
 
 OVERLAYS = ("cpu", "gpu", "keda")
 KUBERNETES = "1.34"
+JOB = "Job/blip-weights"
 Objects = dict[str, dict[str, Any]]
 
 
@@ -27,16 +28,32 @@ def overlay(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def objects(overlay: str, run: Run) -> Objects:
-    """By kind."""
+    """By kind; those that fetch the weights by kind and name."""
     rendered = [one for one in yaml.safe_load_all(run("kustomize", "build", f"k8s/overlays/{overlay}")) if one]
-    kinds = [one["kind"] for one in rendered]
-    assert len(set(kinds)) == len(kinds)
-    return dict(zip(kinds, rendered, strict=True))
+    names = [
+        one["kind"] if one["metadata"]["name"].startswith("blip-serve") else f"{one['kind']}/{one['metadata']['name']}"
+        for one in rendered
+    ]
+    assert len(set(names)) == len(names)
+    return dict(zip(names, rendered, strict=True))
 
 
-def pod(objects: Objects) -> dict[str, Any]:
-    spec: dict[str, Any] = objects["Deployment"]["spec"]["template"]["spec"]
+def pod(objects: Objects, of: str = "Deployment") -> dict[str, Any]:
+    spec: dict[str, Any] = objects[of]["spec"]["template"]["spec"]
     return spec
+
+
+def labels(objects: Objects, of: str = "Deployment") -> dict[str, str]:
+    """Of its pods."""
+    found: dict[str, str] = objects[of]["spec"]["template"]["metadata"]["labels"]
+    return found
+
+
+def secrets(container: dict[str, Any]) -> set[tuple[str, str, str]]:
+    """Variable, Secret, key. A whole Secret is an error."""
+    assert not any("secretRef" in source for source in container["envFrom"])
+    given = [(one["name"], one["valueFrom"]["secretKeyRef"]) for one in container["env"] if "valueFrom" in one]
+    return {(name, reference["name"], reference["key"]) for name, reference in given}
 
 
 def settings(objects: Objects) -> Settings:
@@ -66,12 +83,13 @@ def test_it_scales_on_metrics_that_the_adapter_gives(overlay: str, objects: Obje
         assert any(metric["pods"]["metric"]["name"] in rule["seriesQuery"] for rule in rules)
 
 
-def test_the_pod_meets_the_restricted_standard(objects: Objects) -> None:
-    spec = pod(objects)
+@pytest.mark.parametrize("of", ["Deployment", JOB])
+def test_each_pod_meets_the_restricted_standard(objects: Objects, of: str) -> None:
+    spec = pod(objects, of)
     assert spec["securityContext"]["runAsNonRoot"]
     assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
     assert not spec["automountServiceAccountToken"]
-    for container in spec["initContainers"] + spec["containers"]:
+    for container in spec.get("initContainers", []) + spec["containers"]:
         context = container["securityContext"]
         assert not context["allowPrivilegeEscalation"]
         assert context["readOnlyRootFilesystem"]
@@ -91,13 +109,32 @@ def test_each_probe_has_its_own_ground(objects: Objects) -> None:
     assert ready["failureThreshold"] < live["failureThreshold"]
 
 
-def test_weights_are_fetched_before_it_starts_and_not_by_it(objects: Objects) -> None:
-    spec = pod(objects)
-    (fetch,), (container,) = spec["initContainers"], spec["containers"]
-    assert (fetch["args"], fetch["image"]) == (["fetch"], container["image"])
+def test_weights_are_fetched_by_a_job_and_waited_for(objects: Objects) -> None:
+    [fetch], [wait], [serve] = (
+        pod(objects, JOB)["containers"],
+        pod(objects)["initContainers"],
+        pod(objects)["containers"],
+    )
+    assert (fetch["args"], fetch["image"], wait["image"]) == (["fetch"], serve["image"], serve["image"])
+    assert fetch["envFrom"] == wait["envFrom"] == serve["envFrom"]  # the same profile
+    assert "until python -m app fetch" in wait["command"][-1]
     assert {"name": "weights", "mountPath": "/cache"} in fetch["volumeMounts"]
-    assert {"name": "weights", "mountPath": "/cache", "readOnly": True} in container["volumeMounts"]
-    assert {"name": "HF_HUB_OFFLINE", "value": "1"} in container["env"]
+    volumes = [{one["name"]: one for one in pod(objects, of)["volumes"]}["weights"] for of in ("Deployment", JOB)]
+    assert volumes[0] == volumes[1]
+    for container in (wait, serve):
+        assert {"name": "weights", "mountPath": "/cache", "readOnly": True} in container["volumeMounts"]
+        assert {"name": "HF_HUB_OFFLINE", "value": "1"} in container["env"]
+
+
+def test_who_serves_has_neither_the_token_nor_a_way_to_the_hub(objects: Objects) -> None:
+    assert secrets(pod(objects, JOB)["containers"][0]) == {("HF_TOKEN", "blip-weights", "HF_TOKEN")}
+    assert secrets(pod(objects)["containers"][0]) == {("BLIP_API_KEYS", "blip-serve", "BLIP_API_KEYS")}
+    assert secrets(pod(objects)["initContainers"][0]) == set()
+    assert "HF_TOKEN" not in objects["ConfigMap"]["data"]
+    serving, fetching = (objects[name]["spec"] for name in ("NetworkPolicy", "NetworkPolicy/blip-weights"))
+    assert set(serving["policyTypes"]) == set(fetching["policyTypes"]) == {"Ingress", "Egress"}
+    assert (serving["egress"], fetching.get("ingress")) == ([], None)
+    assert {port["port"] for rule in fetching["egress"] for port in rule["ports"]} == {53, 443}
 
 
 def test_a_gpu_is_whole_and_none_is_spare(overlay: str, objects: Objects) -> None:
@@ -122,10 +159,17 @@ def test_memory_covers_what_the_settings_allow(objects: Objects) -> None:
 
 
 def test_the_selectors_meet(objects: Objects) -> None:
-    labels = objects["Deployment"]["spec"]["template"]["metadata"]["labels"].items()
-    assert objects["Service"]["spec"]["selector"].items() <= labels
-    assert objects["PodDisruptionBudget"]["spec"]["selector"]["matchLabels"].items() <= labels
-    assert objects["NetworkPolicy"]["spec"]["podSelector"]["matchLabels"].items() <= labels
+    """The pods that they are for, and no others."""
+    serving = [
+        objects["Service"]["spec"]["selector"],
+        objects["PodDisruptionBudget"]["spec"]["selector"]["matchLabels"],
+        objects["NetworkPolicy"]["spec"]["podSelector"]["matchLabels"],
+    ]
+    fetching = [objects["NetworkPolicy/blip-weights"]["spec"]["podSelector"]["matchLabels"]]
+    for selectors, ours, others in ((serving, "Deployment", JOB), (fetching, JOB, "Deployment")):
+        for selector in selectors:
+            assert selector.items() <= labels(objects, ours).items()
+            assert not selector.items() <= labels(objects, others).items()
 
 
 def test_the_dockerfile_has_no_faults(run: Run, figure: Callable[[str], None]) -> None:
