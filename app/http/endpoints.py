@@ -9,7 +9,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.errors import problem_response
+from app.problems import problem_response
 from models.base import Task
 
 Endpoints = Mapping[str, "Endpoint"]  # by path; their method is POST

@@ -15,17 +15,11 @@ from typing import Any
 from starlette.types import Message, Receive, Scope, Send
 
 from app.engine.engine import StageTimes
-from app.errors import (
-    ClientGoneError,
-    DeadlineExceededError,
-    InvalidInputError,
-    ServiceError,
-    problem_of,
-    problem_response,
-)
+from app.errors import ClientGoneError, DeadlineExceededError, InvalidInputError, ServiceError
 from app.http.endpoints import Endpoint
 from app.http.ledger import Lease
 from app.metrics import Metrics
+from app.problems import problem_of, problem_response
 from app.settings import LEAST_TIMEOUT_SECONDS
 
 OTHER = "other"

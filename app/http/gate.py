@@ -11,11 +11,12 @@ import time
 from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.errors import ClientGoneError, RefusedError, SlowBodyError, problem_of
+from app.errors import ClientGoneError, RefusedError, SlowBodyError
 from app.http.admission import Admission
 from app.http.endpoints import Endpoint, Endpoints, Function
 from app.http.exchange import SLOWEST_BYTES, Exchange
 from app.http.tracing import Tracing
+from app.problems import problem_of
 from app.service import Phase, Service
 
 

@@ -15,18 +15,9 @@ import httptools
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from app.errors import (
-    HEAD_TOO_LARGE,
-    PROBLEMS,
-    SLOW_HEAD,
-    MalformedError,
-    Problem,
-    ServiceError,
-    TransferCodingError,
-    problem_body,
-    problem_of,
-)
+from app.errors import MalformedError, ServiceError, TransferCodingError
 from app.http.exchange import LINGER_SECONDS, Connection, new_id
+from app.problems import HEAD_TOO_LARGE, PROBLEMS, SLOW_HEAD, Problem, problem_body, problem_of
 
 HEAD_BYTES = 64 * 1024
 _HOST = re.compile(rb"(\[[0-9A-Za-z:.%_~-]+\]|[0-9A-Za-z._~!$&'()*+,;=%-]*)(:[0-9]*)?")  # RFC 3986, 3.2

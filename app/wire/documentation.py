@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from app.errors import EVERY_PROBLEM, problem_body
+from app.problems import EVERY_PROBLEM, problem_body
 from app.settings import LEAST_TIMEOUT_SECONDS
 from app.wire.answers import HealthAnswer, ModelsAnswer, ProblemAnswer
 from app.wire.examples import EXAMPLES, METRICS_EXAMPLE, MODELS_EXAMPLE, SUMMARIES

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter
 
-from app.errors import EVERY_PROBLEM
+from app.problems import EVERY_PROBLEM
 from app.service import Phase
 from app.settings import Settings
 from app.wire import answers, schemas
