@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
+from PIL.BmpImagePlugin import BmpImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
@@ -17,12 +18,14 @@ from app.errors import BadImageError, UnsupportedMediaError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 MAX_SIDE_RATIO = 100
+MOST_RUN_LENGTH_PIXELS = 4_000_000
+MOST_BMP_HEADER_BYTES = 2048  # with its palette
 _EXIF_ORIENTATION = 0x0112
 _BYTES_PER_RGB_PIXEL = 4  # in Pillow; and of every mode that is not listed here:
 _BYTES_PER_PIXEL = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16L": 2, "I;16B": 2, "I;16N": 2}
 _PIXELS_PER_BAND = 2**16
 # Magic number -> byte order, format of the number of entries, bytes of an entry.
-_TIFF_LAYOUTS = {b"II*\0": ("<", "H", 12), b"MM\0*": (">", "H", 12), b"II+\0": ("<", "Q", 20)}
+TIFF_LAYOUTS = {b"II*\0": ("<", "H", 12), b"MM\0*": (">", "H", 12), b"II+\0": ("<", "Q", 20)}
 _TIFF_SHORT, _TIFF_LONG, _TIFF_LONG8 = 3, 4, 16
 _TIFF_BITS, _TIFF_PHOTOMETRIC, _TIFF_SAMPLES = 258, 262, 277
 _TIFF_TILE_WIDTH, _TIFF_TILE_LENGTH = 322, 323
@@ -53,6 +56,8 @@ def open_image(data: bytes, *, max_pixels: int, max_side: int, enough_side: int 
         _check_size(image.size, max_pixels, max_side)
         if isinstance(image, TiffImageFile):
             _check_tiles(image, data, max_pixels)
+        if has_run_lengths(image):
+            _check_run_lengths(image, data)
         if enough_side is not None and isinstance(image, JpegImageFile):
             image.draft(None, (enough_side, enough_side))
         return image
@@ -102,6 +107,8 @@ def _broken_if_it_fails() -> Iterator[None]:
         yield
     except (BadImageError, UnsupportedMediaError):
         raise
+    except MemoryError:
+        raise BadImageError("The image needs more memory than its header tells.") from None
     except Exception as error:  # decoders raise whatever they like on broken data
         raise BadImageError("The image is broken: it cannot be decoded.") from error
 
@@ -121,7 +128,7 @@ def _check_size(size: tuple[int, int], max_pixels: int, max_side: int) -> None:
 def _check_tiles(image: TiffImageFile, data: bytes, max_pixels: int) -> None:
     """libtiff allocates whole tiles, however small the picture. (Strips are harmless: Pillow has it allocate no more
     rows than the picture has.) Tags that Pillow and libtiff could read differently, such as duplicates, are refused."""
-    order, count_format, entry_bytes = _TIFF_LAYOUTS[data[:4]]
+    order, count_format, entry_bytes = TIFF_LAYOUTS[data[:4]]
     (num_entries,) = struct.unpack_from(order + count_format, data, image.tag_v2.offset)
     begin = image.tag_v2.offset + struct.calcsize(order + count_format)
     end = min(begin + num_entries * entry_bytes, len(data) - entry_bytes + 1)
@@ -135,6 +142,22 @@ def _check_tiles(image: TiffImageFile, data: bytes, max_pixels: int) -> None:
         raise BadImageError("The image is broken: the size of its tiles is not clear.")
     if width * height > max_pixels:
         raise BadImageError(f"The image has tiles of {width} x {height} pixels; at most {max_pixels} are allowed.")
+
+
+def has_run_lengths(image: Image.Image) -> bool:
+    """Whether it is a BMP that Pillow decodes in Python."""
+    return isinstance(image, BmpImageFile) and bool(image.tile) and image.tile[0].codec_name == "bmp_rle"
+
+
+def _check_run_lengths(image: Image.Image, data: bytes) -> None:
+    """Two bytes a pixel at most, and two for the end of each row: what says nothing would cost time, too."""
+    num_pixels = image.width * image.height
+    if num_pixels > MOST_RUN_LENGTH_PIXELS:
+        raise BadImageError(
+            f"The image has {num_pixels} pixels in run lengths; at most {MOST_RUN_LENGTH_PIXELS} are allowed."
+        )
+    if len(data) > MOST_BMP_HEADER_BYTES + 2 * num_pixels + 2 * image.height:
+        raise BadImageError("The image has more run lengths than pixels.")
 
 
 def _tiff_unit_bytes(image: TiffImageFile) -> int:

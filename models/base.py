@@ -50,9 +50,15 @@ class Preprocessing:
     std: tuple[float, float, float]
 
 
+def to_square(image: Image.Image, side: int) -> Image.Image:
+    """Resized as torchvision's Resize does a PIL picture; itself where it has that size already."""
+    size = (side, side)
+    return image if image.size == size else image.resize(size, Image.Resampling.BICUBIC)
+
+
 @dataclass(frozen=True, slots=True)
 class ImageInput:
-    """encode: one RGB image."""
+    """encode: one RGB image, of whatever size: the tower's preprocessing resizes it, if nobody has."""
 
     image: Image.Image
     preprocessing: Preprocessing

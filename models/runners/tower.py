@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from models.base import Features, ImageInput, Input, Item, Op, Preprocessing
+from models.base import Features, ImageInput, Input, Item, Op, Preprocessing, to_square
 from models.device import on_device, to_device, torch_vectors
 from models.layers.tower import Tower
 from models.runners.unit import UnitRunner
@@ -78,8 +78,8 @@ def square_resize(processor: Mapping[str, Any], image_size: int) -> Preprocessin
 
 
 def preprocess(image: Image.Image, how: Preprocessing) -> Tensor:
-    """An RGB picture -> normalised pixels `(3, size, size)`, resized as torchvision's Resize does a PIL picture."""
-    resized = image.resize((how.image_size, how.image_size), Image.Resampling.BICUBIC)
+    """An RGB picture -> normalised pixels `(3, size, size)`."""
+    resized = to_square(image, how.image_size)
     # In numpy: torch would start a team of threads for each CPU thread that preprocesses.
     values = np.array(resized, dtype=np.float32).transpose(2, 0, 1) / np.float32(255)
     mean, std = (np.array(numbers, dtype=np.float32)[:, None, None] for numbers in (how.mean, how.std))
