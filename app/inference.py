@@ -13,12 +13,12 @@ from typing import Any, TypeVar, cast
 
 from starlette.requests import Request
 
+from app.decoding.protocol import Job
 from app.engine.batching import Kind
 from app.engine.features import FeatureKey
 from app.errors import InvalidInputError, UnknownModelError, UnsupportedMediaError
 from app.http.admission import Admission
 from app.http.exchange import OTHER, Exchange
-from app.images import bitmap_bytes, decode_image, open_image
 from app.oddities import oddity
 from app.service import Service
 from app.wire.answers import json_pieces
@@ -134,7 +134,7 @@ class Inference:
 
         async def encode(image: Upload) -> Features:
             async with decoding.turn():
-                item = await self.on_cpu(partial(self._pixels, checkpoint, image.data))
+                item = await self._pixels(checkpoint, image.data)
             await decoding.all_done.wait()
             # Without a deadline: others may wait for the same image. When nobody does any more, it is cancelled.
             async with self._window:
@@ -152,19 +152,17 @@ class Inference:
         self._exchange.lease.finish(Kind(tower.unit, Op.ENCODE), len(distinct))
         return [features[image.digest] for image in images]
 
-    def _pixels(self, checkpoint: Checkpoint, data: bytes) -> Item:
-        """Decode, and shrink to what the tower takes. On a CPU thread."""
-        settings, preprocessing, times = self._service.settings, checkpoint.preprocessing, self._exchange.times
-        began = time.monotonic()
-        enough_side = preprocessing.image_size if settings.fast_decode else None
-        header = open_image(data, max_pixels=settings.max_pixels, max_side=settings.max_side, enough_side=enough_side)
-        with self._exchange.lease.pixels(bitmap_bytes(header)):
-            image = decode_image(header)
-            decoded = time.monotonic()
-            item = checkpoint.tower.prepare(ImageInput(image, preprocessing))
-        self._exchange.lease.add_pixels(BYTES_PER_PREPARED_PIXEL * preprocessing.image_size**2)
-        times.record("decode", began, decoded)
-        times.record("preprocess", decoded, time.monotonic())
+    async def _pixels(self, checkpoint: Checkpoint, data: bytes) -> Item:
+        """Decoded and shrunk by a decoder, normalised on a CPU thread. Raises BadImageError, UnsupportedMediaError."""
+        settings, size, lease = self._service.settings, checkpoint.preprocessing.image_size, self._exchange.lease
+        enough_side = size if settings.fast_decode else None
+        job = Job(data, size, settings.max_pixels, settings.max_side, enough_side)
+        decoded = await self._service.decoder.decode(job, lease.pixels)
+        image = ImageInput(decoded.image, checkpoint.preprocessing)
+        item = await self.on_cpu(partial(checkpoint.tower.prepare, image))
+        lease.add_pixels(BYTES_PER_PREPARED_PIXEL * size**2)
+        self._exchange.times.record("decode", decoded.began, decoded.decoded)
+        self._exchange.times.record("preprocess", decoded.decoded, time.monotonic())
         return item
 
     async def _run(self, runner: ModelRunner, items: Sequence[Item]) -> list[Output]:

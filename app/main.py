@@ -18,11 +18,12 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from app.decoding.pool import decoder_processes
 from app.http.admission import Admission
 from app.http.gate import Gate
 from app.http.tracing import Tracing
 from app.routes import caption, docs, embed, match, ops, vqa
-from app.service import Phase, Service
+from app.service import MakeDecoder, Phase, Service
 from app.settings import Settings
 from app.wire.served import as_served
 from models.base import ServedModel
@@ -68,15 +69,17 @@ def fetch_weights(settings: Settings) -> dict[str, Path]:
     return {f"{entry.checkpoint}@{entry.revision}": folder for entry, folder in folders.items()}
 
 
-def create_app(settings: Settings | None = None, load: Load = load_models) -> FastAPI:
+def create_app(
+    settings: Settings | None = None, load: Load = load_models, make_decoder: MakeDecoder = decoder_processes
+) -> FastAPI:
     """`uvicorn app.main:create_app --factory` serves it; `blip-serve` also drains."""
-    service = Service(settings or Settings())
+    service = Service(settings or Settings(), make_decoder)
     admission = Admission(service)
     tracing = Tracing() if service.settings.tracing else None
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        service.engine.start()
+        await service.start()
         loading = asyncio.create_task(_load(service, load))
         try:
             yield

@@ -35,6 +35,10 @@ class Metrics:
         self.generated_texts = self._counter(
             "generated_texts", "By kind: plain; empty, echo and repetition tell of damaged weights", "model", "kind"
         )
+        self.decoders_killed = self._counter(
+            "decoders_killed", "Decoder processes that were killed and replaced", "reason"
+        )
+        self.decoders_crashed = self._counter("decoders_crashed", "Decoder processes that ended by themselves")
         self.batch_failures = self._counter("batch_failures", "Device calls that failed", "unit", "op", "kind")
         self.model_info = self._gauge(
             "model_info",

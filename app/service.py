@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
 
+from app.decoding.pool import decoder_processes
+from app.decoding.protocol import ImageDecoder
 from app.engine.engine import Engine
 from app.engine.features import FeatureCache
 from app.metrics import Metrics
 from app.settings import Settings
 from models.base import ServedModel, Task
+
+MakeDecoder = Callable[[Settings, Metrics], ImageDecoder]
 
 
 class Phase(StrEnum):
@@ -20,13 +25,14 @@ class Phase(StrEnum):
 
 
 class Service:
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, make_decoder: MakeDecoder = decoder_processes) -> None:
         self.settings = settings
         self.metrics = Metrics()
         self.engine = Engine(
             self.metrics, max_batch_size=settings.max_batch_size, max_cache_bytes=settings.generation_cache_bytes
         )
         self.cache = FeatureCache(settings.feature_cache_bytes, self.metrics)
+        self.decoder = make_decoder(settings, self.metrics)
         self.cpu = ThreadPoolExecutor(settings.threads, thread_name_prefix="cpu")
         self.models: dict[str, ServedModel] = {}
         self.default_models: dict[Task, str] = {}  # who answers when none is named
@@ -46,8 +52,13 @@ class Service:
         if self.phase is Phase.LOADING:
             self.phase = Phase.READY
 
+    async def start(self) -> None:
+        self.engine.start()
+        await self.decoder.start()
+
     async def close(self) -> None:
         await self.cache.close()
+        await self.decoder.close()
         await self.engine.stop(join_seconds=self.settings.farewell_seconds / 3)  # a device call may hang
         self.cpu.shutdown(wait=False, cancel_futures=True)
 

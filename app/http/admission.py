@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from app.engine.batching import Kind
 from app.errors import (
     BodyTooLargeError,
+    DecodersBusyError,
     DrainingError,
     EngineDownError,
     InvalidInputError,
@@ -77,14 +78,16 @@ class Admission:
             return NotReadyError(f"The models are not ready: {self._service.phase}.")
         if not self._service.engine.alive:
             return EngineDownError("The device is lost.")
+        if sickness := self._service.decoder.sickness():
+            return DecodersBusyError(sickness)
         return None
 
     @contextmanager
     def admitted(self, exchange: Exchange, endpoint: Endpoint) -> Iterator[None]:
         """Let a request in, by its head, until it has been answered.
 
-        Raises DrainingError, NotReadyError, EngineDownError, InvalidInputError (no model has the task),
-        BodyTooLargeError, QueueFullError, BytesFullError.
+        Raises DrainingError, NotReadyError, EngineDownError, DecodersBusyError, InvalidInputError (no model
+        has the task), BodyTooLargeError, QueueFullError, BytesFullError.
         """
         if refusal := self.refusal():
             raise refusal

@@ -15,9 +15,12 @@ from typing import Any, TypeVar
 import httpx
 from PIL import Image
 
+from app.decoding.picture import finish, open_picture
+from app.decoding.pool import decoder_processes
+from app.decoding.protocol import Decoded, HoldBytes, Job
 from app.http.admission import Admission
 from app.main import create_app, load_models
-from app.service import Service
+from app.service import MakeDecoder, Service
 from app.settings import Settings
 from models.base import Capabilities, ServedModel
 from models.fake.runner import FakeRunner, Hold, fake_models
@@ -82,6 +85,24 @@ class Lab:
         return self.service.metrics.registry.get_sample_value(f"blip_{name}", labels) or 0.0
 
 
+class InlineDecoder:
+    """Decodes where it is called: small pictures, in tests of other things."""
+
+    async def start(self) -> None:
+        pass
+
+    async def decode(self, job: Job, hold: HoldBytes) -> Decoded:
+        opened = open_picture(job)
+        with hold(opened.num_bytes):
+            return finish(opened, job)
+
+    def sickness(self) -> str | None:
+        return None
+
+    async def close(self) -> None:
+        pass
+
+
 @asynccontextmanager
 async def lab(capabilities: Capabilities | None = None, **settings: Any) -> AsyncIterator[Lab]:
     tower, heads = FakeRunner("fake-tower"), FakeRunner("fake-heads", capabilities)
@@ -92,9 +113,12 @@ async def lab(capabilities: Capabilities | None = None, **settings: Any) -> Asyn
 
 @asynccontextmanager
 async def serving(
-    load: Callable[[Settings], list[ServedModel]], **settings: Any
+    load: Callable[[Settings], list[ServedModel]],
+    make_decoder: MakeDecoder = lambda *_: InlineDecoder(),
+    /,
+    **settings: Any,
 ) -> AsyncIterator[tuple[httpx.AsyncClient, Any]]:
-    app = create_app(Settings(**({"threads": 2} | settings)), load)
+    app = create_app(Settings(**({"threads": 2} | settings)), load, make_decoder)
     transport = httpx.ASGITransport(app)
     async with (
         app.router.lifespan_context(app),
@@ -127,7 +151,7 @@ def asking(profile: str, catalog: Path) -> Iterator[Asking]:
     settings = {"profile": profile, "catalog": catalog, "dtype": "fp32", "device": "cpu", "threads": 1}
     with asyncio.Runner() as runner:
         stack = AsyncExitStack()
-        client, _ = runner.run(stack.enter_async_context(serving(load_models, **settings)))
+        client, _ = runner.run(stack.enter_async_context(serving(load_models, decoder_processes, **settings)))
         runner.run(until_ready(client))
         yield Asking(client, runner)
         runner.run(stack.aclose())

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from app.decoding.protocol import Decoded, HoldBytes, Job
 from app.errors import BadImageError
 from app.images import FORMATS, bitmap_bytes, decode_image, open_image
-from models.base import ImageInput, Input, Item
-from models.fake.runner import FakeRunner, fake_models
-from tests.app.support import encoded, run, serving, until_ready
+from models.fake.runner import fake_models
+from tests.app.support import InlineDecoder, encoded, run, serving, until_ready
 from tests.app.test_images import HALVES, decode
 
 PHOTO = Image.fromarray(
@@ -71,32 +71,30 @@ def test_bytes_that_decoding_a_reduced_jpeg_will_hold(options: dict[str, Any], c
     assert bitmap_bytes(reduced(encoded(PHOTO, "JPEG", **options), 75)) == 4 * 100 * 75 + coefficients
 
 
-class SeeingRunner(FakeRunner):
-    """Keeps the pictures that it prepares."""
+class SeeingDecoder(InlineDecoder):
+    """Keeps the jobs that it is given."""
 
     def __init__(self) -> None:
-        super().__init__("seeing-tower")
-        self.seen: list[Image.Image] = []
+        self.seen: list[Job] = []
 
-    def prepare(self, request: Input) -> Item:
-        if isinstance(request, ImageInput):
-            self.seen.append(request.image)
-        return super().prepare(request)
+    async def decode(self, job: Job, hold: HoldBytes) -> Decoded:
+        self.seen.append(job)
+        return await super().decode(job, hold)
 
 
-@pytest.mark.parametrize(("settings", "size"), [({"fast_decode": True}, (50, 38)), ({}, (400, 300))])
-def test_only_the_setting_reduces(settings: dict[str, bool], size: tuple[int, int]) -> None:
-    data, tower = encoded(PHOTO, "JPEG"), SeeingRunner()
+@pytest.mark.parametrize(("settings", "enough_side"), [({"fast_decode": True}, 32), ({}, None)])
+def test_only_the_setting_reduces(settings: dict[str, bool], enough_side: int | None) -> None:
+    data, decoder = encoded(PHOTO, "JPEG"), SeeingDecoder()
 
     async def test() -> None:
-        async with serving(lambda _: fake_models(tower), **settings) as (client, _):
+        async with serving(lambda _: fake_models(), lambda *_: decoder, **settings) as (client, _):
             await until_ready(client)
             response = await client.post("/embed", content=data, headers={"content-type": "image/jpeg"})
             assert response.status_code == 200
 
     run(test)
-    [image] = tower.seen
-    assert image.size == size
+    [job] = decoder.seen
+    assert (job.enough_side, job.image_size) == (enough_side, 32)
 
 
 def test_without_the_setting_pixels_are_those_of_the_library() -> None:

@@ -1,0 +1,1 @@
+"""Pictures are decoded here: in a few processes, each of which can be killed."""
