@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from itertools import islice
 from typing import Any, TypeVar, cast
@@ -16,13 +16,13 @@ from starlette.requests import Request
 from app.decoding.protocol import Job
 from app.engine.batching import Kind
 from app.engine.features import FeatureKey
-from app.errors import InvalidInputError, UnknownModelError, UnsupportedMediaError
+from app.errors import BadImageError, InvalidInputError, UnknownModelError, UnsupportedMediaError
 from app.http.admission import Admission
 from app.http.exchange import OTHER, Exchange
 from app.oddities import oddity
 from app.service import Service
 from app.wire.answers import json_pieces
-from app.wire.forms import Form, Upload, read_form
+from app.wire.forms import Form, Upload, distinct, place, read_form
 from app.wire.schemas import Fields
 from models.base import (
     Checkpoint,
@@ -82,7 +82,8 @@ class Inference:
     async def read(self, fields: type[F]) -> Form[F]:
         """The request's form. Raises what `read_form` does."""
         headers, body = self._exchange.headers, self._exchange.body
-        if headers.get(b"content-encoding", "identity") != "identity":
+        codings = headers.get(b"content-encoding", "").lower().split(",")
+        if any(coding.strip() not in ("", "identity") for coding in codings):
             raise UnsupportedMediaError("A compressed body is not supported.")
         content_type, query = headers.get(b"content-type", ""), self._exchange.scope["query_string"]
         read = partial(read_form, content_type, query, body, fields, self._service.settings)
@@ -140,16 +141,17 @@ class Inference:
             async with self._window:
                 return cast("Features", await self._submit(tower, item, deadline=None))
 
-        distinct = {image.digest: image for image in images}
-        gets = [
-            self._service.cache.get(FeatureKey(tower.unit, checkpoint.preprocessing, digest), partial(encode, image))
-            for digest, image in distinct.items()
-        ]
+        async def get(image: Upload) -> Features:
+            key = FeatureKey(tower.unit, checkpoint.preprocessing, image.digest)
+            with _naming(image):  # here: other requests that wait for the same image have it in another place
+                return await self._service.cache.get(key, partial(encode, image))
+
+        firsts = distinct(images)
         try:
-            features = dict(zip(distinct, await all_of(gets), strict=True))
+            features = dict(zip(firsts, await all_of([get(image) for image in firsts.values()]), strict=True))
         finally:
             decoding.all_done.set()
-        self._exchange.lease.finish(Kind(tower.unit, Op.ENCODE), len(distinct))
+        self._exchange.lease.finish(Kind(tower.unit, Op.ENCODE), len(firsts))
         return [features[image.digest] for image in images]
 
     async def _pixels(self, checkpoint: Checkpoint, data: bytes) -> Item:
@@ -243,6 +245,17 @@ class _Decoding:
         self._left -= 1
         if not self._left:
             self.all_done.set()
+
+
+@contextmanager
+def _naming(image: Upload) -> Iterator[None]:
+    """Of several images, an error names the one that is wrong."""
+    try:
+        yield
+    except (BadImageError, UnsupportedMediaError) as error:
+        if image.index is None:
+            raise
+        raise type(error)(f"{place(image.index)}: {error.detail}") from error
 
 
 async def all_of(coroutines: Sequence[Coroutine[Any, Any, T]]) -> list[T]:

@@ -104,7 +104,7 @@ async def match(inference: Inference, form: Form[MatchFields]) -> MatchAnswer:
     fields = form.fields
     model, checkpoint = inference.served(Task.MATCH, fields.model)
     itm, itc = fields.head != "itc", fields.head != "itm"
-    images = list({image.digest: image for image in form.images}.values())
+    images = form.distinct_images
     texts = list(dict.fromkeys(fields.text))
     num_items = len(images) * len(texts) * itm + (len(images) + len(texts)) * itc
     inference.admit(checkpoint, len(images), Op.SCORE, num_items)
@@ -140,7 +140,7 @@ async def embed(inference: Inference, form: Form[EmbedFields]) -> EmbedAnswer:
     poolings = checkpoint.heads.capabilities.pooling
     if fields.pooling is not None and fields.pooling not in poolings:
         raise InvalidInputError(f"pooling: the model {model.name} has one vector for each image")
-    images = list({image.digest: image for image in form.images}.values())
+    images = form.distinct_images
     texts = list(dict.fromkeys(fields.text))
     inference.admit(checkpoint, len(images), Op.SCORE, len(images) + len(texts))
     text_items, [image_item] = await inference.prepare(

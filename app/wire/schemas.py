@@ -103,6 +103,7 @@ class Fields(BaseModel):
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
     num_images: ClassVar[tuple[int, int | None]] = (1, None)  # fewest, most (None: BLIP_MAX_ITEMS)
+    verbatim: ClassVar[frozenset[str]] = frozenset()  # where white space counts, and nothing at all is a value
 
     model: str | None = Field(None, description="a served model; default: the profile's first one with this task")
 
@@ -153,6 +154,8 @@ class GenerationFields(Fields):
 
 
 class CaptionFields(GenerationFields):
+    verbatim: ClassVar[frozenset[str]] = frozenset({"prompt"})
+
     prompt: Prompt | None = Field(None, description='how the caption begins; absent: the authors\' prompt, "": none')
     num_captions: int = Field(1, ge=1, le=8, description="captions of each image")
 

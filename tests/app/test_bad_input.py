@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from app.wire.forms import MAX_PARTS
+from app.wire.multipart import MAX_PARTS
 from tests.app.conftest import Shared
 from tests.app.support import BLUE, FIELDS, RED, TASKS, b64
 
@@ -50,7 +50,7 @@ def test_malformed_json(shared: Shared, body: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "image", ["%%%", "abc", "é", "\ud800", b64(RED)[:-1], "data:image/png,abc", "data:,", "data:text/plain;base64,YQ=="]
+    "image", ["%%%", "abcde", "é", "\ud800", "YQ=", b64(RED) + "=", "data:image/png,abc", "data:,", "data:;base64"]
 )
 def test_malformed_base64(shared: Shared, image: str) -> None:
     refused(shared.post("/caption", content=json.dumps({"image": image}), headers=JSON), 400, "image")
@@ -75,15 +75,23 @@ def test_malformed_multipart(shared: Shared, content_type: str, body: bytes) -> 
 # --- 415 ---
 
 
-@pytest.mark.parametrize(
-    "content_type", ["", "text/plain", "application/x-www-form-urlencoded", "application/octet-stream"]
-)
+@pytest.mark.parametrize("content_type", ["text/plain", "application/xml", "multipart/mixed; boundary=x", "*/*"])
 def test_unsupported_body(shared: Shared, content_type: str) -> None:
-    refused(shared.post("/caption", content=RED, headers={"content-type": content_type}), 415)
+    refused(shared.post("/caption", content=RED, headers={"content-type": content_type}), 415, "multipart/form-data")
 
 
-def test_compressed_body(shared: Shared) -> None:
-    refused(shared.post("/caption", content=b"{}", headers=JSON | {"content-encoding": "gzip"}), 415, "compressed")
+@pytest.mark.parametrize(
+    "content_type", ["text/plain", "", "application/octet-stream", "application/x-www-form-urlencoded"]
+)
+@pytest.mark.parametrize("body", [json.dumps({"image": b64(RED)}).encode(), b"", b"image=abc", b64(RED).encode()])
+def test_only_pictures_are_guessed(shared: Shared, content_type: str, body: bytes) -> None:
+    """Any page may send these without a preflight."""
+    refused(shared.post("/caption", content=body, headers={"content-type": content_type}), 415)
+
+
+@pytest.mark.parametrize("coding", ["gzip", "GZIP", "br", "identity, gzip"])
+def test_compressed_body(shared: Shared, coding: str) -> None:
+    refused(shared.post("/caption", content=b"{}", headers=JSON | {"content-encoding": coding}), 415, "compressed")
 
 
 def test_text_named_jpg(shared: Shared) -> None:
@@ -127,6 +135,11 @@ BAD_FIELDS: list[tuple[str, dict[str, Any], str]] = [
     ("/caption", {"prompt": "\ud800"}, "prompt"),
     ("/caption", {"prompt": "word " * 100}, "prompt"),
     ("/caption", {"prompt": "x" * 10_001}, "prompt"),
+    ("/caption", {"num_beams": 2.5}, "num_beams"),
+    ("/caption", {"num_beams": 1e300}, "num_beams"),
+    ("/caption", {"num_beams": True}, "num_beams"),
+    ("/caption", {"sample": 1.0}, "sample"),
+    ("/caption", {"num_beems": None}, "num_beems"),
     ("/caption", {"question": "what?"}, "question"),
     ("/caption", {"history": []}, "history"),
     ("/vqa", {"question": ""}, "question"),
@@ -183,7 +196,8 @@ def test_fields_out_of_bounds(shared: Shared, path: str, fields: dict[str, Any],
         {"num_beams": "many"},
         {"num_beams": ["2", "3"]},
         {"length_penalty": "nan"},
-        {"seed": ""},
+        {"sample": "2"},
+        {"num_beems": ""},
         {"prompt": b"\xed\xa0\x80"},
     ],
 )
@@ -241,11 +255,11 @@ def test_json_that_is_not_an_object(shared: Shared, body: bytes) -> None:
 
 
 def test_multipart_parts_that_do_not_belong(shared: Shared) -> None:
-    refused(shared.post("/caption", files={"image": (None, "not a file")}), 422, "as a file")
-    refused(shared.post("/caption", files={"picture": FILE}), 422, "picture", "only `image`")
+    refused(shared.post("/caption", files={"image": (None, "not a picture")}), 415, "Not an image")
+    refused(shared.post("/caption", files={"picture": FILE}), 422, "unknown field 'picture'; there are: image")
     refused(shared.post("/caption", files={"image": FILE}, data={"images": "x"}), 422, "images")
     refused(shared.post("/caption", files={"image": ("empty.png", b"")}), 422, "empty")
-    refused(shared.post("/caption", files={"image": FILE}, data={"text": ["x"] * MAX_PARTS}), 422, "fields")
+    refused(shared.post("/caption", files={"image": FILE}, data={"text": ["x"] * (MAX_PARTS + 1)}), 422, "8192")
 
 
 def test_raw_body_that_is_empty(shared: Shared) -> None:
@@ -254,6 +268,41 @@ def test_raw_body_that_is_empty(shared: Shared) -> None:
 
 def test_truncated_image(shared: Shared) -> None:
     refused(shared.post("/caption", content=RED[:60], headers=PNG), 422, "broken")
+
+
+BROKEN = RED[:-30]
+
+
+@pytest.mark.parametrize(
+    ("images", "status", "detail"),
+    [
+        ([RED, BROKEN, BLUE], 422, "image: 1: The image is broken"),
+        ([RED, RED, BROKEN, RED], 422, "image: 2: The image is broken"),
+        ([BROKEN, RED, BROKEN], 422, "image: 0: The image is broken"),
+        ([RED, b"no picture"], 415, "image: 1: Not an image"),
+        ([RED, BLUE, b""], 422, "image: 2: is empty"),
+        ([BROKEN], 422, "The image is broken"),
+    ],
+)
+@pytest.mark.parametrize("path", ["/caption", "/match", "/embed"])
+def test_of_several_images_the_wrong_one_is_named(
+    shared: Shared, path: str, images: list[bytes], status: int, detail: str
+) -> None:
+    answers = [
+        shared.post(path, json={"images": [b64(image) for image in images]} | FIELDS[path]),
+        shared.post(path, files=[("image", ("a.png", image)) for image in images], data=FIELDS[path]),
+    ]
+    for answer in answers:
+        refused(answer, status)
+        assert answer.json()["detail"].startswith(detail)
+
+
+@pytest.mark.parametrize("wrong", ["%", "abcde", "data:image/png,abc", "http://example.com/a.png"])
+def test_of_several_strings_the_wrong_one_is_named(shared: Shared, wrong: str) -> None:
+    answer = shared.post("/caption", json={"images": [b64(RED), b64(BLUE), wrong]})
+    assert answer.status_code in (400, 422)
+    assert answer.json()["detail"].startswith("image: 2: ")
+    assert shared.post("/caption", json={"image": wrong}).json()["detail"].startswith("image: ")
 
 
 def test_one_bad_image_of_several(shared: Shared) -> None:
