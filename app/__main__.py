@@ -57,7 +57,7 @@ def describe_settings() -> str:
     lines = ["settings [default]:"]
     for name, field in Settings.model_fields.items():
         default = field.get_default(call_default_factory=True, validated_data={})
-        shown = "-" if default in (None, ()) else default
+        shown = "-" if default in (None, (), "") else default
         lines.append(f"  {variable(name):<32} {field.description} [{shown}]")
     return "\n".join(lines)
 

@@ -23,6 +23,10 @@ class UnauthorizedError(RefusedError):
     """No key, or a wrong one."""
 
 
+class UnknownRouteError(ServiceError):
+    """No route has this path."""
+
+
 class UnknownModelError(ServiceError):
     """No served model has this name."""
 

@@ -17,10 +17,13 @@ from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
 
 from app.decoding.pool import decoder_processes
+from app.errors import UnknownRouteError
 from app.http.admission import Admission
 from app.http.gate import Gate
+from app.http.paths import nearest, route_path
 from app.http.tracing import Tracing
 from app.routes import caption, docs, embed, match, ops, vqa
 from app.service import MakeDecoder, Phase, Service
@@ -105,6 +108,8 @@ def create_app(
     for routes in (ops, docs):
         app.include_router(routes.router)
     app.openapi = _describing(app.openapi, service)  # type: ignore[method-assign]
+    documents = [route for routes in (ops, docs) for route in routes.router.routes if isinstance(route, Route)]
+    app.state.paths = {"/openapi.json", *ENDPOINTS, *(route.path for route in documents)}
     return app
 
 
@@ -164,5 +169,14 @@ async def _in_daemon_thread(function: Callable[[], list[ServedModel]]) -> list[S
     return await future
 
 
-async def _to_the_gate(_: Request, error: Exception) -> Response:
+async def _to_the_gate(request: Request, error: Exception) -> Response:
+    """What the router refuses, told so that it helps."""
+    if not isinstance(error, HTTPException):
+        raise error
+    if error.status_code == 404:
+        near = nearest(route_path(request.scope), request.app.state.paths)
+        hint = f"the nearest one is {request.scope['root_path']}{near}" if near else "/docs lists all"
+        raise UnknownRouteError(f"No route has this path; {hint}")
+    if error.status_code == 405 and (error.headers or {}).get("Allow") == "GET":
+        raise HTTPException(405, headers={"Allow": "GET, HEAD"})
     raise error

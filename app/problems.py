@@ -26,6 +26,7 @@ from app.errors import (
     TransferCodingError,
     UnauthorizedError,
     UnknownModelError,
+    UnknownRouteError,
     UnsupportedMediaError,
 )
 from models.base import InputError
@@ -43,6 +44,7 @@ INTERNAL = Problem(500, "internal", "The service failed")
 PROBLEMS: dict[type[Exception], Problem] = {
     MalformedError: Problem(400, "malformed", "The request cannot be parsed"),
     UnauthorizedError: Problem(401, "unauthorized", "A valid API key is needed"),
+    UnknownRouteError: Problem(404, "unknown-route", "No such route"),
     UnknownModelError: Problem(404, "unknown-model", "No such model is served"),
     SlowBodyError: Problem(408, "slow-body", "The request body came too slowly"),
     BodyTooLargeError: Problem(413, "body-too-large", "The request body is too large"),
@@ -62,7 +64,6 @@ PROBLEMS: dict[type[Exception], Problem] = {
     DeadlineExceededError: Problem(504, "deadline", "The request took too long"),
 }
 ROUTING = {
-    404: Problem(404, "unknown-route", "No such route"),
     405: Problem(405, "method-not-allowed", "The route has another method"),
 }
 HEAD_TOO_LARGE = Problem(431, "head-too-large", "The request head is too large")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -71,6 +72,10 @@ class Settings(BaseSettings):
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
         (), description="comma separated; unset: no key is needed"
     )
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="comma separated origins (https://page.example) whose pages may ask, or *; unset: none"
+    )
+    root_path: str = Field("", description="prefix under which a proxy passes requests on, if it does not strip it")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="debug, info, warning or error")
     log_format: Literal["text", "json"] = Field("text", description="text or json")
     tracing: bool = Field(False, description="send OpenTelemetry spans; needs the extra otel, and OTEL_* variables")
@@ -84,6 +89,25 @@ class Settings(BaseSettings):
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(key.strip() for key in value.split(",") if key.strip()) if isinstance(value, str) else value
+
+    @field_validator("cors_origins", mode="before")
+    @classmethod
+    def _split_origins(cls, value: object) -> object:
+        return tuple(one.strip() for one in value.split(",") if one.strip()) if isinstance(value, str) else value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _as_browsers_write_them(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        """They are compared whole."""
+        for origin in origins:
+            if not re.fullmatch(r"\*|null|[A-Za-z][A-Za-z0-9+.-]*://[^/?#@\s*]+", origin):
+                raise ValueError("each must be *, or scheme://host[:port] without a path")
+        return tuple(origin.lower() for origin in origins)
+
+    @field_validator("root_path")
+    @classmethod
+    def _slash_before_it(cls, path: str) -> str:
+        return f"/{stripped}" if (stripped := path.strip().strip("/")) else ""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

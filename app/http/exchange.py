@@ -18,6 +18,7 @@ from app.engine.engine import StageTimes
 from app.errors import ClientGoneError, DeadlineExceededError, InvalidInputError, ServiceError
 from app.http.endpoints import Endpoint
 from app.http.ledger import Lease
+from app.http.paths import route_path
 from app.metrics import Metrics
 from app.problems import problem_of, problem_response
 from app.settings import LEAST_TIMEOUT_SECONDS
@@ -67,6 +68,7 @@ class Exchange:
         is_traced: bool = False,
     ) -> None:
         self.scope = scope
+        self.path = route_path(scope)
         self.headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
         given_id = self.headers.get(b"x-request-id", "")
         self.request_id = given_id if _REQUEST_ID.fullmatch(given_id) else new_id()

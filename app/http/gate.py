@@ -15,6 +15,8 @@ from app.errors import ClientGoneError, RefusedError, SlowBodyError
 from app.http.admission import Admission
 from app.http.endpoints import Endpoint, Endpoints, Function
 from app.http.exchange import SLOWEST_BYTES, Exchange
+from app.http.origins import Origins
+from app.http.paths import route_path, routed
 from app.http.tracing import Tracing
 from app.problems import problem_of
 from app.service import Phase, Service
@@ -32,12 +34,18 @@ class Gate:
         self._admission = admission
         self._endpoints = endpoints
         self._tracing = tracing
+        settings = service.settings
+        self._prefix = settings.root_path
+        self._origins = Origins(app, settings.cors_origins) if settings.cors_origins else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        endpoint = self._endpoints.get(scope["path"]) if scope["method"] == "POST" else None
+        scope = routed(scope, self._prefix)
+        endpoint = self._endpoints.get(route_path(scope)) if scope["method"] == "POST" else None
+        if self._origins is not None:
+            send = self._origins.telling(scope, send)
         with self._admission.ledger.lease() as lease:
             exchange = Exchange(
                 scope,
@@ -55,6 +63,9 @@ class Gate:
 
     async def _pass(self, exchange: Exchange, endpoint: Endpoint | None) -> None:
         try:
+            if self._origins is not None and (answer := self._origins.preflight(exchange.scope)):
+                await answer(exchange.scope, exchange.receive, exchange.send)
+                return
             self._admission.check_key(exchange)
             if endpoint is None:
                 await self._app(exchange.scope, exchange.receive, exchange.send)

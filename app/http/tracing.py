@@ -53,7 +53,7 @@ class Tracing:
     def _report(self, exchange: Exchange) -> None:
         to_epoch = time.time() - time.monotonic()
         carrier = {name.decode("latin-1"): value for name, value in exchange.headers.items()}
-        route = exchange.scope["path"]
+        route = exchange.path
         request = self._tracer.start_span(
             f"POST {route}",
             context=self._extract(carrier),

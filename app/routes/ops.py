@@ -25,20 +25,17 @@ LIMITS = (
 router = APIRouter(tags=["operation"])
 
 
-# Two routes: one serves GET and HEAD, the other documents it once.
 @router.get("/health/live", responses=LIVE)
-@router.api_route("/health/live", methods=["GET", "HEAD"], include_in_schema=False)
 async def live(request: Request) -> Response:
-    """Whether the process should go on; 503: restart it. HEAD asks the same."""
+    """Whether the process should go on; 503: restart it."""
     if reason := service_of(request).sickness():
         return _health({"status": "failing", "reason": reason})
     return _health({"status": "live"})
 
 
 @router.get("/health/ready", responses=READY)
-@router.api_route("/health/ready", methods=["GET", "HEAD"], include_in_schema=False)
 async def ready(request: Request) -> Response:
-    """Whether requests are accepted. HEAD asks the same."""
+    """Whether requests are accepted."""
     admission: Admission = request.app.state.admission
     if refusal := admission.refusal():
         return _health({"status": "not ready", "reason": refusal.detail})

@@ -64,7 +64,7 @@ def test_keys() -> None:
     async def test() -> None:
         async with lab(api_keys="one, zwei\xdf") as there:
             client = there.client
-            for path in (*TASKS, "/models", "/metrics", "/docs/", "/nothing"):
+            for path in (*TASKS, "/models", "/metrics", "/docs/", "/docs2", "/openapi.json/", "/nothing"):
                 for headers in ({}, {"X-API-Key": "wrong"}, {"Authorization": "Basic one"}, {"X-API-Key": "on"}):
                     response = await client.request("POST" if path in TASKS else "GET", path, headers=headers)
                     assert kind(response) == (401, "unauthorized")
@@ -85,14 +85,51 @@ def test_keys() -> None:
 def test_unknown_route(shared: Shared) -> None:
     for method in ("GET", "POST"):
         assert kind(shared.request(method, "/nothing")) == (404, "unknown-route")
-    assert kind(shared.post("/caption/")) == (404, "unknown-route")
+
+
+@pytest.mark.parametrize(
+    ("path", "near"),
+    [
+        ("/vqa/", "/vqa"),
+        ("//caption", "/caption"),
+        ("/Caption", "/caption"),
+        ("/captions", "/caption"),
+        ("/model", "/models"),
+        ("/health/ready/", "/health/ready"),
+        ("/healthz/live", "/health/live"),
+        ("/docs/", "/docs"),
+        ("/openapi", "/openapi.json"),
+        ("/nothing", None),
+        ("/" + "caption" * 5000, None),
+        ("/caf%C3%A9%00", None),
+    ],
+)
+def test_a_near_miss_is_told_the_right_path(shared: Shared, path: str, near: str | None) -> None:
+    for method in ("GET", "POST"):
+        response = shared.request(method, f"http://test{path}")
+        assert kind(response) == (404, "unknown-route")
+        assert response.json()["detail"].endswith(f"nearest one is {near}" if near else "/docs lists all")
+
+
+@pytest.mark.parametrize("path", ROUTES)
+def test_head_is_get_without_its_body(shared: Shared, path: str) -> None:
+    get, head = shared.get(path), shared.request("HEAD", path)
+    assert (head.status_code, head.content) == (200, b"")
+    varying = {"x-request-id", "server-timing"} | ({"content-length"} if path == "/metrics" else set())
+    assert head.headers.keys() == get.headers.keys()
+    assert all(head.headers[name] == get.headers[name] for name in head.headers.keys() - varying)
+
+
+def test_head_of_what_takes_post(shared: Shared) -> None:
+    response = shared.request("HEAD", "/caption")
+    assert (response.status_code, response.headers["allow"]) == (405, "POST")
 
 
 @pytest.mark.parametrize("path", [*TASKS, *ROUTES[:2]])
 def test_wrong_method(shared: Shared, path: str) -> None:
     response = shared.request("DELETE", path)
     assert kind(response) == (405, "method-not-allowed")
-    assert response.headers["allow"] == ("POST" if path in TASKS else "GET")
+    assert response.headers["allow"] == ("POST" if path in TASKS else "GET, HEAD")
 
 
 def test_model_without_the_task() -> None:
