@@ -1,9 +1,11 @@
-"""GET /docs: /openapi.json as a page without scripts and without files from other hosts."""
+"""GET /docs: /openapi.json as a page to read and to try, without files from other hosts."""
 
 from __future__ import annotations
 
 import json
+from base64 import b64encode
 from collections.abc import Iterator
+from hashlib import sha256
 from html import escape
 from typing import Any
 
@@ -11,13 +13,17 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
+from app.routes.trying import KEY, SCRIPT, form
+
 STYLE = """
 :root { color-scheme: light dark }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem }
 table { border-collapse: collapse; width: 100% } th { text-align: left }
 th, td { padding: .2rem .8rem .2rem 0; border-bottom: 1px solid #8884; vertical-align: top }
 pre { background: #8882; padding: .6rem; white-space: pre-wrap; overflow-wrap: anywhere }
-h2 { margin-top: 3rem } summary { cursor: pointer }
+h2 { margin-top: 3rem } summary { cursor: pointer } label { display: block; margin: .4rem 0 }
+input, select, textarea { font: inherit; max-width: 100% } textarea { display: block; width: 100%; height: 4lh }
+output { display: block; white-space: pre-wrap; overflow-wrap: anywhere; max-height: 30rem; overflow: auto }
 """
 BOUNDS = {
     "minimum": "≥",
@@ -29,12 +35,21 @@ BOUNDS = {
     "minLength": "characters ≥",
     "maxLength": "characters ≤",
 }
+POLICY = (
+    "default-src 'none'; script-src 'self'; connect-src 'self'; form-action 'none'; base-uri 'none'; "
+    f"frame-ancestors 'none'; style-src 'sha256-{b64encode(sha256(STYLE.encode()).digest()).decode()}'"
+)
 router = APIRouter()
 
 
 @router.get("/docs", include_in_schema=False)
 async def docs(request: Request) -> Response:
-    return HTMLResponse(page(request.app.openapi()))
+    return HTMLResponse(page(request.app.openapi()), headers={"Content-Security-Policy": POLICY})
+
+
+@router.get("/docs/try.js", include_in_schema=False)
+async def script() -> Response:
+    return Response(SCRIPT, media_type="text/javascript")
 
 
 def page(openapi: dict[str, Any]) -> str:
@@ -43,7 +58,7 @@ def page(openapi: dict[str, Any]) -> str:
         part
         for path, methods in openapi["paths"].items()
         for method, operation in methods.items()
-        for part in _operation(f"{method.upper()} {path}", operation)
+        for part in _operation(method, path, operation)
     ]
     return "\n".join(
         (
@@ -51,13 +66,16 @@ def page(openapi: dict[str, Any]) -> str:
             f"<title>{title}</title><style>{STYLE}</style>",
             f"<h1>{title}</h1><p>{escape(openapi['info'].get('summary', ''))}.",
             'The same for programs: <a href="openapi.json">openapi.json</a>.</p>',
+            KEY,
             *routes,
         )
     )
 
 
-def _operation(name: str, operation: dict[str, Any]) -> Iterator[str]:
-    yield f"<h2>{escape(name)}</h2><p>{escape(operation.get('description') or operation['summary'])}</p>"
+def _operation(method: str, path: str, operation: dict[str, Any]) -> Iterator[str]:
+    yield f"<h2>{method.upper()} {escape(path)}</h2>"
+    yield f"<p>{escape(operation.get('description') or operation['summary'])}</p>"
+    yield _folded("Try it", "".join(form(method, path, operation)))
     if parameters := operation.get("parameters"):
         schemas = {one["name"]: one["schema"] | {"description": _told(one)} for one in parameters}
         yield _folded("Query and headers", _table({"properties": schemas}))
@@ -96,7 +114,7 @@ def _table(schema: dict[str, Any]) -> str:
 def _rows(schema: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str, str, str]]:
     """Name, type, default and description of each property, those within others too."""
     for name, field in schema.get("properties", {}).items():
-        default = json.dumps(field["default"]) if "default" in field else ""
+        default = json.dumps(field["default"]) if field.get("default") is not None else ""
         needed = "required" if name in schema.get("required", []) else default
         yield prefix + name, _type(field), needed, field.get("description", "")
         yield from _rows(field, f"{prefix}{name}.")

@@ -109,16 +109,18 @@ class Fields(BaseModel):
 
 
 class GenerationFields(Fields):
-    num_beams: int | None = Field(None, ge=1, le=8, description="default: the authors' (BLIP 3, BLIP-2 5)")
-    max_new_tokens: int | None = Field(None, ge=1, le=256, description="default: the authors'")
-    min_new_tokens: int | None = Field(None, ge=0, le=256, description="default: the authors'")
-    length_penalty: float | None = Field(None, ge=-10, le=10, description="default: the authors'")
-    repetition_penalty: float | None = Field(None, gt=0, le=10, description="default: the authors'")
+    num_beams: int | None = Field(None, ge=1, le=8, description="default: BLIP 3, BLIP-2 5; num_captions if larger")
+    max_new_tokens: int | None = Field(
+        None, ge=1, le=256, description="default: captions BLIP 16, OPT 29, T5 30; answers BLIP 9, BLIP-2 10"
+    )
+    min_new_tokens: int | None = Field(None, ge=0, le=256, description="default: captions BLIP 1; all others 0")
+    length_penalty: float | None = Field(None, ge=-10, le=10, description="default: answers OPT 0, T5 -1; all others 1")
+    repetition_penalty: float | None = Field(None, gt=0, le=10, description="default: 1; with `sample` BLIP 1.1")
     sample: bool = Field(False, description="draw tokens in place of beam search")
     top_p: float | None = Field(None, gt=0, le=1, description="sampling: probability kept; default 0.9")
     top_k: int | None = Field(None, ge=1, le=1000, description="sampling: tokens kept; default 50")
     temperature: float | None = Field(None, ge=0.01, le=100, description="sampling; default 1")
-    seed: int | None = Field(None, ge=0, lt=2**63, description="sampling: makes it repeatable")
+    seed: int | None = Field(None, ge=0, lt=2**63, description="sampling: makes it repeatable; default: none")
 
     @property
     def num_sequences(self) -> int:
@@ -156,7 +158,9 @@ class GenerationFields(Fields):
 class CaptionFields(GenerationFields):
     verbatim: ClassVar[frozenset[str]] = frozenset({"prompt"})
 
-    prompt: Prompt | None = Field(None, description='how the caption begins; absent: the authors\' prompt, "": none')
+    prompt: Prompt | None = Field(
+        None, description='how the caption begins; absent: BLIP "a picture of ", BLIP-2 none; "": none'
+    )
     num_captions: int = Field(1, ge=1, le=8, description="captions of each image")
 
     @property

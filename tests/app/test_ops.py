@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import re
 import threading
@@ -20,6 +21,8 @@ from app.wire import answers, schemas
 from models.base import ServedModel
 from models.fake.answers import DIMENSIONS
 from models.fake.runner import fake_models
+from models.families.blip.runners import ANSWER, CAPTION
+from models.families.blip2.language import OPTRunner, T5Runner
 from tests.app.conftest import Shared
 from tests.app.support import BLUE, RED, TASKS, b64, lab, run, serving, until_ready
 
@@ -110,7 +113,9 @@ def test_docs_name_everything_and_need_no_other_host(shared: Shared, openapi: An
     response = shared.get("/docs")
     assert (response.status_code, response.headers["content-type"]) == (200, "text/html; charset=utf-8")
     assert 'href="openapi.json"' in response.text
-    assert not re.search(r"//|<script|<link|@import|url\(|src=", response.text)
+    assert not re.search(r"//|<link|@import|url\(| on\w+=", response.text)
+    assert re.findall(r"<script[^>]*>", response.text) == ['<script src="docs/try.js" defer>']
+    assert re.findall(r"src=|</script>", response.text) == ["src=", "</script>"]
     head, *sections = response.text.split("<h2>")
     assert head
     operations = {f"{m.upper()} {path}": one for path, all_ in openapi["paths"].items() for m, one in all_.items()}
@@ -120,6 +125,41 @@ def test_docs_name_everything_and_need_no_other_host(shared: Shared, openapi: An
             assert f"<td>{name}</td>" in section or f".{name}</td>" in section, name
         for status, answer in operation["responses"].items():
             assert f"<summary>{status}: {answer['description']}</summary>" in section
+
+
+def test_docs_run_nothing_but_their_own_script(shared: Shared) -> None:
+    policy = dict(one.split(" ", 1) for one in shared.get("/docs").headers["content-security-policy"].split("; "))
+    assert (policy["default-src"], policy["script-src"], policy["connect-src"]) == ("'none'", "'self'", "'self'")
+    [style] = re.findall("<style>(.*?)</style>", shared.get("/docs").text, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    assert policy["style-src"] == f"'sha256-{digest}'"
+    script = shared.get("/docs/try.js")
+    assert (script.status_code, script.headers["content-type"]) == (200, "text/javascript; charset=utf-8")
+    assert not re.search(r"innerHTML|eval|https?:|document\.write", script.text)
+
+
+@pytest.mark.parametrize("path", TASKS)
+def test_docs_have_a_form_for_each_task(shared: Shared, openapi: Any, path: str) -> None:
+    [form] = re.findall(
+        f'<form data-method="POST" data-path="{path[1:]}">.*?</form>', shared.get("/docs").text, re.DOTALL
+    )
+    schema = openapi["paths"][path]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
+    assert re.findall(r' name="(\w+)"', form) == [*schema["properties"]]
+    assert ('type="file" accept="image/*" name="image" multiple' in form) == (path != "/vqa")
+
+
+def test_docs_tell_every_default(shared: Shared) -> None:
+    """Of what is not told by its type or text: as a figure."""
+    page = shared.get("/docs").text
+    assert "null" not in re.findall(r"<td>([^<]*)</td>", page)
+    assert not re.search("default: the authors", page)
+    for name, fields in {"captions": CAPTION, "answers": ANSWER}.items():
+        assert f"BLIP {fields.num_beams}, BLIP-2 5" in page
+        assert re.search(f"{name} BLIP {fields.max_new_tokens}, ", page)
+    for name, runner in {"OPT": OPTRunner, "T5": T5Runner}.items():
+        assert f"{name} {runner.caption.max_new_tokens}" in page
+        assert f"BLIP-2 {runner.answer.max_new_tokens}" in page
+        assert f"{name} {runner.answer.length_penalty:g}" in page
 
 
 def _names(node: Any) -> Iterator[str]:
