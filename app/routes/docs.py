@@ -21,8 +21,8 @@ body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto
 table { border-collapse: collapse; width: 100% } th { text-align: left }
 th, td { padding: .2rem .8rem .2rem 0; border-bottom: 1px solid #8884; vertical-align: top }
 pre { background: #8882; padding: .6rem; white-space: pre-wrap; overflow-wrap: anywhere }
-h2 { margin-top: 3rem } summary { cursor: pointer } label { display: block; margin: .4rem 0 }
-input, select, textarea { font: inherit; max-width: 100% } textarea { display: block; width: 100%; height: 4lh }
+h2 { margin-top: 3rem } summary { cursor: pointer } input, select, textarea { font: inherit; min-width: 0 }
+form label { display: grid; grid-template-columns: 11rem 16rem 1fr; gap: 1rem; margin: .4rem 0; align-items: start }
 output { display: block; white-space: pre-wrap; overflow-wrap: anywhere; max-height: 30rem; overflow: auto }
 """
 BOUNDS = {

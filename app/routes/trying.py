@@ -62,13 +62,14 @@ def form(method: str, path: str, operation: dict[str, Any]) -> Iterator[str]:
     yield f'<form data-method="{method.upper()}" data-path="{escape(path.lstrip("/"))}">'
     for name, field in schema.get("properties", {}).items():
         value = example.get(name, "") if name in needed else ""
-        yield f"<label>{escape(name)} {_control(name, field, value)}</label>"
+        told = f"<small>{escape(field.get('description', ''))}</small>"
+        yield f"<label>{escape(name)} {_control(name, field, value)} {told}</label>"
     yield "<button disabled>Try it</button><output></output></form>"
 
 
 def _control(name: str, field: dict[str, Any], value: object) -> str:
     """`value`: what it holds at first, where it is a text or a list."""
-    kinds = [kind for kind in field.get("anyOf", [field]) if kind.get("type") != "null"]
+    kinds = [kind for kind in _kinds(field) if kind.get("type") != "null"]
     kind, called = kinds[0], f'name="{escape(name)}"'
     if any("binary" in (one.get("format"), one.get("items", {}).get("format")) for one in kinds):
         return f'<input type="file" accept="image/*" {called}{" multiple" if kind.get("type") == "array" else ""}>'
@@ -81,6 +82,13 @@ def _control(name: str, field: dict[str, Any], value: object) -> str:
     if kind.get("type") in ("integer", "number"):
         return f'<input type="number" {called}{_bounds(kind, field.get("default"))}>'
     return f'<input {called} value="{escape(str(value))}">'
+
+
+def _kinds(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for one in schema.get("anyOf", ()):
+        yield from _kinds(one)
+    if "anyOf" not in schema:
+        yield schema
 
 
 def _bounds(kind: dict[str, Any], default: object) -> str:

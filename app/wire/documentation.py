@@ -108,7 +108,7 @@ def _forms(fields: type[Fields], schema: dict[str, Any], example: dict[str, Any]
     encoded = {
         "type": "string",
         "minLength": 1,
-        "description": "base64 (in lines or not), or a data:image/...;base64, URI",
+        "description": "base64 (either alphabet, in lines or not), or a data:...;base64, URI",
     }
     number: dict[str, Any] = {"minItems": fewest} | (
         {"x-maxItems": "max_items"} if most is None else {"maxItems": most}

@@ -146,6 +146,8 @@ def test_docs_have_a_form_for_each_task(shared: Shared, openapi: Any, path: str)
     schema = openapi["paths"][path]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
     assert re.findall(r' name="(\w+)"', form) == [*schema["properties"]]
     assert ('type="file" accept="image/*" name="image" multiple' in form) == (path != "/vqa")
+    lists = {name for name in ("question", "candidates", "text") if name in schema["properties"]}
+    assert set(re.findall(r'<textarea name="(\w+)"', form)) == lists
 
 
 def test_docs_tell_every_default(shared: Shared) -> None:

