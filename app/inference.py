@@ -30,10 +30,13 @@ from models.base import (
     Generated,
     ImageInput,
     Input,
+    InputError,
     Item,
     ModelRunner,
     Op,
     Output,
+    QuestionInput,
+    RankInput,
     Scores,
     ServedModel,
     Task,
@@ -103,10 +106,8 @@ class Inference:
         return b"".join(written)
 
     async def prepare(self, runner: ModelRunner, *groups: Sequence[Input]) -> list[list[Item]]:
-        """Tokenise. Raises InputError."""
-        return await self.on_cpu(
-            lambda: [[runner.prepare(one) for one in group] for group in groups], small=self._few_words
-        )
+        """Tokenise. Raises InputError, which names the one of several that is wrong."""
+        return await self.on_cpu(lambda: [_prepare(runner, group) for group in groups], small=self._few_words)
 
     async def generate(self, runner: ModelRunner, items: Sequence[Item], prompts: Sequence[str]) -> list[Generated]:
         """`prompts`: the question of each item, or what its caption goes on from."""
@@ -245,6 +246,19 @@ class _Decoding:
         self._left -= 1
         if not self._left:
             self.all_done.set()
+
+
+def _prepare(runner: ModelRunner, group: Sequence[Input]) -> list[Item]:
+    items: list[Item] = []
+    for one in group:
+        try:
+            items.append(runner.prepare(one))
+        except InputError as error:
+            if len(group) == 1:
+                raise
+            name = "question" if isinstance(one, QuestionInput | RankInput) else "text"
+            raise InputError(f"{name}: {len(items)}: {f'{error}'.removeprefix(f'{name}: ')}") from error
+    return items
 
 
 @contextmanager

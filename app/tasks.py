@@ -37,6 +37,7 @@ from models.base import (
     CaptionInput,
     Generated,
     ImageEmbeddingInput,
+    Item,
     Op,
     PairInput,
     QuestionInput,
@@ -110,10 +111,11 @@ async def match(inference: Inference, form: Form[MatchFields]) -> MatchAnswer:
     inference.admit(checkpoint, len(images), Op.SCORE, num_items)
     pair_items, text_items, [image_item] = await inference.prepare(
         checkpoint.heads,
-        [PairInput(text) for text in texts if itm],
-        [TextInput(text) for text in texts if itc],
+        [PairInput(text) for text in fields.text if itm],
+        [TextInput(text) for text in fields.text if itc],
         [ImageEmbeddingInput()],
     )
+    pair_items, text_items = _distinct(fields.text, pair_items), _distinct(fields.text, text_items)
     features = await inference.features(checkpoint, images)
     logits, text_vectors, image_vectors = await inference.score(
         checkpoint.heads,
@@ -144,8 +146,9 @@ async def embed(inference: Inference, form: Form[EmbedFields]) -> EmbedAnswer:
     texts = list(dict.fromkeys(fields.text))
     inference.admit(checkpoint, len(images), Op.SCORE, len(images) + len(texts))
     text_items, [image_item] = await inference.prepare(
-        checkpoint.heads, [TextInput(text) for text in texts], [ImageEmbeddingInput(fields.pooling or "none")]
+        checkpoint.heads, [TextInput(text) for text in fields.text], [ImageEmbeddingInput(fields.pooling or "none")]
     )
+    text_items = _distinct(fields.text, text_items)
     features = await inference.features(checkpoint, images)
     text_vectors, image_vectors = await inference.score(
         checkpoint.heads, text_items, [replace(image_item, features=each) for each in features]
@@ -174,6 +177,11 @@ def _check_dialogue(fields: VqaFields, capabilities: Capabilities) -> None:
         raise InvalidInputError("history: the model takes no earlier turns")
     if fields.template is not None and not capabilities.template:
         raise InvalidInputError("template: the model takes no template")
+
+
+def _distinct(texts: list[str], items: list[Item]) -> list[Item]:
+    """One for each distinct text, in order; none if there are none."""
+    return list(dict(zip(texts, items, strict=bool(items))).values())
 
 
 def _question_inputs(fields: VqaFields, template: str | None) -> list[QuestionInput | RankInput]:

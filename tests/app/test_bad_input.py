@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from app.wire.multipart import MAX_PARTS
+from models.base import Input, InputError, Item
 from tests.app.conftest import Shared
 from tests.app.support import BLUE, FIELDS, RED, TASKS, b64
 
@@ -303,6 +304,31 @@ def test_of_several_strings_the_wrong_one_is_named(shared: Shared, wrong: str) -
     assert answer.status_code in (400, 422)
     assert answer.json()["detail"].startswith("image: 2: ")
     assert shared.post("/caption", json={"image": wrong}).json()["detail"].startswith("image: ")
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "detail"),
+    [
+        ("/match", {"text": ["a", "a", "bad"]}, "text: 2: has no character that the model reads"),
+        ("/embed", {"text": ["a", "a", "bad", "bad"]}, "text: 2: has no character that the model reads"),
+        ("/vqa", {"question": ["a", "bad", "a"]}, "question: 1: text: has no character that the model reads"),
+        ("/match", {"text": "bad"}, "text: has no character that the model reads"),
+    ],
+)
+def test_of_several_texts_the_wrong_one_is_named(
+    shared: Shared, path: str, fields: dict[str, Any], detail: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare = shared.lab.heads.prepare
+
+    def refuse(request: Input) -> Item:
+        if "bad" in (getattr(request, "text", ""), getattr(request, "question", "")):
+            raise InputError("text: has no character that the model reads")
+        return prepare(request)
+
+    monkeypatch.setattr(shared.lab.heads, "prepare", refuse)
+    answer = shared.ask(path, **fields)
+    refused(answer, 422)
+    assert answer.json()["detail"] == detail
 
 
 def test_one_bad_image_of_several(shared: Shared) -> None:
