@@ -46,7 +46,7 @@ prove: .venv/.prove build/tools
 	$(BIN)/pytest tests/operation
 
 prove-%: .venv/.prove build/tools
-	$(BIN)/pytest tests/operation/test_$*.py
+	$(BIN)/pytest $(wildcard tests/operation/test_$*.py tests/operation/test_$*_*.py)
 
 # requirements.lock: all that the image installs but torch, whose own needs are named here (those for CUDA come with it).
 TORCH_NEEDS := filelock fsspec jinja2 networkx setuptools sympy typing-extensions

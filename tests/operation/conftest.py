@@ -8,10 +8,13 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from bench.service import RunningService, running_service
+from tests.operation.bounds.verdicts import HEADER, Verdicts
 
 FIGURES = pytest.StashKey[list[str]]()
 BESIDE_PYTHON = Path(sys.executable).parent
@@ -39,6 +42,22 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture
 def figure(request: pytest.FixtureRequest) -> Callable[[str], None]:
     return request.config.stash[FIGURES].append
+
+
+@pytest.fixture
+def table(request: pytest.FixtureRequest) -> Verdicts:
+    """Of the campaign against what a client can cost."""
+    lines = request.config.stash[FIGURES]
+    if HEADER not in lines:
+        lines.append(HEADER)
+    return Verdicts(lines.append)
+
+
+@pytest.fixture(scope="session")
+def demo() -> Iterator[RunningService]:
+    """One process with its defaults takes all of the campaign, but for what ends it or stays in it."""
+    with running_service(profile="demo") as service:
+        yield service
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

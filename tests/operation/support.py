@@ -39,7 +39,9 @@ class Load:
 
 
 @asynccontextmanager
-async def steady_load(url: str, num_clients: int, headers: dict[str, str] | None = None) -> AsyncIterator[Load]:
+async def steady_load(
+    url: str, num_clients: int, headers: dict[str, str] | None = None, *, pause_seconds: float = 0.0
+) -> AsyncIterator[Load]:
     """This many clients, each sending its next request when the last is answered, as long as the block runs. Every
     request that was sent is waited for."""
     load, stopping = Load(), asyncio.Event()
@@ -56,6 +58,7 @@ async def steady_load(url: str, num_clients: int, headers: dict[str, str] | None
                     load.outcomes[str(response.status_code)] += 1
                 except httpx.HTTPError as error:
                     load.outcomes[type(error).__name__] += 1
+                await asyncio.sleep(pause_seconds)
 
     tasks = [asyncio.create_task(client(number)) for number in range(num_clients)]
     try:
