@@ -11,7 +11,7 @@ from torch import Tensor
 from models.base import Item, Op
 from models.layers.vit import ViT, ViTConfig
 from models.loader import load
-from models.runners.tower import TowerRunner
+from models.runners.tower import TowerRunner, apart
 from models.weights import CheckpointError
 from tests import golden
 
@@ -84,3 +84,15 @@ def test_a_tower_that_cannot_be_compiled_stops_the_start_with_one_line(monkeypat
     monkeypatch.setattr(torch, "compile", fail)
     with pytest.raises(CheckpointError, match=r"start without BLIP_COMPILE: no C\+\+ compiler$"):
         load("golden", catalog=golden.CATALOG, device="cpu", dtype="fp32", threads=1, compile_batches=1)
+
+
+@pytest.mark.parametrize("width", [8, 4096])  # smaller and larger than what has pages of its own
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_features_are_kept_apart_from_their_batch(width: int, dtype: torch.dtype) -> None:
+    batch = torch.randn(3, 5, width).to(dtype)
+    with torch.inference_mode():
+        kept = [apart(features) for features in batch]
+        expected = batch.clone()
+        batch.zero_()
+    assert torch.equal(torch.stack(kept), expected)
+    assert all(one.untyped_storage().nbytes() == one.nbytes for one in kept)
