@@ -41,6 +41,10 @@ UNITS_UNDER_LIMIT: dict[str, frozenset[str]] = {
 }
 
 
+class DeviceError(RuntimeError):
+    """The device that was asked for is not there; the message is one line for the operator."""
+
+
 @dataclass(frozen=True, slots=True)
 class Instructions:
     """What the CPU has for matrix products, as torch and oneDNN may use it."""
@@ -51,10 +55,24 @@ class Instructions:
 
 
 def choose_device(name: str) -> torch.device:
-    """`auto`: CUDA if there, else MPS, else the CPU."""
+    """`auto`: CUDA if there, else MPS, else the CPU. Raises DeviceError."""
     if name != "auto":
+        _check_device(torch.device(name))
         return torch.device(name)
     return torch.device("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def _check_device(device: torch.device) -> None:
+    """Raises DeviceError if this machine, or this build of torch, does not have it."""
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise DeviceError("there is no device mps: that is a Mac's")
+    if device.type != "cuda":
+        return
+    if not torch.backends.cuda.is_built():  # type: ignore[no-untyped-call]
+        raise DeviceError(f"there is no device {device}: this torch was built for CPUs; install the build for CUDA")
+    count = torch.cuda.device_count()
+    if (device.index or 0) >= count:
+        raise DeviceError(f"there is no device {device}: torch sees {count}")
 
 
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:

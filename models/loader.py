@@ -65,7 +65,7 @@ def load(
     `catalog`: the operator's own; None: only the packaged one. `device`: auto, cpu, cuda, mps. `dtype`: auto, fp32,
     bf16, fp16, int8. `compile_batches`: the largest batch to compile the towers for, in pictures; 0: do not compile.
 
-    Raises CatalogError and CheckpointError."""
+    Raises CatalogError, CheckpointError and DeviceError."""
     torch.set_num_threads(threads)
     place = choose_device(device)
     serving = choose_dtype(dtype, place)

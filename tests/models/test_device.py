@@ -14,6 +14,7 @@ from models import device
 from models.base import DeviceLostError
 from models.device import (
     INT8,
+    DeviceError,
     Instructions,
     choose_device,
     choose_dtype,
@@ -64,6 +65,23 @@ def test_free_memory_is_that_of_the_container(tmp_path: Path, limit: str, expect
 def test_a_named_device_is_taken_as_it_is() -> None:
     assert choose_device("cpu") == torch.device("cpu")
     assert choose_device("auto").type in ("cpu", "cuda", "mps")
+
+
+@pytest.mark.parametrize(
+    ("name", "built", "told"),
+    [
+        ("cuda", False, "no device cuda: this torch was built for CPUs"),
+        ("cuda", True, "no device cuda: torch sees 0"),
+        ("cuda:7", True, "no device cuda:7: torch sees 0"),
+        ("mps", True, "no device mps"),
+    ],
+)
+def test_a_device_that_is_not_there(monkeypatch: pytest.MonkeyPatch, name: str, built: bool, told: str) -> None:
+    monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: built)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(DeviceError, match=told):
+        choose_device(name)
 
 
 @pytest.mark.parametrize("bf16", [True, False])
