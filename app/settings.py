@@ -8,10 +8,11 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 LEAST_TIMEOUT_SECONDS = 0.001  # that a client may ask for: less is a mistake, not a deadline
+DEVICES = r"auto|cpu|mps|cuda(:\d+)?"
 
 
 def default_threads(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
@@ -27,12 +28,30 @@ def default_threads(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
         return usable
 
 
+def keys_in(path: Path) -> tuple[str, ...]:
+    """One a line. Raises ValueError, without a word of what the file holds."""
+    try:
+        keys = tuple(line.strip() for line in path.read_text().splitlines() if line.strip())
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"cannot read {path}: {getattr(error, 'strerror', None) or 'not text'}") from error
+    if not keys:
+        raise ValueError(f"{path} holds no key")  # and must not open the service to all
+    return keys
+
+
+def _with_keys(path: Path) -> Path:
+    keys_in(path)
+    return path
+
+
 class Settings(BaseSettings):
-    """Each field is read from BLIP_<NAME>. Units are in the names."""
+    """Each field is read from BLIP_<NAME>, or from a flag (app/commandline.py). Units are in the names."""
 
     model_config = SettingsConfigDict(env_prefix="BLIP_", env_ignore_empty=True, frozen=True, extra="forbid")
 
-    host: str = Field("127.0.0.1", description="address to listen on")
+    host: str = Field(
+        "127.0.0.1", min_length=1, description="address to listen on; 0.0.0.0: all of IPv4; :: of IPv6 too"
+    )
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0: any free one")
     profile: str = Field("demo", description="which profile of the catalog to serve")
     catalog: Path | None = Field(None, description="a TOML file with further profiles and served models")
@@ -41,7 +60,7 @@ class Settings(BaseSettings):
         "auto", description="auto, fp32, bf16, fp16 or int8 (CPUs)"
     )
     compile: bool = Field(False, description="compile the towers before the service is ready; needs a C++ compiler")
-    threads: int = Field(default_factory=default_threads, ge=1, description="CPU threads; from the cgroup's quota")
+    threads: int = Field(default_factory=default_threads, ge=1, description="CPU threads")
     max_batch_size: int = Field(16, ge=1, description="work items per batch")
     max_queue_items: int = Field(512, ge=1, description="waiting work items; beyond: 429")
     request_timeout_seconds: float = Field(
@@ -69,8 +88,11 @@ class Settings(BaseSettings):
     max_inflight_bytes: int = Field(512 * 2**20, ge=1, description="bytes of bodies and pixels at once; beyond: 429")
     feature_cache_bytes: int = Field(256 * 2**20, ge=0, description="bytes of image features that are kept")
     generation_cache_bytes: int = Field(2 * 2**30, ge=1, description="bytes of KV caches; beyond: rows wait")
+    api_keys_file: Annotated[Path, AfterValidator(_with_keys)] | None = Field(
+        None, description="a file with API keys, one a line; unset, and no BLIP_API_KEYS: no key is needed"
+    )
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field(
-        (), description="comma separated; unset: no key is needed"
+        (), validate_default=True, description="API keys, comma separated, beside those of the file"
     )
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="comma separated origins (https://page.example) whose pages may ask, or *; unset: none"
@@ -85,10 +107,27 @@ class Settings(BaseSettings):
         """The end of the drain time, left for answering what could not complete and for ending the threads."""
         return min(3.0, self.drain_seconds / 4)
 
+    @field_validator("port", mode="before")
+    @classmethod
+    def _not_a_link(cls, value: object) -> object:
+        if isinstance(value, str) and "://" in value:
+            raise ValueError("a link to a Service named blip, not a port: set enableServiceLinks: false in the pod")
+        return value
+
+    @field_validator("device", mode="before")
+    @classmethod
+    def _known_device(cls, value: object) -> object:
+        if isinstance(value, str) and not re.fullmatch(DEVICES, value):
+            raise ValueError("it must be auto, cpu, cuda, cuda:N or mps")
+        return value
+
     @field_validator("api_keys", mode="before")
     @classmethod
-    def _split(cls, value: object) -> object:
-        return tuple(key.strip() for key in value.split(",") if key.strip()) if isinstance(value, str) else value
+    def _split(cls, value: object, info: ValidationInfo) -> object:
+        """With the keys of the file, which was validated before."""
+        path = info.data.get("api_keys_file")
+        own = tuple(key.strip() for key in value.split(",") if key.strip()) if isinstance(value, str) else value
+        return (*own, *keys_in(path)) if path and isinstance(own, tuple) else own
 
     @field_validator("cors_origins", mode="before")
     @classmethod
@@ -116,3 +155,7 @@ class Settings(BaseSettings):
         if self.max_inflight_bytes < self.max_body_bytes:
             raise ValueError("BLIP_MAX_INFLIGHT_BYTES must not be below BLIP_MAX_BODY_BYTES")
         return self
+
+
+def variable(name: str) -> str:
+    return f"BLIP_{name.upper()}"
