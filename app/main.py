@@ -19,15 +19,17 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from app import __version__
 from app.decoding.pool import decoder_processes
 from app.errors import UnknownRouteError
 from app.http.admission import Admission
 from app.http.gate import Gate
 from app.http.paths import nearest, route_path
 from app.http.tracing import Tracing
-from app.routes import caption, docs, embed, match, ops, vqa
+from app.routes import caption, docs, embed, home, match, ops, vqa
 from app.service import MakeDecoder, Phase, Service
 from app.settings import Settings
+from app.variables import check_variables
 from app.wire.served import as_served
 from models.base import ServedModel
 
@@ -76,6 +78,8 @@ def create_app(
     settings: Settings | None = None, load: Load = load_models, make_decoder: MakeDecoder = decoder_processes
 ) -> FastAPI:
     """`uvicorn app.main:create_app --factory` serves it; `blip-serve` also drains."""
+    if settings is None:
+        check_variables(os.environ)
     service = Service(settings or Settings(), make_decoder)
     admission = Admission(service)
     tracing = Tracing() if service.settings.tracing else None
@@ -94,6 +98,7 @@ def create_app(
 
     app = FastAPI(
         title="blip-serve",
+        version=__version__,
         summary="Captions, visual question answering, image-text matching and embeddings with BLIP",
         lifespan=lifespan,
         redirect_slashes=False,
@@ -105,10 +110,10 @@ def create_app(
     app.add_middleware(Gate, service=service, admission=admission, endpoints=ENDPOINTS, tracing=tracing)
     for endpoint in ENDPOINTS.values():
         app.add_api_route(endpoint.path, endpoint.function, methods=["POST"], **endpoint.documentation)
-    for routes in (ops, docs):
+    for routes in (ops, docs, home):
         app.include_router(routes.router)
     app.openapi = _describing(app.openapi, service)  # type: ignore[method-assign]
-    documents = [route for routes in (ops, docs) for route in routes.router.routes if isinstance(route, Route)]
+    documents = [route for routes in (ops, docs, home) for route in routes.router.routes if isinstance(route, Route)]
     app.state.paths = {"/openapi.json", *ENDPOINTS, *(route.path for route in documents)}
     return app
 

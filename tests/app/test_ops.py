@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter
 
+from app import __version__
 from app.problems import EVERY_PROBLEM
 from app.service import Phase
 from app.settings import Settings
@@ -390,3 +391,17 @@ def test_headers_of_answers_are_documented(shared: Shared, openapi: Any) -> None
                 documented = operation["responses"][str(answer.status_code)]["headers"]
                 told = {name.lower() for name in documented} | {"content-type", "content-length"}
                 assert set(answer.headers) <= told
+
+
+def test_the_root_leads_programs_to_links_and_people_to_the_docs(shared: Shared, openapi: Any) -> None:
+    answer = shared.get("/")
+    assert (answer.status_code, answer.headers["vary"]) == (200, "Accept")
+    links = answer.json()
+    assert links["version"] == __version__ == openapi["info"]["version"]
+    assert links["tasks"] == list(TASKS)
+    for name in ("docs", "openapi", "models", "ready", "metrics"):
+        assert shared.get(links[name]).status_code == 200
+    browser = shared.get("/", headers={"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"})
+    assert (browser.status_code, browser.headers["location"]) == (307, "docs")
+    assert shared.request("HEAD", "/").status_code == 200
+    assert shared.request("POST", "/").status_code == 405
