@@ -1,51 +1,58 @@
-"""The console script: `blip-serve`, or `python -m app`."""
+"""The console script: `blip-serve`, or `python -m app`. What is slow to import is imported when it is needed."""
 
 from __future__ import annotations
 
-import argparse
+import logging
+import os
 import sys
 
 from pydantic import ValidationError
 
-from app.logs import configure_logging
-from app.main import fetch_weights
-from app.server import complain, serve
+from app.commandline import explain, parse
+from app.logs import complain, configure_logging
 from app.settings import Settings
+from app.variables import MisspeltError, check_variables
+
+WRONG_SETTING = 2
 
 
 def main() -> int:
-    """Returns the exit code: 2 for wrong settings, 1 for what cannot be loaded or fetched."""
-    options = _parser().parse_args()
+    """Returns the exit code: 2 for wrong settings; 1 for what cannot be had here: a port, a device, weights."""
+    asked = parse(sys.argv[1:])
     try:
-        settings = Settings(**({"profile": options.profile} if options.profile else {}))
-    except ValidationError as error:
-        print(f"blip-serve: {explain(error)}", file=sys.stderr)  # noqa: T201
-        return 2
-    return serve(settings) if options.command is None else fetch(settings)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="blip-serve",
-        usage="blip-serve [-h] [COMMAND ...]",
-        description="Serve BLIP over HTTP. The settings are environment variables: see below.",
-        epilog=describe_settings(),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.set_defaults(profile=None)
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    fetching = commands.add_parser("fetch", help="download the weights of a profile into HF_HOME, and end")
-    fetching.add_argument("profile", nargs="?", help="default: BLIP_PROFILE")
-    return parser
-
-
-def fetch(settings: Settings) -> int:
-    """Download what a profile needs and is not here yet."""
+        unknown = check_variables(os.environ)
+        settings = Settings(**asked.flags)  # type: ignore[arg-type]  # text, as in variables
+    except (MisspeltError, ValidationError) as error:
+        complain(explain(error, asked.flags) if isinstance(error, ValidationError) else error)
+        return WRONG_SETTING
     configure_logging(settings)
+    if unknown:
+        logging.getLogger("blip").warning("no settings of this service, so ignored: %s", ", ".join(sorted(unknown)))
     try:
-        folders = fetch_weights(settings)
+        return {"serve": _serve, "fetch": _fetch, "models": _models}[asked.command](settings)
     except RuntimeError as error:
         return complain(error)
+
+
+def _serve(settings: Settings) -> int:
+    """What must fail fails before the slow imports."""
+    from app.listener import listen
+    from app.listing import check_profile
+    from app.preflight import check_device
+
+    check_device(settings.device)
+    check_profile(settings)
+    sockets = listen(settings.host, settings.port)
+    from app.server import serve
+
+    return serve(settings, sockets)
+
+
+def _fetch(settings: Settings) -> int:
+    """Download what a profile needs and is not here yet."""
+    from app.main import fetch_weights
+
+    folders = fetch_weights(settings)
     for checkpoint, folder in folders.items():
         print(f"{checkpoint} is in {folder}")  # noqa: T201
     if not folders:
@@ -53,26 +60,11 @@ def fetch(settings: Settings) -> int:
     return 0
 
 
-def describe_settings() -> str:
-    lines = ["settings [default]:"]
-    for name, field in Settings.model_fields.items():
-        default = field.get_default(call_default_factory=True, validated_data={})
-        shown = "-" if default in (None, (), "") else default
-        lines.append(f"  {variable(name):<32} {field.description} [{shown}]")
-    return "\n".join(lines)
+def _models(settings: Settings) -> int:
+    from app.listing import list_models
 
-
-def explain(error: ValidationError) -> str:
-    """In one line, without the values: some are secret."""
-    reasons = [
-        ": ".join((*(variable(str(part)) for part in one["loc"][:1]), one["msg"].removeprefix("Value error, ")))
-        for one in error.errors(include_input=False, include_url=False)
-    ]
-    return "; ".join(reasons)
-
-
-def variable(name: str) -> str:
-    return f"BLIP_{name.upper()}"
+    print(list_models(settings))  # noqa: T201
+    return 0
 
 
 if __name__ == "__main__":

@@ -41,3 +41,9 @@ def configure_logging(settings: Settings) -> None:
         logging.getLogger(name).setLevel(logging.CRITICAL)  # their messages on broken input quote what the client sent
     for name in ("asyncio", "filelock", "httpx", "urllib3", "uvicorn"):
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def complain(error: Exception | str) -> int:
+    """In one line, for the operator. Returns the exit code."""
+    print("blip-serve:", " ".join(f"{error}".split()) or type(error).__name__, file=sys.stderr)  # noqa: T201
+    return 1

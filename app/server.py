@@ -7,7 +7,6 @@ import logging
 import os
 import signal
 import socket
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +19,8 @@ import uvicorn
 from app.errors import DrainingError
 from app.http.admission import Admission
 from app.http.protocol import Protocol
-from app.logs import configure_logging
+from app.listener import url_of
+from app.logs import complain, configure_logging
 from app.main import Load, create_app, load_models
 from app.service import Phase, Service
 from app.settings import Settings
@@ -39,6 +39,7 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self._service = service
         self._admission = admission
+        self._to_announce: list[socket.socket] = []
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -54,11 +55,14 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        for server in self.servers:
-            for listener in server.sockets:
-                log.info("listening on http://%s:%d", *listener.getsockname()[:2])
+        for listener in sockets or ():
+            log.info("listening on %s, and loading %s", url_of(listener), self._service.settings.profile)
+        self._to_announce = sockets or []
 
     async def on_tick(self, counter: int) -> bool:
+        if self._to_announce and self._service.phase is Phase.READY:
+            log.info("ready: %s/ (%s)", url_of(self._to_announce[0]), ", ".join(self._service.models))
+            self._to_announce = []
         return await super().on_tick(counter) or self._service.failure is not None
 
     async def main_loop(self) -> None:
@@ -82,8 +86,8 @@ class Server(uvicorn.Server):
         self._admission.abort(DrainingError("The service is stopping, and had no time left for this request."))
 
 
-def serve(settings: Settings, load: Load = load_models) -> int:
-    """Serve until a signal, or until loading fails. Returns the exit code."""
+def serve(settings: Settings, sockets: list[socket.socket], load: Load = load_models) -> int:
+    """Serve on these listening sockets until a signal, or until loading fails. Returns the exit code."""
     configure_logging(settings)
     try:
         app = create_app(settings, load)
@@ -93,8 +97,6 @@ def serve(settings: Settings, load: Load = load_models) -> int:
     server = Server(
         uvicorn.Config(
             app,
-            host=settings.host,
-            port=settings.port,
             http=partial(Protocol, head_timeout_seconds=settings.body_timeout_seconds),  # type: ignore[arg-type]
             log_config=None,
             access_log=False,
@@ -107,11 +109,8 @@ def serve(settings: Settings, load: Load = load_models) -> int:
         service,
         app.state.admission,
     )
-    try:
-        server.run()
-        code = 0 if service.failure is None else complain(service.failure)
-    except SystemExit as end:  # uvicorn's: the port is taken
-        code = int(end.code or 0)
+    server.run(sockets)
+    code = 0 if service.failure is None else complain(service.failure)
     if service.phase is Phase.LOADING or service.engine.busy_seconds():
         _leave(code)
     return code
@@ -122,9 +121,3 @@ def _leave(code: int) -> NoReturn:
     survive: when it comes back from C++ it is made to exit, and takes the process with it (SIGABRT)."""
     logging.shutdown()
     os._exit(code)
-
-
-def complain(error: Exception) -> int:
-    """In one line, for the operator. Returns the exit code."""
-    print("blip-serve:", " ".join(f"{error}".split()) or type(error).__name__, file=sys.stderr)  # noqa: T201
-    return 1

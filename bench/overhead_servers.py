@@ -11,6 +11,7 @@ from fastapi import FastAPI, Form, UploadFile
 from PIL import Image
 from pydantic import BaseModel
 
+from app.listener import listen
 from app.server import serve
 from app.settings import Settings
 from models.base import Generated, GeneratedSequence, ImageInput, Input, Item
@@ -76,7 +77,9 @@ def answer_to(image: bytes, num_beams: int | None) -> dict[str, object]:
 def main() -> None:
     contender, port = sys.argv[1:]
     if contender == "ours":
-        sys.exit(serve(Settings(port=int(port)), lambda _: fake_models(NoWorkTower("tower"), NoWorkHeads("heads"))))
+        settings = Settings(port=int(port))
+        sockets = listen(settings.host, settings.port)
+        sys.exit(serve(settings, sockets, lambda _: fake_models(NoWorkTower("tower"), NoWorkHeads("heads"))))
     uvicorn.run(empty, port=int(port), http="httptools", loop="uvloop")
 
 

@@ -7,6 +7,7 @@ import threading
 import time
 from contextlib import ExitStack
 
+from app.listener import listen
 from app.server import serve
 from app.settings import Settings
 from models.base import ServedModel
@@ -38,4 +39,5 @@ def load(settings: Settings) -> list[ServedModel]:
 
 if __name__ == "__main__":
     threading.Thread(target=obey, daemon=True).start()
-    sys.exit(serve(Settings(), load))
+    settings = Settings()
+    sys.exit(serve(settings, listen(settings.host, settings.port), load))

@@ -42,7 +42,7 @@ class Server:
     def read_log(self, lines: IO[str], found: threading.Event) -> None:
         for line in lines:
             self.log.append(line)
-            if listening := re.search(r"listening on (http://[\d.:]+)", line):
+            if listening := re.search(r"listening on (http://[^,]+),", line):
                 self.url = listening[1]
                 found.set()
         found.set()
@@ -307,12 +307,25 @@ def test_loading_that_fails() -> None:
     assert not any("Traceback" in line for line in server.log)
 
 
-@pytest.mark.parametrize("command", [FAKE, REAL])
-def test_port_that_is_taken(server: Server, command: tuple[str, ...]) -> None:
-    port = server.url.rpartition(":")[2]
-    with start(*command, BLIP_PORT=port) as second:
-        assert second.process.wait(30) > 0
-    assert sum("address already in use" in line for line in second.log) == 1
+def test_ready_is_said_once_with_an_address_and_the_models() -> None:
+    with start() as server, httpx.Client(base_url=server.url) as client:
+        server.until_ready(client)
+        for _ in range(3):  # looks at a tenth of a second each
+            client.get("/health/live")
+        server.stop()
+    said = [line.partition(" INFO blip: ")[2].strip() for line in server.log]
+    assert said[0] == f"listening on {server.url}, and loading demo"
+    assert [line for line in said if line.startswith("ready")] == [f"ready: {server.url}/ (fake)"]
+
+
+def test_all_addresses_are_ipv4_and_ipv6() -> None:
+    if not socket.has_dualstack_ipv6():
+        pytest.skip("this machine has no IPv6")
+    with start(BLIP_HOST="::") as server:
+        port = int(server.url.rpartition(":")[2])
+        assert server.url == f"http://[::1]:{port}"
+        for host in ("127.0.0.1", "::1"):
+            socket.create_connection((host, port), timeout=30).close()
 
 
 def test_log_says_what_is_served_as_json() -> None:

@@ -85,16 +85,6 @@ def test_threads_from_the_quota(tmp_path: Path, files: dict[str, str], threads: 
     assert default_threads(tmp_path) == (threads or default_threads(tmp_path / "nothing"))
 
 
-def test_help_lists_every_setting(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(sys, "argv", ["blip-serve", "--help"])
-    with pytest.raises(SystemExit) as stop:
-        __main__.main()
-    assert stop.value.code == 0
-    text = capsys.readouterr().out
-    assert all(f"BLIP_{name.upper()} " in text for name in Settings.model_fields)
-    assert "[8000]" in text
-
-
 def test_bad_value_stops_with_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys, "argv", ["blip-serve"])
     monkeypatch.setenv("BLIP_PORT", "eight thousand")

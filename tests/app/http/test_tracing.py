@@ -73,7 +73,7 @@ def test_without_the_extra_the_start_ends_with_what_to_install(
 ) -> None:
     monkeypatch.setitem(sys.modules, "opentelemetry", None)
     monkeypatch.setattr(server, "configure_logging", lambda _: None)
-    assert server.serve(Settings(tracing=True)) == 1
+    assert server.serve(Settings(tracing=True), []) == 1
     assert capsys.readouterr().err == ("blip-serve: BLIP_TRACING needs OpenTelemetry: pip install 'blip-serve[otel]'\n")
 
 
