@@ -1,7 +1,7 @@
 # Every target makes the one virtual environment, .venv, on first use.
 PYTHON ?= python3
 BIN := .venv/bin
-PIP := $(BIN)/pip --disable-pip-version-check
+INSTALL := $(BIN)/pip --disable-pip-version-check install --constraint constraints.txt --editable
 
 .PHONY: run test test-avx2 check format eval train-demo bench bench-blip2 prove lock
 
@@ -65,16 +65,20 @@ build/tools:
 
 .venv/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "blip-serve needs Python 3.11 or newer; set PYTHON=...")'
+	@echo "Making a virtual environment in .venv."
 	$(PYTHON) -m venv .venv
 
 .venv/.run: .venv/bin/python pyproject.toml constraints.txt
-	$(PIP) install --quiet --quiet --constraint constraints.txt --editable .
+	@echo "Installing blip-serve and what it needs into .venv, once: torch is large, so this takes minutes."
+	$(INSTALL) .
 	touch $@
 
 .venv/.dev: .venv/bin/python pyproject.toml constraints.txt
-	$(PIP) install --quiet --quiet --constraint constraints.txt --editable '.[dev]'
+	@echo "Installing what the tests need into .venv, once."
+	$(INSTALL) '.[dev]'
 	touch $@ .venv/.run
 
 .venv/.prove: .venv/.dev
-	$(PIP) install --quiet --quiet --constraint constraints.txt --editable '.[prove]'
+	@echo "Installing what the proofs need into .venv, once."
+	$(INSTALL) '.[prove]'
 	touch $@
