@@ -4,6 +4,7 @@ Read before anything is loaded, so it does not import torch."""
 
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -13,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from models.base import Task
 
 PACKAGED = Path(__file__).with_name("catalog.toml")
+HUB_NAME = re.compile(r"\w[\w.-]*/[\w.-]+")
 FamilyName = Literal["blip", "blip2"]  # the keys of `models.families.FAMILIES`, which imports torch
 
 
@@ -86,7 +88,18 @@ class Catalog(_Entry):
         unknown = [model for model in self.profiles[name] if model not in self.models]
         if unknown:
             raise CatalogError(f"profile {name!r} names unknown models: {', '.join(unknown)}")
+        for model in self.profiles[name]:
+            self._check_checkpoints(model)
         return {model: self.models[model] for model in self.profiles[name]}
+
+    def _check_checkpoints(self, model: str) -> None:
+        """A folder that is there has become absolute; the rest is the hub's, if it can be."""
+        for task, entry in self.models[model].checkpoints.items():
+            if not Path(entry.checkpoint).is_dir() and not HUB_NAME.fullmatch(entry.checkpoint):
+                reason = (
+                    f"there is no folder {entry.checkpoint} (seen from the catalog), and the hub has OWNER/NAME only"
+                )
+                raise CatalogError(f"models.{model}.{task}: {reason}")
 
 
 def read_catalog(own: Path | None = None) -> Catalog:

@@ -42,7 +42,7 @@ def test_an_operators_entries_join_the_packaged_ones(tmp_path: Path) -> None:
 def test_options_of_a_language_model(tmp_path: Path) -> None:
     (tmp_path / "own.toml").write_text(
         '[profiles]\nmine = ["mine"]\n[models.mine]\nfamily = "blip2"\ntemplate = "{} Short answer:"\n'
-        'vqa = { checkpoint = "x", quantize = "int8", max_prompt_tokens = 32 }\ncaption = { checkpoint = "x" }\n'
+        'vqa = { checkpoint = "a/x", quantize = "int8", max_prompt_tokens = 32 }\ncaption = { checkpoint = "a/x" }\n'
     )
     model = read_catalog(tmp_path / "own.toml").profile("mine")["mine"]
     vqa, caption = model.checkpoints[Task.VQA], model.checkpoints[Task.CAPTION]
@@ -83,6 +83,18 @@ def test_a_wrong_catalog_is_one_clear_line(tmp_path: Path, text: str, complaint:
     with pytest.raises(CatalogError, match=complaint) as caught:
         read_catalog(tmp_path / "own.toml").profile("mine")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("checkpoint", ["my-fine-tune", "./weights/mine", "/no/such/folder", "a/b/c", "../x"])
+def test_a_folder_that_is_not_there_is_not_asked_of_the_hub(tmp_path: Path, checkpoint: str) -> None:
+    own = tmp_path / "own.toml"
+    own.write_text(f'[profiles]\nmine = ["mine"]\n[models.mine]\nfamily = "blip"\ncaption.checkpoint = "{checkpoint}"')
+    with pytest.raises(CatalogError, match=rf"models\.mine\.caption: there is no folder {checkpoint} "):
+        read_catalog(own).profile("mine")
+    own.write_text(own.read_text().replace(checkpoint, "owner/name.v1"))
+    assert read_catalog(own).profile("mine")["mine"].caption is not None
+    own.write_text(own.read_text() + '\n[models.other]\nfamily = "blip"\ncaption.checkpoint = "nothing"')
+    read_catalog(own).profile("mine")  # which does not name it
 
 
 def test_a_missing_catalog_is_one_clear_line(tmp_path: Path) -> None:

@@ -109,7 +109,7 @@ def test_both_families_in_one_profile(folder: Path) -> None:
 def test_a_template_for_a_family_without_one_is_one_clear_line(tmp_path: Path, read: Callable[..., object]) -> None:
     catalog = tmp_path / "catalog.toml"
     catalog.write_text(
-        '[profiles]\nmine = ["mine"]\n[models.mine]\nfamily = "blip"\nvqa = { checkpoint = "x" }\ntemplate = "{}?"\n'
+        '[profiles]\nmine = ["mine"]\n[models.mine]\nfamily = "blip"\nvqa = { checkpoint = "a/x" }\ntemplate = "{}?"\n'
     )
     with pytest.raises(CatalogError, match=r"wrong at models\.mine: template is not for blip, whose questions"):
         read("mine", catalog=catalog)
