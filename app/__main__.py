@@ -8,10 +8,10 @@ import sys
 
 from pydantic import ValidationError
 
-from app.commandline import explain, parse
 from app.logs import complain, configure_logging
 from app.settings import Settings
-from app.variables import MisspeltError, check_variables
+from app.start.commandline import explain, parse
+from app.start.variables import MisspeltError, check_variables
 
 WRONG_SETTING = 2
 
@@ -36,9 +36,9 @@ def main() -> int:
 
 def _serve(settings: Settings) -> int:
     """What must fail fails before the slow imports."""
-    from app.listener import listen
-    from app.listing import check_profile
-    from app.preflight import check_device
+    from app.start.listener import listen
+    from app.start.listing import check_profile
+    from app.start.preflight import check_device
 
     check_device(settings.device)
     check_profile(settings)
@@ -61,7 +61,7 @@ def _fetch(settings: Settings) -> int:
 
 
 def _models(settings: Settings) -> int:
-    from app.listing import list_models
+    from app.start.listing import list_models
 
     print(list_models(settings))  # noqa: T201
     return 0

@@ -29,7 +29,7 @@ from app.http.tracing import Tracing
 from app.routes import caption, docs, embed, home, match, ops, vqa
 from app.service import MakeDecoder, Phase, Service
 from app.settings import Settings
-from app.variables import check_variables
+from app.start.variables import check_variables
 from app.wire.served import as_served
 from models.base import ServedModel
 

@@ -19,11 +19,11 @@ import uvicorn
 from app.errors import DrainingError
 from app.http.admission import Admission
 from app.http.protocol import Protocol
-from app.listener import url_of
 from app.logs import complain, configure_logging
 from app.main import Load, create_app, load_models
 from app.service import Phase, Service
 from app.settings import Settings
+from app.start.listener import url_of
 
 KEEP_ALIVE_SECONDS = 75  # longer than the proxies in front: who closes first loses no request
 log = logging.getLogger("blip")

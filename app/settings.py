@@ -45,7 +45,7 @@ def _with_keys(path: Path) -> Path:
 
 
 class Settings(BaseSettings):
-    """Each field is read from BLIP_<NAME>, or from a flag (app/commandline.py). Units are in the names."""
+    """Each field is read from BLIP_<NAME>, or from a flag (app/start/commandline.py). Units are in the names."""
 
     model_config = SettingsConfigDict(env_prefix="BLIP_", env_ignore_empty=True, frozen=True, extra="forbid")
 

@@ -11,9 +11,9 @@ from fastapi import FastAPI, Form, UploadFile
 from PIL import Image
 from pydantic import BaseModel
 
-from app.listener import listen
 from app.server import serve
 from app.settings import Settings
+from app.start.listener import listen
 from models.base import Generated, GeneratedSequence, ImageInput, Input, Item
 from models.fake.runner import FakeGeneration, FakeRunner, fake_models
 

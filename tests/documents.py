@@ -8,8 +8,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from app.commandline import NO_FLAG, default_of, flag_of
 from app.settings import Settings, variable
+from app.start.commandline import NO_FLAG, default_of, flag_of
 
 ROOT = Path(__file__).parents[1]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from app.commandline import make_parser
 from app.settings import Settings, variable
-from app.variables import OF_OUR_TOOLS
+from app.start.commandline import make_parser
+from app.start.variables import OF_OUR_TOOLS
 from tests.documents import PAGES, PRINTED, ROOT, SETTINGS, renewed
 
 IDS = [str(page.relative_to(ROOT)) for page in PAGES]

@@ -7,9 +7,9 @@ import threading
 import time
 from contextlib import ExitStack
 
-from app.listener import listen
 from app.server import serve
 from app.settings import Settings
+from app.start.listener import listen
 from models.base import ServedModel
 from models.fake.runner import FakeRunner, fake_models
 

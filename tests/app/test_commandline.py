@@ -13,13 +13,14 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from app import __main__, __version__, listener, preflight
-from app.commandline import NO_FLAG, explain, flag_of, parse
-from app.listener import ListenError, listen, url_of
+from app import __main__, __version__
 from app.main import create_app
-from app.preflight import PreflightError, check_device
 from app.settings import Settings, variable
-from app.variables import MisspeltError, check_variables, closest, distance
+from app.start import listener, preflight
+from app.start.commandline import NO_FLAG, explain, flag_of, parse
+from app.start.listener import ListenError, listen, url_of
+from app.start.preflight import PreflightError, check_device
+from app.start.variables import MisspeltError, check_variables, closest, distance
 
 ROOT = Path(__file__).parents[2]
 VALUES = {
@@ -76,11 +77,13 @@ def test_every_setting_is_a_flag(name: str, tmp_path: Path) -> None:
         return
     (tmp_path / "keys").write_text("key\n")
     default = getattr(Settings(), name)
-    shown = {"api_keys_file": str(tmp_path / "keys"), "catalog": "own.toml"}.get(name, VALUES.get(name, f"{default}"))
+    own = {"api_keys_file": str(tmp_path / "keys"), "catalog": "own.toml", "cors_origins": "*"}
+    shown = own.get(name, VALUES.get(name, f"{default}"))
     for arguments in ([flag_of(name), shown], [f"{flag_of(name)}={shown}"], ["serve", flag_of(name), shown]):
         asked = parse(arguments)
         assert asked.command == "serve"
-        assert f"{getattr(Settings(**asked.flags), name)}" == shown  # type: ignore[arg-type]
+        value = getattr(Settings(**asked.flags), name)  # type: ignore[arg-type]
+        assert (",".join(value) if isinstance(value, tuple) else f"{value}") == shown
 
 
 def test_a_flag_goes_before_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,7 +43,7 @@ BREACHES = [
     ("app/engine/engine.py", "import app.wire.forms", "app: from the settings up to the process"),
     ("app/tasks.py", "import app.routes.ops", "app: from the settings up to the process"),
     ("app/images.py", "import app.decoding.look", "app: from the settings up to the process"),
-    ("app/decoding/pool.py", "import torch", "app knows of models the seam alone; app.main the loader too"),
+    ("app/decoding/pool.py", "import torch", "of models app knows the seam; main the loader, listing the catalog"),
     ("app/decoding/picture.py", "import torch", "a decoder's process is small"),
     ("app/images.py", "import app.problems", "a decoder's process is small"),
     ("app/decoding/lanes.py", "import asyncio", "the policy of decoding is pure"),

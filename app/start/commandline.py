@@ -14,7 +14,7 @@ from pydantic.fields import FieldInfo
 
 from app import __version__
 from app.settings import Settings, default_threads, variable
-from app.variables import closest
+from app.start.variables import closest
 
 NO_FLAG = frozenset({"api_keys"})
 COMMANDS = {
