@@ -17,6 +17,20 @@ from PIL.TiffImagePlugin import TiffImageFile
 from app.errors import BadImageError, UnsupportedMediaError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
+HEIF_BRANDS = {
+    b"heic",
+    b"heix",
+    b"heim",
+    b"heis",
+    b"hevc",
+    b"hevx",
+    b"hevm",
+    b"hevs",
+    b"mif1",
+    b"mif2",
+    b"msf1",
+    b"miaf",
+}
 MAX_SIDE_RATIO = 100
 MOST_RUN_LENGTH_PIXELS = 4_000_000
 MOST_BMP_HEADER_BYTES = 2048  # with its palette
@@ -46,8 +60,17 @@ def open_image(data: bytes, *, max_pixels: int, max_side: int, enough_side: int 
     """
     with _broken_if_it_fails():
         try:
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
+            image = _open(data)
         except UnidentifiedImageError:
+            if _is_heif(data):
+                raise UnsupportedMediaError(
+                    "HEIC and HEIF images are not decoded here: send it as JPEG or PNG."
+                ) from None
+            if _has_tiff_directory(data):
+                raise BadImageError(
+                    "This kind of TIFF is not supported; supported are gray of 1 to 32 bits, and RGB, RGBA, palette, "
+                    "CMYK, YCbCr and Lab of 8 bits a channel."
+                ) from None
             if _starts_like_an_image(data):
                 raise
             raise UnsupportedMediaError(f"Not an image in one of the formats {', '.join(FORMATS)}.") from None
@@ -61,6 +84,34 @@ def open_image(data: bytes, *, max_pixels: int, max_side: int, enough_side: int 
         if enough_side is not None and isinstance(image, JpegImageFile):
             image.draft(None, (enough_side, enough_side))
         return image
+
+
+def _open(data: bytes) -> Image.Image:
+    """Pillow does not know every TIFF whose white is zero: it is told that black is, and `info` says what is so."""
+    try:
+        return Image.open(io.BytesIO(data), formats=FORMATS)
+    except UnidentifiedImageError:
+        if (told := _with_black_as_zero(data)) is None:
+            raise
+    image = Image.open(io.BytesIO(told), formats=FORMATS)
+    image.info["white_is_zero"] = True
+    return image
+
+
+def _with_black_as_zero(data: bytes) -> bytes | None:
+    """None: it is no TIFF whose white is zero."""
+    if data[:4] not in (b"II*\0", b"MM\0*"):
+        return None
+    order, count_format, entry_bytes = TIFF_LAYOUTS[data[:4]]
+    (begin,) = struct.unpack_from(order + "I", data, 4)
+    (number,) = struct.unpack_from(order + count_format, data, begin)
+    for at in range(begin + 2, min(begin + 2 + number * entry_bytes, len(data) - entry_bytes + 1), entry_bytes):
+        tag, kind = struct.unpack_from(order + "HH", data, at)
+        value_format = order + {_TIFF_SHORT: "H", _TIFF_LONG: "I"}.get(kind, "I")
+        if tag == _TIFF_PHOTOMETRIC and struct.unpack_from(value_format, data, at + 8) == (0,):
+            value = struct.pack(value_format, 1)
+            return data[: at + 8] + value + data[at + 8 + len(value) :]
+    return None
 
 
 def bitmap_bytes(image: Image.Image) -> int:
@@ -175,6 +226,28 @@ def _draft_scale(image: Image.Image) -> int:
     return image.decoderconfig[0] if isinstance(image, JpegImageFile) and image.decoderconfig else 1
 
 
+def _is_heif(data: bytes) -> bool:
+    """By the brands of its first box: ISO/IEC 23008-12, annex B."""
+    if data[4:8] != b"ftyp":
+        return False
+    brands = data[8 : min(64, int.from_bytes(data[:4], "big"))]
+    named = {brands[at : at + 4] for at in range(0, len(brands), 4)}
+    return bool(named & HEIF_BRANDS) and not named & {b"avif", b"avis"}
+
+
+def _has_tiff_directory(data: bytes) -> bool:
+    """Whether there is one where its header says: then Pillow knows the file, but not its kind."""
+    if data[:4] not in TIFF_LAYOUTS:
+        return False
+    order = "<" if data[:2] == b"II" else ">"
+    width = 8 if data[2:3] == b"+" or data[3:4] == b"+" else 4
+    at = int.from_bytes(data[width : 2 * width], "little" if order == "<" else "big")
+    if not 8 <= at < len(data) - 2:
+        return False
+    number = int.from_bytes(data[at : at + 2], "little" if order == "<" else "big")
+    return number > 0 and at + 12 * number <= len(data)
+
+
 def _starts_like_an_image(data: bytes) -> bool:
     plugins = (Image.OPEN[name] for name in FORMATS if name in Image.OPEN)
     return any(accept is not None and accept(data[:16]) for _, accept in plugins)
@@ -190,7 +263,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     """May return the image itself, or close it."""
     if image.mode.startswith(("I", "F")):
         return _deep_gray_to_rgb(image)
-    if not image.has_transparency_data:
+    if not image.has_transparency_data or _is_opaque_bmp(image):
         return image if image.mode == "RGB" else image.convert("RGB")
     rgba = image if image.mode == "RGBA" else image.convert("RGBA")
     if rgba is not image:
@@ -200,20 +273,32 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return white
 
 
+def _is_opaque_bmp(image: Image.Image) -> bool:
+    """Windows writes the alpha of opaque pictures as zeros."""
+    return image.format == "BMP" and image.mode == "RGBA" and image.getchannel("A").getextrema() == (0, 0)
+
+
 def _deep_gray_to_rgb(image: Image.Image) -> Image.Image:
-    """16-bit, 32-bit and float gray, scaled to 8 bits (Pillow would clip them): from 0..65535, floats from 0..1, or
-    from their own range if any value lies outside."""
+    """16-bit, 32-bit and float gray, scaled to 8 bits (Pillow would clip them): from 0..65535, floats from 0..1, 32-bit
+    integers that are all within 0..255 from these; or from their own range if any value lies outside."""
     extremes = np.array([(values.min(), values.max()) for _, values in _bands(image)])  # (bands, 2)
     if not np.isfinite(extremes).all():
         raise BadImageError("The image is broken: it has values that are not finite.")
     low, high = 0.0, 1.0 if image.mode == "F" else 65535.0
+    if image.mode == "I" and extremes.min() >= 0 and extremes.max() <= 255:
+        high = 255.0  # an array of integers, as it is often saved
     if extremes.min() < low or extremes.max() > high:
         low, high = float(extremes.min()), float(extremes.max())
     scale = 255 / max(high - low, 1.0)
     transparent = float(image.info.get("transparency", np.nan))
+    # Pillow inverts 8 bits and less by itself.
+    white_is_zero = image.info.get("white_is_zero") or (
+        isinstance(image, TiffImageFile) and image.tag_v2.get(_TIFF_PHOTOMETRIC) == 0
+    )
     rgb = Image.new("RGB", image.size)
     for top, values in _bands(image):
-        gray = np.where(values == transparent, 255, np.rint((values - low) * scale)).astype(np.uint8)
+        scaled = np.rint((values - low) * scale)
+        gray = np.where(values == transparent, 255, 255 - scaled if white_is_zero else scaled).astype(np.uint8)
         rgb.paste(Image.fromarray(gray), (0, top))
     return rgb
 

@@ -77,7 +77,7 @@ class Settings(BaseSettings):
         300, gt=0, allow_inf_nan=False, description="seconds for a body that makes progress; beyond: 408"
     )
     max_body_bytes: int = Field(20 * 2**20, ge=1, description="bytes of a body; beyond: 413")
-    max_pixels: int = Field(50_000_000, ge=1, description="pixels of an image; beyond: 422")
+    max_pixels: int = Field(64_000_000, ge=1, description="pixels of an image; beyond: 422")
     max_side: int = Field(16_384, ge=1, description="pixels of an image's longer side; beyond: 422")
     fast_decode: bool = Field(
         False, description="decode large JPEGs at 1/2, 1/4 or 1/8 size: faster, but answers differ a little"

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from PIL import Image
 
 from app.decoding.look import look
+from app.decoding.mending import ENDINGS, JPEG_END, mended, pixel_digest
 from app.decoding.protocol import Decoded, Job
+from app.errors import BadImageError
 from app.images import bitmap_bytes, decode_image, has_run_lengths, open_image
 from models.base import to_square
 
@@ -29,16 +31,36 @@ def open_picture(job: Job) -> Opened:
     """What the bytes and the header tell. Raises BadImageError, UnsupportedMediaError."""
     began = time.monotonic()
     num_scans = look(job.data)
-    limits = {"max_pixels": job.max_pixels, "max_side": job.max_side}
-    image = open_image(job.data, **limits, enough_side=job.enough_side)
+    image = _open(mended(job.data), job)
     return Opened(image, bitmap_bytes(image), _nanoseconds(image, num_scans) * 1e-9, began)
 
 
 def finish(opened: Opened, job: Job) -> Decoded:
     """Raises BadImageError."""
-    image = decode_image(opened.image)
+    try:
+        image = decode_image(opened.image)
+    except BadImageError:
+        if opened.image.format != "JPEG" or job.data.endswith(JPEG_END):
+            raise
+        image = _without_end(job)
     decoded = time.monotonic()
     return Decoded(to_square(image, job.image_size), opened.began, decoded)
+
+
+def _open(data: bytes, job: Job) -> Image.Image:
+    return open_image(data, max_pixels=job.max_pixels, max_side=job.max_side, enough_side=job.enough_side)
+
+
+def _without_end(job: Job) -> Image.Image:
+    """A JPEG whose last bytes are missing. All rows are there if it is the same picture whatever follows.
+
+    Raises BadImageError."""
+    data = job.data.rstrip(b"\xff")  # the first half of the end may be there
+    first = pixel_digest(decode_image(_open(data + ENDINGS[0], job)))
+    image = decode_image(_open(data + ENDINGS[1], job))
+    if first != pixel_digest(image):
+        raise BadImageError("The image is cut off: rows are missing.")
+    return image
 
 
 def _nanoseconds(image: Image.Image, num_scans: int) -> float:

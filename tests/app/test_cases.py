@@ -1,5 +1,5 @@
 """Requests as real clients write them, byte by byte, to the service that a new user starts: the lines of
-cases/README.md about forms, JSON, raw bodies, paths and methods. Those about pictures are with the decoder's tests."""
+cases/README.md, those about pictures by their captions alone: what is read is in decoding/test_cases.py."""
 
 from __future__ import annotations
 
@@ -122,3 +122,39 @@ def test_a_page_of_an_allowed_origin(keys: str) -> None:
         posted = send(client, "/caption", "plain.png", "image/png", Origin=PAGE, Authorization="Bearer secret")
         assert captions(posted) == [CAPTION]
         assert posted.headers["access-control-allow-origin"] == PAGE
+
+
+# --- pictures ---
+
+GRAY = "a black circle to the left of a gray rectangle"
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "expected"),
+    [
+        ("png-compressed-text-2mb.png", "image/png", CAPTION),
+        ("png-text-wrong-checksum.png", "image/png", CAPTION),
+        ("jpeg-no-end-marker.jpg", "image/jpeg", CAPTION),
+        ("bmp-v5-alpha-all-zero.bmp", "image/bmp", CAPTION),
+        ("bmp-v5-real-alpha.bmp", "image/bmp", CAPTION),
+        ("tiff-16bit-white-is-zero.tif", "image/tiff", GRAY),
+        ("tiff-int32-0-to-255.tif", "image/tiff", GRAY),
+        ("photo-8160x6144.png", "image/png", CAPTION),
+        ("gif-first-frame-without-pixels.gif", "image/gif", CAPTION),
+    ],
+)
+def test_pictures(client: httpx.Client, name: str, kind: str, expected: str) -> None:
+    assert captions(send(client, "/caption", name, kind)) == [expected]
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "word"),
+    [
+        ("jpeg-half.jpg", 422, "rows are missing"),
+        ("tiff-gray-alpha-16bit.tif", 422, "not supported"),
+        ("photo.heic", 415, "HEIC"),
+    ],
+)
+def test_pictures_that_are_refused(client: httpx.Client, name: str, status: int, word: str) -> None:
+    response = send(client, "/caption", name, "application/octet-stream")
+    assert (response.status_code, word in response.json()["detail"]) == (status, True)
