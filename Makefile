@@ -52,7 +52,7 @@ prove-%: .venv/.prove build/tools
 TORCH_NEEDS := filelock fsspec jinja2 networkx setuptools sympy typing-extensions
 
 lock: build/lock
-	{ head -n 2 requirements.lock && $(PYTHON) -c 'import sys, tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; print(*(one for one in project["dependencies"] + project["optional-dependencies"]["otel"] if one != "torch"), *sys.argv[1:], sep="\n")' $(TORCH_NEEDS) \
+	{ head -n 2 requirements.lock && $(PYTHON) -c 'import sys, tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; print(*(one for one in project["dependencies"] + project["optional-dependencies"]["otel"] + project["optional-dependencies"]["heif"] if one != "torch"), *sys.argv[1:], sep="\n")' $(TORCH_NEEDS) \
 	| build/lock/bin/pip-compile --quiet --generate-hashes --strip-extras --allow-unsafe --no-annotate --no-header \
 	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host --constraint constraints.txt --output-file - -; } > build/requirements.lock
 	mv build/requirements.lock requirements.lock

@@ -16,7 +16,15 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from app.errors import BadImageError, UnsupportedMediaError
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
+try:  # the extra `heif`
+    import pi_heif
+except ImportError:
+    pi_heif = None
+else:
+    pi_heif.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False)
+    pi_heif.options.DECODE_THREADS = 1  # there is a decoder for each CPU
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", *(("HEIF",) if pi_heif else ()))
 HEIF_BRANDS = {
     b"heic",
     b"heix",
@@ -62,9 +70,9 @@ def open_image(data: bytes, *, max_pixels: int, max_side: int, enough_side: int 
         try:
             image = _open(data)
         except UnidentifiedImageError:
-            if _is_heif(data):
+            if "HEIF" not in FORMATS and _is_heif(data):
                 raise UnsupportedMediaError(
-                    "HEIC and HEIF images are not decoded here: send it as JPEG or PNG."
+                    "HEIC and HEIF images are not decoded here (that takes the extra `heif`): send it as JPEG or PNG."
                 ) from None
             if _has_tiff_directory(data):
                 raise BadImageError(
@@ -124,7 +132,7 @@ def bitmap_bytes(image: Image.Image) -> int:
         loaded = pixels * _BYTES_PER_PIXEL.get(image.mode, _BYTES_PER_RGB_PIXEL)
         rgb = pixels * _BYTES_PER_RGB_PIXEL
         turned = image.format == "PNG" or _orientation(image) in _TRANSPOSITIONS  # a PNG's EXIF may follow its pixels
-        if image.format in ("WEBP", "AVIF"):  # planes or canvases, bytes and bitmap at once; planes are kept
+        if image.format in ("WEBP", "AVIF", "HEIF"):  # planes or canvases, bytes and bitmap at once; planes are kept
             return 4 * rgb
         if isinstance(image, TiffImageFile):
             decoding = loaded + (loaded if turned else 0) + _tiff_unit_bytes(image)

@@ -85,7 +85,9 @@ def test_the_hashes_are_of_the_pinned_versions(root: Path) -> None:
 def test_all_that_the_service_needs_has_hashes_but_torch(root: Path) -> None:
     """And torch's own needs too; those for CUDA come with it."""
     project = tomllib.loads((root / "pyproject.toml").read_text())["project"]
-    wanted = needs([*project["dependencies"], *project["optional-dependencies"]["otel"]])
+    wanted = needs(
+        [*project["dependencies"], *project["optional-dependencies"]["otel"], *project["optional-dependencies"]["heif"]]
+    )
     locked = pins(root / "requirements.lock")
     assert "torch" not in locked
     seen: set[str] = set()

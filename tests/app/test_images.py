@@ -18,6 +18,8 @@ from tests.app.support import RED, encoded, picture
 
 HALVES = Image.fromarray(np.repeat(np.array([[[255, 0, 0], [0, 0, 255]]], np.uint8), 64, axis=0).repeat(32, axis=1))
 
+WRITTEN = [kind for kind in FORMATS if kind != "HEIF"]  # which is only read
+
 
 def decode(data: bytes, max_pixels: int = 50_000_000, max_side: int = 16_384) -> Image.Image:
     return decode_image(open_image(data, max_pixels=max_pixels, max_side=max_side))
@@ -44,7 +46,7 @@ def png_header(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", data) + chunk(b"IEND", b"")
 
 
-@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("kind", WRITTEN)
 def test_every_allowed_format(kind: str) -> None:
     red, green, blue = colour(encoded(picture("red"), kind))
     assert red > 240
@@ -184,7 +186,7 @@ def test_decompression_bomb_is_known_from_its_header() -> None:
         decode(data)
 
 
-@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("kind", WRITTEN)
 def test_size_is_checked_before_anything_is_decoded(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every plugin's `load` calls that of Image."""
     data = encoded(picture(), kind)
@@ -265,7 +267,7 @@ def test_limits_are_inclusive() -> None:
         decode(encoded(picture(size=(20, 10))), max_pixels=199)
 
 
-@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("kind", WRITTEN)
 def test_no_damage_is_anything_but_a_refusal(kind: str) -> None:
     """Each picture, with one byte in many overwritten: decoded, or refused in our own words."""
     good = encoded(NOISE.resize((24, 24)), kind)

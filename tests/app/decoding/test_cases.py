@@ -12,6 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from app import images
 from app.decoding.picture import finish, open_picture
 from app.decoding.protocol import Job
 from app.errors import BadImageError, UnsupportedMediaError
@@ -77,8 +78,20 @@ def test_rows_that_are_missing_stay_an_error() -> None:
 def test_what_is_not_supported_is_not_said_to_be_broken() -> None:
     with pytest.raises(BadImageError, match="This kind of TIFF is not supported"):
         read(case("tiff-gray-alpha-16bit.tif"))
+
+
+def test_heic_is_read_with_the_extra_and_named_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert difference(case("photo.heic"), read(case("plain.png"))) <= 6
+    monkeypatch.setattr(images, "FORMATS", tuple(one for one in images.FORMATS if one != "HEIF"))
     with pytest.raises(UnsupportedMediaError, match=r"HEIC and HEIF .* JPEG or PNG"):
         read(case("photo.heic"))
+
+
+@pytest.mark.parametrize("brand", [b"heic", b"heix", b"mif1", b"msf1", b"hevc"])
+def test_heif_of_any_brand_is_known(monkeypatch: pytest.MonkeyPatch, brand: bytes) -> None:
+    monkeypatch.setattr(images, "FORMATS", tuple(one for one in images.FORMATS if one != "HEIF"))
+    with pytest.raises(UnsupportedMediaError, match="HEIC"):
+        read(b"\0\0\0\x18ftyp" + brand + bytes(4) + b"mif1" + brand + bytes(200))
 
 
 # --- siblings ---

@@ -103,7 +103,7 @@ def test_not_so_many_are_fine(data: bytes) -> None:
     assert finish(open_picture(job), job).image.size == (32, 32)
 
 
-@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("kind", [kind for kind in FORMATS if kind != "HEIF"])  # which is only read
 def test_cut_off_anywhere_the_look_says_nothing(kind: str) -> None:
     data = encoded(picture(), kind)
     assert [look(data[:end]) for end in range(len(data))] == [1] * len(data)

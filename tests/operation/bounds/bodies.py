@@ -120,7 +120,7 @@ FORM_BODIES = (
     Body("nearly boundaries", "/caption", FORM, lambda: upload(repeated(b"\r\n--"))),
     Body("boundaries that go on", "/caption", FORM, lambda: upload(repeated(b"\r\n--a"))),
     Body("dashes", "/caption", FORM.replace("=b", "=" + 70 * "-"), lambda: repeated(b"-")),
-    Body("a preamble", "/caption", FORM, lambda: repeated(b"a\r\n") + upload(png())),
+    Body("a preamble", "/caption", FORM, lambda: repeated(b"a\r\n") + upload(png()), is_legal=True),
     Body("a long boundary", "/caption", FORM.replace("=b", "=" + 40_000 * "a"), lambda: repeated(b"a")),
     Body("a value", "/vqa", FORM, lambda: PART.replace(b"image", b"x") + b"\r\n" + repeated(b"%41") + b"\r\n--b--\r\n"),
 )
@@ -129,6 +129,6 @@ QUERY_BODIES = (
     Body("names of a query", "/caption?" + "&".join(str(i) for i in range(10_000)), PNG, png),
     Body("escapes of a query", "/caption?prompt=" + "%41" * 20_000, PNG, png),
     Body("ands of a query", "/caption?" + "&" * 60_000, PNG, png, is_legal=True),
-    Body("a query", "/caption?prompt=" + "a" * 9_000, PNG, png),
+    Body("a query", "/caption?prompt=" + "a" * 9_000, PNG, png, is_legal=True),  # one word, unknown
 )
 BODIES = JSON_BODIES + FORM_BODIES + QUERY_BODIES
