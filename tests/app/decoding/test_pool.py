@@ -125,7 +125,7 @@ async def lab(**patience: float) -> AsyncIterator[Lab]:
 def test_pixels_are_those_of_this_process() -> None:
     async def test() -> None:
         async with lab() as our:
-            for kind in set(FORMATS) - {"HEIF"}:  # which is only read
+            for kind in (one for one in FORMATS if one != "HEIF"):  # which is only read
                 data = encoded(NOISE, kind)
                 expected = finish(open_picture(job(data)), job(data))
                 decoded = await our.decode(data)
