@@ -69,10 +69,16 @@ class Server:
             pass
 
 
+def _hear_hangups() -> None:
+    """The suite may run under nohup, which children inherit."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 @contextmanager
 def start(*command: str, **environment: str) -> Iterator[Server]:
     process = subprocess.Popen(
         [sys.executable, *(command or FAKE)],
+        preexec_fn=_hear_hangups,
         cwd=ROOT,
         env=os.environ | {"BLIP_PORT": "0", "BLIP_THREADS": "2"} | environment,
         stdin=subprocess.PIPE,
