@@ -153,6 +153,13 @@ def tensors_apart() -> Iterator[None]:
         mallopt(M_TRIM_THRESHOLD, 2**26)
 
 
+def give_back_holes() -> None:
+    """Free pages in the middle of the heap, which glibc keeps otherwise. With another C library, nothing is done."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
+
+
 def on_device(function: Callable[P, T]) -> Callable[P, T]:
     """For what runs on the device thread: without gradients. Raises DeviceLostError where no later call can succeed,
     as after a device-side assert; running out of memory is not that."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -13,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from models.base import Features, ImageInput, Input, Item, Op, Preprocessing, to_square
-from models.device import on_device, to_device, torch_vectors
+from models.device import give_back_holes, on_device, to_device, torch_vectors
 from models.layers.tower import Tower
 from models.runners.unit import UnitRunner
 from models.weights import CheckpointError
@@ -21,7 +19,7 @@ from models.weights import CheckpointError
 # Fallback without a preprocessor file: CLIP's mean and std.
 IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
 IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
-PAGED_BYTES = 16 * 1024  # features from this size on have pages of their own
+HOLES_BYTES = 2**25  # of features, after which a look at the heap, of some 20 ms, is worth it
 MOST_COMPILED = 200  # batch sizes of all towers together; torch stops at 256 compilations of whatever kind
 
 
@@ -32,6 +30,7 @@ class TowerRunner(UnitRunner):
         super().__init__(unit)
         self._tower: Callable[[Tensor], Tensor] = tower
         self._device = device
+        self._new_bytes = 0  # of features, since holes were given back
         self._sizes: tuple[int, ...] = ()  # the compiled batch sizes, ascending; empty: not compiled, any size
 
     @on_device
@@ -56,7 +55,18 @@ class TowerRunner(UnitRunner):
     @on_device
     def encode(self, batch: Sequence[Item]) -> list[Features]:
         pixels = to_device(torch.stack([item.payload for item in batch]), self._device)
-        return [apart(features) for part in self._parts(pixels) for features in self._tower(part)]
+        # Copies: a view would keep the whole batch's features in memory for as long as it lives.
+        encoded = [features.clone() for part in self._parts(pixels) for features in self._tower(part)]
+        self._give_back_holes(sum(features.nbytes for features in encoded))
+        return encoded
+
+    def _give_back_holes(self, num_bytes: int) -> None:
+        """What is kept of a batch for hours lies on the heap between what the batch took and gave back: with glibc,
+        which keeps such holes, up to twice the features' memory would be resident."""
+        self._new_bytes += num_bytes
+        if self._device.type == "cpu" and self._new_bytes >= HOLES_BYTES:
+            self._new_bytes = 0
+            give_back_holes()
 
     def _parts(self, pixels: Tensor) -> Sequence[Tensor]:
         """The batch, split into compiled sizes: 7 pictures are 4 + 2 + 1."""
@@ -65,15 +75,6 @@ class TowerRunner(UnitRunner):
             numbers += [size] * (left // size)
             left %= size
         return torch.split(pixels, numbers) if numbers else [pixels]
-
-
-def apart(features: Tensor) -> Tensor:
-    """A copy in memory of its own: a view would keep the whole batch's features for as long as it lives. On CPUs in
-    pages of its own: on the heap, what is kept for hours leaves holes between what batches took and gave back."""
-    if features.device.type != "cpu" or features.nbytes < PAGED_BYTES or sys.platform == "win32":
-        return features.clone()
-    pages = mmap.mmap(-1, features.nbytes)
-    return torch.frombuffer(pages, dtype=features.dtype).view(features.shape).copy_(features)
 
 
 def square_resize(processor: Mapping[str, Any], image_size: int) -> Preprocessing:

@@ -11,7 +11,8 @@ from torch import Tensor
 from models.base import Item, Op
 from models.layers.vit import ViT, ViTConfig
 from models.loader import load
-from models.runners.tower import TowerRunner, apart
+from models.runners import tower as tower_module
+from models.runners.tower import TowerRunner
 from models.weights import CheckpointError
 from tests import golden
 
@@ -86,13 +87,20 @@ def test_a_tower_that_cannot_be_compiled_stops_the_start_with_one_line(monkeypat
         load("golden", catalog=golden.CATALOG, device="cpu", dtype="fp32", threads=1, compile_batches=1)
 
 
-@pytest.mark.parametrize("width", [8, 4096])  # smaller and larger than what has pages of its own
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_features_are_kept_apart_from_their_batch(width: int, dtype: torch.dtype) -> None:
-    batch = torch.randn(3, 5, width).to(dtype)
-    with torch.inference_mode():
-        kept = [apart(features) for features in batch]
-        expected = batch.clone()
-        batch.zero_()
-    assert torch.equal(torch.stack(kept), expected)
-    assert all(one.untyped_storage().nbytes() == one.nbytes for one in kept)
+def test_features_are_kept_apart_from_their_batch() -> None:
+    kept = tower().encode(pictures(3))
+    assert all(isinstance(one, Tensor) and one.untyped_storage().nbytes() == one.nbytes for one in kept)
+
+
+def test_holes_in_the_heap_are_given_back_as_features_grow(monkeypatch: pytest.MonkeyPatch) -> None:
+    given_back = list[None]()
+    monkeypatch.setattr(tower_module, "give_back_holes", lambda: given_back.append(None))
+    runner = tower()
+    [features] = runner.encode(pictures(1))
+    monkeypatch.setattr(tower_module, "HOLES_BYTES", 4 * features.nbytes)
+    runner.encode(pictures(2))
+    assert not given_back
+    runner.encode(pictures(2))
+    assert len(given_back) == 1
+    runner.encode(pictures(3))
+    assert len(given_back) == 1
