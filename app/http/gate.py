@@ -59,7 +59,11 @@ class Gate:
             )
             scope["blip.exchange"] = exchange
             exchange.closing = self._service.phase is Phase.DRAINING
-            await self._pass(exchange, endpoint)
+            try:
+                await self._pass(exchange, endpoint)
+            finally:
+                # Its body is counted no more. Scope and exchange know each other: the collector would find them late.
+                del scope["blip.exchange"]
 
     async def _pass(self, exchange: Exchange, endpoint: Endpoint | None) -> None:
         try:
@@ -75,6 +79,7 @@ class Gate:
             if isinstance(error, RefusedError) and not exchange.accepted:
                 self._service.metrics.rejected.labels(problem_of(error).slug).inc()
             await exchange.fail(error)
+            _forget_frames(error)
         finally:
             exchange.account()
             if self._tracing is not None and endpoint is not None:
@@ -118,6 +123,14 @@ class Gate:
             await response(exchange.scope, exchange.receive, exchange.send)
         finally:
             watcher.cancel()
+
+
+def _forget_frames(error: BaseException | None) -> None:
+    """Of the functions that a failure came through: they know the body, and often the task that knows the failure.
+    The collector would find such a cycle late."""
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__context__
 
 
 class Progress:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import logging
 import re
+import weakref
+from typing import Any
 
 import pytest
 
+from app.http.exchange import Exchange
 from models.base import ServedModel
 from tests.app.conftest import Shared
 from tests.app.support import (
@@ -323,3 +328,40 @@ def test_labels_are_bounded(shared: Shared) -> None:
     assert "nothing-at-all" not in text
     assert "never-heard-of" not in text
     assert 'blip_requests_total{code="404",model="other",task="caption"}' in text
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "status"),
+    [
+        (RED, "image/png", 200),
+        (RED[:40], "image/png", 422),
+        (b"no picture", "image/png", 415),
+        (b"{", "application/json", 400),
+    ],
+    ids=["200", "422", "415", "400"],
+)
+def test_a_body_is_gone_with_its_answer(
+    content: bytes, kind: str, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not when the collector of cycles comes by: it is counted no more."""
+    exchanges: list[weakref.ref[Exchange]] = []
+
+    class Noted(Exchange):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            exchanges.append(weakref.ref(self))
+
+    async def test() -> None:
+        async with lab() as there:
+            monkeypatch.setattr("app.http.gate.Exchange", Noted)
+            gc.collect()
+            gc.disable()
+            response = await there.client.post("/caption", content=content, headers={"content-type": kind})
+            assert response.status_code == status
+            await asyncio.sleep(0)
+            assert [exchange() for exchange in exchanges] == [None]
+
+    try:
+        run(test)
+    finally:
+        gc.enable()
