@@ -7,6 +7,7 @@ import logging
 import random
 import re
 import time
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from math import inf
@@ -26,6 +27,7 @@ from app.settings import LEAST_TIMEOUT_SECONDS
 OTHER = "other"
 PIECE_BYTES = 64 * 1024  # of an answer, given to the connection at a time
 SLOWEST_BYTES = 1000  # a second, of a client that reads an answer or sends a body
+LOOKS = 4  # at a reader, in the span over which it is judged
 LINGER_SECONDS = 2.0  # for the rest of a body that nobody wants: closing at once would reset the answer away
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
@@ -87,7 +89,8 @@ class Exchange:
         self._receive, self._send = receive, send
         self._connection: Connection = scope.get("blip.connection") or Connection()
         self._span_seconds = span_seconds  # over which a reader must have taken enough
-        self._written = self._taken = 0  # bytes of the answer: given to the connection; of those, read by the client
+        self._written = 0  # bytes of the answer that were given to the connection
+        self._taken = deque([0], LOOKS)  # of those, read by the client: at the looks of the last span
         self._timer: asyncio.TimerHandle | None = None
         self._limit: asyncio.Timeout | None = None
         self._seconds: float | None = None  # from the first byte to the last
@@ -172,7 +175,7 @@ class Exchange:
         self.closing = self.closing or not self._body_complete
         if self._limit is not None:
             self._limit.reschedule(None)
-        self._timer = asyncio.get_running_loop().call_later(self._span_seconds, self._watch_reader)
+        self._timer = asyncio.get_running_loop().call_later(self._span_seconds / LOOKS, self._watch_reader)
         message["headers"] = [*message.get("headers", ()), *self._headers()]
         await self._send(message)
 
@@ -190,13 +193,14 @@ class Exchange:
         """Cut off who reads less than SLOWEST_BYTES a second: a connection holds memory."""
         waiting = self._connection.num_waiting
         taken = self._written - waiting
-        if waiting and taken - self._taken < SLOWEST_BYTES * self._span_seconds:
+        over_a_span = len(self._taken) == LOOKS
+        if waiting and over_a_span and taken - self._taken[0] < SLOWEST_BYTES * self._span_seconds:
             self._metrics.readers_cut_off.inc()
             logger.warning("a reader was too slow", extra={"fields": {"request_id": self.request_id}})
             self._connection.abort()
             return
-        self._taken = taken
-        self._timer = asyncio.get_running_loop().call_later(self._span_seconds, self._watch_reader)
+        self._taken.append(taken)
+        self._timer = asyncio.get_running_loop().call_later(self._span_seconds / LOOKS, self._watch_reader)
 
     def _headers(self) -> list[tuple[bytes, bytes]]:
         stages = [*self.times.seconds.items(), ("total", time.monotonic() - self.started_at)]
