@@ -73,16 +73,18 @@ class Decoders:
         self._tasks: set[asyncio.Task[None]] = set()
         self._chatter: Chatter | None = None
         self._closing = asyncio.Event()
+        self._freed_at = time.monotonic()  # when one was free last, if none is
         metrics.observe("decoders", "Decoder processes", lambda: len(self._decoders))
         metrics.observe("decoders_busy", "Decoder processes that have a picture", lambda: len(self.busy_pids))
         metrics.observe("decoders_dear", "Decoder processes that have a dear one", lambda: self._lanes.num_with_dear)
         metrics.observe("decodes_waiting", "Pictures that wait for a decoder", lambda: self._lanes.num_waiting)
 
     async def start(self) -> None:
+        self._freed_at = time.monotonic()
         self._chatter = Chatter()
         await self._chatter.start()
         for _ in range(self._num_decoders):
-            await self._start_one(time.monotonic())
+            await self._start_one()
 
     async def close(self) -> None:
         """Kill all of them, and wait until they have ended."""
@@ -91,11 +93,11 @@ class Decoders:
         self._closing.set()
         for ticket in self._tickets:
             ticket.answer.cancel()
-        await asyncio.gather(*self._tasks)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         for decoder in self._decoders:
             decoder.kill("closed")
         await asyncio.gather(*(decoder.buried for decoder in self._decoders))
-        await asyncio.gather(*self._tasks)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         self._chatter.close()
         self._chatter = None
 
@@ -113,12 +115,9 @@ class Decoders:
 
     def sickness(self) -> str | None:
         """Why no picture is decoded now; None: they are."""
-        if self._lanes.num_free or not self._decoders:
+        if self._lanes.num_free or time.monotonic() - self._freed_at < self._patience.held_seconds:
             return None
-        latest = max(decoder.since for decoder in self._decoders)
-        if time.monotonic() - latest < self._patience.held_seconds:
-            return None
-        return "All decoders have been held for a while."
+        return "No decoder has been free for a while."
 
     async def decode(self, job: Job, hold: HoldBytes) -> Decoded:
         """Who leaves, by being cancelled, has the decoder killed unless it finishes soon.
@@ -231,6 +230,7 @@ class Decoders:
         self._release(decoder)
         if decoder.killed_because is None:
             self._lanes.free(decoder)
+            self._freed_at = time.monotonic()
         self._give_out()
 
     def _release(self, decoder: DecoderProcess) -> None:
@@ -241,16 +241,14 @@ class Decoders:
 
     # --- processes ---
 
-    async def _start_one(self, since: float) -> None:
-        """`since`: when the one that it replaces got its picture."""
+    async def _start_one(self) -> None:
         assert self._chatter is not None
         try:
             decoder = DecoderProcess(self, self._chatter.descriptor)
         except OSError as error:
             log.error("cannot start a decoder: %s", error)
-            self._run(self._replace(None, since))
+            self._run(self._replace(None))
             return
-        decoder.since = since
         self._decoders.add(decoder)
         decoder.after(self._patience.start_seconds, lambda one: one.kill("silent"))
         await decoder.connect()
@@ -262,7 +260,7 @@ class Decoders:
     async def _bury(self, decoder: DecoderProcess) -> None:
         code = await decoder.end()
         reason = decoder.killed_because or ("overran" if code == -signal.SIGPROF else None)
-        ticket, since = decoder.ticket, decoder.since if decoder.ticket is not None else time.monotonic()
+        ticket = decoder.ticket
         self._release(decoder)
         self._decoders.discard(decoder)
         decoder.buried.set_result(None)
@@ -274,7 +272,7 @@ class Decoders:
             self._metrics.decoders_killed.labels(reason).inc()
         if ticket is not None and not ticket.answer.done() and ticket.goes_on in (None, decoder):
             self._settle(ticket, reason, has_taken=decoder.has_taken)
-        await self._replace(decoder, since)
+        await self._replace(decoder)
 
     def _settle(self, ticket: Ticket, reason: str | None, *, has_taken: bool) -> None:
         """A picture whose decoder has ended: nobody else goes on with it."""
@@ -288,12 +286,12 @@ class Decoders:
         elif not ticket.decoders:
             self._put_back(ticket)
 
-    async def _replace(self, decoder: DecoderProcess | None, since: float) -> None:
+    async def _replace(self, decoder: DecoderProcess | None) -> None:
         if decoder is None or not (decoder.is_started or decoder.killed_because):
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._closing.wait(), self._patience.restart_seconds)
         if not self._closing.is_set():
-            await self._start_one(since)
+            await self._start_one()
 
     def _run(self, coroutine: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(coroutine)

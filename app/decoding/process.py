@@ -10,7 +10,6 @@ import socket
 import struct
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -35,7 +34,7 @@ class Owner(Protocol):
 
 
 class DecoderProcess(asyncio.BufferedProtocol):
-    """It is believed no more than a client: a frame that is too long ends it."""
+    """It is believed no more than a client: what it says that cannot be read ends it."""
 
     def __init__(self, owner: Owner, log: int) -> None:
         """`log`: the descriptor that it writes its complaints to."""
@@ -65,7 +64,6 @@ class DecoderProcess(asyncio.BufferedProtocol):
         self.is_started = False
         self.has_taken = False  # the picture that it has
         self.is_lowered = False  # in priority, for this picture
-        self.since = time.monotonic()  # when it got its picture, or was started
         self.killed_because: str | None = None
         self.held = ExitStack()  # the bytes of its picture
         self.buried = asyncio.get_running_loop().create_future()
@@ -79,7 +77,7 @@ class DecoderProcess(asyncio.BufferedProtocol):
 
     def begin(self, ticket: Ticket, *, is_lowered: bool) -> None:
         self.ticket, self.is_lowered = ticket, is_lowered
-        self.has_taken, self.since = False, time.monotonic()
+        self.has_taken = False
 
     def send(self, *parts: bytes) -> None:
         if self._transport is not None:
@@ -122,8 +120,10 @@ class DecoderProcess(asyncio.BufferedProtocol):
         return self._wanted[self._num_received :]
 
     def buffer_updated(self, num_bytes: int) -> None:
+        if self.killed_because is not None:  # whatever it still says
+            return
         self._num_received += num_bytes
-        if self._num_received < len(self._wanted) or self.killed_because is not None:
+        if self._num_received < len(self._wanted):
             return
         try:
             if self._kind is None:
@@ -131,6 +131,7 @@ class DecoderProcess(asyncio.BufferedProtocol):
             else:
                 self._end_message(self._kind)
         except (IndexError, TypeError, ValueError, struct.error):
+            self._want(HEAD.size, None)
             self.kill("garbled")
 
     def _begin_message(self) -> None:

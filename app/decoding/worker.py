@@ -23,7 +23,7 @@ from app.decoding.picture import Opened, finish, open_picture
 from app.decoding.protocol import DONE, ERRORS, GO, HEAD, JOB, OPENED, Job, Kind, frame
 from app.errors import BadImageError, ServiceError
 
-ROOM_BYTES = 64 * 2**20  # for what is not counted: a codec's tables, the resize, the stack of a thread
+ROOM_BYTES = 32 * 2**20  # for what is not counted: a codec's tables, the resize, the stack of a thread
 COPIES = 3  # of the upload, in plugins that take it whole, and of its metadata
 SLACK = 1.25  # over what was counted for the bitmaps
 IDLE_SECONDS = 1

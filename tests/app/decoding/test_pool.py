@@ -21,7 +21,8 @@ from PIL import Image
 
 from app.decoding.picture import finish, open_picture
 from app.decoding.pool import Decoders, Patience
-from app.decoding.protocol import Decoded, Job
+from app.decoding.process import DecoderProcess
+from app.decoding.protocol import HEAD, Buffer, Decoded, Job, Kind, frame
 from app.errors import BadImageError, UnsupportedMediaError
 from app.images import FORMATS
 from app.metrics import Metrics
@@ -181,6 +182,44 @@ def test_many_at_once() -> None:
     run(test)
 
 
+@dataclass(slots=True)
+class Listener:
+    """In place of the pool."""
+
+    said: list[tuple[Kind, bytes]] = field(default_factory=list)
+
+    def heard(self, _: DecoderProcess, kind: Kind, payload: Buffer) -> None:
+        self.said.append((kind, bytes(payload)))
+
+    def lost(self, decoder: DecoderProcess) -> None:
+        decoder.buried.set_result(None)
+
+
+@pytest.mark.parametrize(
+    ("garbage", "understood"),
+    [
+        (b"\x63\0\0\0\0", 0),
+        (frame(Kind.TAKEN) + b"\x63\0\0\0\1x", 1),
+        (HEAD.pack(Kind.REFUSED, 5000), 0),
+        (frame(Kind.OPENED, bytes(16)) + HEAD.pack(Kind.DONE, 2**31), 1),
+    ],
+)
+def test_what_cannot_be_read_ends_a_decoder(garbage: bytes, understood: int) -> None:
+    async def test() -> None:
+        listener = Listener()
+        decoder = DecoderProcess(listener, log=2)
+        await decoder.connect()
+        for byte in garbage + RED:
+            decoder.get_buffer(-1)[:1] = bytes([byte])
+            decoder.buffer_updated(1)
+        assert decoder.killed_because == "garbled"
+        assert len(listener.said) == understood
+        assert await decoder.end() == -signal.SIGKILL
+        await decoder.buried
+
+    run(test)
+
+
 # --- memory ---
 
 
@@ -188,7 +227,7 @@ def test_a_frame_that_is_larger_than_the_header_says() -> None:
     async def test() -> None:
         async with lab() as our:
             with pytest.raises(BadImageError, match=r"broken|memory"):
-                await our.decode(crafted.avif_with_inner_frame(8000))
+                await our.decode(crafted.avif_with_inner_frame(6000))
             assert our.held.seen == [16 * 64 * 64]
             assert (await our.decode(RED)).image
 
