@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from bisect import bisect_left, insort
+from collections import Counter
 from collections.abc import Callable, Container, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import count, islice, zip_longest
+from itertools import count, islice
 from math import inf
 from typing import NamedTuple, Protocol
 
@@ -70,7 +71,7 @@ class WorkItem:
     started: float | None = None
     finished: float | None = None
     key: BatchKey = field(init=False)
-    arrival: int = field(init=False, default=0)  # the queue's order
+    turn: tuple[float, int] | None = field(init=False, default=None)  # its place in the queue, while it waits
 
     def __post_init__(self) -> None:
         self.key = BatchKey(self.runner.unit, self.item.op, self.item.key)
@@ -79,61 +80,47 @@ class WorkItem:
         return self.deadline is not None and self.deadline <= now
 
 
-class Group:
-    """The waiting items of one key, in the order in which they are taken: turns go round over the owners, and each
-    gives its oldest item. So one owner with a thousand items does not hold up one with a single item."""
+class Fairness:
+    """Whose item is next: start-time fair queuing, as Goyal, Vin and Cheng give it (SIGCOMM 1996), over all keys.
+
+    The rule: an item starts in the present round, or in the one after its owner's last item. A round is over when every
+    owner that waits could have had one item. Who starts in an earlier round runs first. So one with a thousand items
+    holds up one with a single item by an item, whatever their ops, and each gets its share for as long as it waits.
+    """
 
     def __init__(self) -> None:
-        self._by_owner: OrderedDict[Hashable, OrderedDict[WorkItem, None]] = OrderedDict()  # the next in turn first
+        self._round = 0.0
+        self._next_of: dict[Hashable, float] = {}  # the earliest round for another item, by owner that waits
 
-    def __len__(self) -> int:
-        return sum(map(len, self._by_owner.values()))
+    def start(self, owner: Hashable) -> float:
+        """The round in which the owner's new item starts."""
+        start = max(self._round, self._next_of.get(owner, 0.0))
+        self._next_of[owner] = start + 1
+        return start
 
-    def __iter__(self) -> Iterator[WorkItem]:
-        rounds = zip_longest(*self._by_owner.values())
-        return (work for one_each in rounds for work in one_each if work is not None)
+    def took(self, num_items: int, num_owners: int) -> None:
+        """Items leave to run, out of those of so many owners."""
+        self._round += num_items / num_owners
 
-    def oldest(self) -> WorkItem:
-        return min((next(iter(items)) for items in self._by_owner.values()), key=lambda work: work.arrival)
-
-    def add(self, work: WorkItem) -> None:
-        self._by_owner.setdefault(work.owner, OrderedDict())[work] = None
-
-    def add_first(self, work: WorkItem) -> None:
-        self.add(work)
-        self._by_owner[work.owner].move_to_end(work, last=False)
-        self._by_owner.move_to_end(work.owner, last=False)
-
-    def take(self) -> WorkItem:
-        """The next in turn; its owner has the next turn after all others."""
-        owner, items = next(iter(self._by_owner.items()))
-        work, _ = items.popitem(last=False)
-        self._by_owner.move_to_end(owner)
-        if not items:
-            del self._by_owner[owner]
-        return work
-
-    def remove(self, work: WorkItem) -> None:
-        items = self._by_owner[work.owner]
-        del items[work]
-        if not items:
-            del self._by_owner[work.owner]
+    def forget(self, owner: Hashable) -> None:
+        """Nothing of it waits any more."""
+        self._next_of.pop(owner, None)
 
 
 class BatchQueue:
     """Waiting work items, handed out in batches with one key.
 
-    Rules: the oldest item that may run sets the key, and the others with that key join it in turns over the owners, up
-    to `max_batch_size`. A running generation takes rows of its key while the KV caches of all rows fit into
+    Rules: the first item that may run, by Fairness, sets the key, and the next ones with that key join it, up to
+    `max_batch_size`. A running generation takes rows of its key while the KV caches of all rows fit into
     `max_cache_bytes`; no row overtakes one that waits for memory. Parts of a failed batch run first, each by itself.
-    The cost of every operation but expiry depends on the items it takes, not on how many wait.
     """
 
     def __init__(self, max_batch_size: int, max_cache_bytes: int) -> None:
         self._max_batch_size = max_batch_size
         self._max_cache_bytes = max_cache_bytes
-        self._waiting: OrderedDict[WorkItem, None] = OrderedDict()
-        self._groups: dict[BatchKey, Group] = {}
+        self._fairness = Fairness()
+        self._waiting: list[WorkItem] = []  # the next in turn first
+        self._groups: dict[BatchKey, list[WorkItem]] = {}  # by key, likewise
         self._owners: Counter[Hashable] = Counter()  # how many items of each wait
         self._expired: list[WorkItem] = []
         self._earliest_deadline = inf  # a lower bound: not raised when items leave
@@ -148,32 +135,26 @@ class BatchQueue:
         return self._owners
 
     def append(self, work: WorkItem) -> None:
-        work.arrival = next(self._arrivals)
-        self._group(work).add(work)
-        self._note(work)
+        self._groups.setdefault(work.key, [])  # first: a key that has no hash leaves no trace
+        self._add(work, (self._fairness.start(work.owner), next(self._arrivals)))
 
     def put_back(self, parts: Sequence[Sequence[WorkItem]]) -> None:
         """Put back parts of a failed batch: each runs by itself, before all else. Abandoned items are left out."""
         for part in reversed(parts):
             number = next(self._parts)
             for work in reversed(part):
-                if work.abandoned:
-                    continue
-                work.key = work.key._replace(part=number)
-                work.arrival = next(self._returns)
-                self._group(work).add_first(work)
-                self._note(work)
-                self._waiting.move_to_end(work, last=False)
+                if not work.abandoned:
+                    work.key = work.key._replace(part=number)
+                    self._add(work, (-inf, next(self._returns)))
 
     def discard(self, work: WorkItem) -> None:
         """Remove an item, if it still waits."""
-        if work in self._waiting:
+        if work.turn is not None:
             self._remove(work)
 
     def clear(self) -> None:
-        self._waiting.clear()
-        self._groups.clear()
-        self._owners.clear()
+        for work in tuple(self._waiting):
+            self._remove(work)
 
     def next_batch(
         self,
@@ -189,8 +170,7 @@ class BatchQueue:
         self._expire(now)
         running = running or {}
         has_memory = True
-        for oldest in self._oldest_of_each_key():
-            key = oldest.key
+        for key in self._keys():
             room = int(min(self._max_batch_size, most_items(key)))
             if key.op is not Op.GENERATE:
                 return self._take(key, room)
@@ -208,14 +188,13 @@ class BatchQueue:
 
     def oldest_seconds(self, now: float) -> float:
         """How long the oldest item has waited; 0 if none waits."""
-        return max(0.0, now - next(iter(self._waiting)).enqueued) if self._waiting else 0.0
+        return max(0.0, now - min((work.enqueued for work in self._waiting), default=now))
 
-    def _oldest_of_each_key(self) -> Iterator[WorkItem]:
-        if not self._waiting:
-            return
-        yield next(iter(self._waiting))  # nearly always the one that runs: no need to look at the others
-        heads = sorted((group.oldest() for group in self._groups.values()), key=lambda work: work.arrival)
-        yield from heads[1:]
+    def _keys(self) -> Iterator[BatchKey]:
+        """In the order of the first item of each."""
+        if self._waiting:
+            yield self._waiting[0].key  # nearly always the one that runs: no need to look at the others
+            yield from sorted(self._groups, key=lambda key: _turn(self._groups[key][0]))[1:]
 
     def _num_fitting(self, key: BatchKey, room: int, running: Mapping[BatchKey, Rows]) -> int:
         """How many of the next rows the memory has room for; one at least if nothing runs."""
@@ -230,33 +209,31 @@ class BatchQueue:
         return fitting
 
     def _take(self, key: BatchKey, room: int) -> list[WorkItem]:
-        group = self._groups[key]
-        batch = [group.take() for _ in range(min(room, len(group)))]
+        batch = self._groups[key][:room]
+        self._fairness.took(len(batch), len(self._owners))
         for work in batch:
-            self._forget(work)
+            self._remove(work)
         return batch
 
-    def _group(self, work: WorkItem) -> Group:
-        return self._groups.setdefault(work.key, Group())  # first: a key that has no hash leaves no trace
-
-    def _note(self, work: WorkItem) -> None:
-        self._waiting[work] = None
+    def _add(self, work: WorkItem, turn: tuple[float, int]) -> None:
+        work.turn = turn
+        insort(self._waiting, work, key=_turn)
+        insort(self._groups.setdefault(work.key, []), work, key=_turn)
         self._owners[work.owner] += 1
         if work.deadline is not None:
             self._earliest_deadline = min(self._earliest_deadline, work.deadline)
 
     def _remove(self, work: WorkItem) -> None:
-        self._groups[work.key].remove(work)
-        self._forget(work)
-
-    def _forget(self, work: WorkItem) -> None:
-        """It has left its group."""
-        del self._waiting[work]
+        group = self._groups[work.key]
+        for place in (self._waiting, group):
+            del place[bisect_left(place, _turn(work), key=_turn)]
+        if not group:
+            del self._groups[work.key]
         self._owners[work.owner] -= 1
         if not self._owners[work.owner]:
             del self._owners[work.owner]
-        if not self._groups.get(work.key, True):
-            del self._groups[work.key]
+            self._fairness.forget(work.owner)
+        work.turn = None
 
     def _expire(self, now: float) -> None:
         if now < self._earliest_deadline:
@@ -266,3 +243,8 @@ class BatchQueue:
             self._expired.append(work)
         deadlines = (work.deadline for work in self._waiting if work.deadline is not None)
         self._earliest_deadline = min(deadlines, default=inf)
+
+
+def _turn(work: WorkItem) -> tuple[float, int]:
+    assert work.turn is not None, "it waits"
+    return work.turn

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
+from itertools import pairwise
 
 import pytest
 
@@ -92,6 +93,29 @@ def test_turns_hold_for_the_rows_of_a_generation_too() -> None:
     many = [work(Op.GENERATE, owner="a", cache_bytes=40) for _ in range(3)]
     queue = queue_of(*many, one := work(Op.GENERATE, owner="b", cache_bytes=40))
     assert queue.next_batch(now=0) == [many[0], one]
+
+
+def test_turns_go_round_over_owners_whatever_their_ops() -> None:
+    """So a generation does not wait for all that was scored before it."""
+    pairs = [work(Op.SCORE, owner="a") for _ in range(12)]
+    queue = queue_of(*pairs)
+    queue.next_batch(now=0)
+    queue.append(question := work(Op.GENERATE, owner="b"))
+    queue.append(picture := work(Op.ENCODE, owner="c"))
+    assert [queue.next_batch(now=0) for _ in range(3)] == [pairs[4:8], [question], [picture]]
+
+
+def test_stream_of_single_items_does_not_starve_one_of_many() -> None:
+    """At most a dozen owners wait: within two rounds, the one with many has its next turn."""
+    queue = queue_of(*[work(Op.SCORE, owner="many") for _ in range(8)], max_batch_size=1)
+    turns = []
+    for owner in range(100):
+        queue.append(work(owner=owner))
+        if owner >= 3:
+            turns += queue.next_batch(now=0)
+    places = [place for place, one in enumerate(turns) if one.owner == "many"]
+    assert len(places) == 8
+    assert all(later - earlier <= 24 for earlier, later in pairwise(places))
 
 
 def test_owners_are_those_who_have_something_waiting() -> None:
