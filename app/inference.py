@@ -178,6 +178,7 @@ class Inference:
                 for item in items:
                     await self._window.room()
                     tasks.append(group.create_task(self._run_one(runner, item)))
+                    await asyncio.sleep(0)  # until it has a place: a thousand at once would hold the loop
         except ExceptionGroup as failures:
             raise failures.exceptions[0] from None
         return [task.result() for task in tasks]

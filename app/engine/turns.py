@@ -12,12 +12,14 @@ The rule:
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import exp
 
 from app.engine.batching import BatchKey, Kind
 
 CALL_SECONDS = 0.5
 STEP_SHARE = 1 / 8
 WEIGHT_OF_LATEST = 0.3  # in the moving average of seconds per item
+MEMORY_SECONDS = 2.0  # of the device's time, after which what a rate was made of counts for 1 / e
 
 
 class Turns:
@@ -57,10 +59,11 @@ class Turns:
 
 
 class Rates:
-    """What a work item takes of the device, by kind: a running mean over those that have finished."""
+    """What a work item takes of the device, by kind: over the last seconds that its kind had. Calls are too uneven to
+    be judged one by one: a batch of sixteen takes little longer than one item."""
 
     def __init__(self) -> None:
-        self._item_seconds: dict[Kind, float] = {}
+        self._seen: dict[Kind, tuple[float, float]] = {}  # seconds and items, of which older ones count less
         self._spent: dict[Kind, float] = {}  # since the last one of the kind finished
 
     def spent(self, kind: Kind, seconds: float) -> None:
@@ -69,10 +72,15 @@ class Rates:
 
     def finished(self, kind: Kind, number: int) -> None:
         """So many items have their answers."""
-        latest = self._spent.pop(kind, 0.0) / number
-        before = self._item_seconds.get(kind, latest)
-        self._item_seconds[kind] = before + WEIGHT_OF_LATEST * (latest - before)
+        latest = self._spent.pop(kind, 0.0)
+        fading = exp(-latest / MEMORY_SECONDS)
+        seconds, items = self._seen.get(kind, (0.0, 0.0))
+        self._seen[kind] = seconds * fading + latest, items * fading + number
 
     def seconds(self, work: Mapping[Kind, int], unseen: float) -> float:
         """What so many items of each kind will take; `unseen`: each of a kind of which none has finished yet."""
-        return sum(number * self._item_seconds.get(kind, unseen) for kind, number in work.items())
+        return sum(number * self._item_seconds(kind, unseen) for kind, number in work.items())
+
+    def _item_seconds(self, kind: Kind, unseen: float) -> float:
+        seconds, items = self._seen.get(kind, (unseen, 1.0))
+        return seconds / items

@@ -36,6 +36,7 @@ from tests.operation.support import steady_load
 pytestmark = pytest.mark.timeout(600)
 
 BURST = 200
+BURST_LIVE_MS = 500  # 200 requests with 32 pictures each: those that are let in take the event loop 2 to 3 ms each
 QUEUE_ITEMS = 512  # BLIP_MAX_QUEUE_ITEMS
 SHORT_QUESTIONS = 30
 SHORT_SECONDS = 3.0
@@ -87,7 +88,7 @@ def test_a_burst_leaves_the_queue_within_its_limit(demo: RunningService, table: 
     table.at_most("2", "  504", 100 * statuses[504] / BURST, 2, " %")
     table.at_most("2", "  429, median, as the server tells", 1000 * quantile(refused, 0.5), 1000, " ms")
     table.told("2", "  429, slowest", f"{1000 * max(refused, default=0):.4g} ms")
-    table.at_most("2", "  live, slowest", 1000 * seen.slowest_seconds, LIVE_MS, " ms")
+    table.at_most("2", "  live, slowest", 1000 * seen.slowest_seconds, BURST_LIVE_MS, " ms")
     table.settle()
 
 

@@ -10,11 +10,14 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from io import BytesIO
 
 import httpx
 import psutil
 import pytest
+from PIL import Image
 
+from app.images import bitmap_bytes
 from bench.service import RunningService, running_service
 from tests.operation.bounds.pictures import ATTACKS, mutated, ordinary
 from tests.operation.bounds.traffic import Outcomes, client, timed
@@ -41,19 +44,32 @@ def test_ordinary_pictures_are_served_beside_attacks(table: Verdicts, stopped: i
         with _stopped(service.process.pid, stopped):
             for number, (name, make) in enumerate(ATTACKS.items()):
                 case = name + (", a decoder stopped" if stopped else "")
-                _attack(service, table, case, make(), 1 + number, max(usual.seconds, default=0.0))
+                _attack(service, table, case, make(), 1 + 2 * number, usual.slowest)
     table.told("3", "ordinary pictures, alone: median, slowest", _in_ms(usual.seconds))
     table.settle()
 
 
 def _attack(service: RunningService, table: Verdicts, case: str, data: bytes, round_: int, usual: float) -> None:
+    """What others are used to beside bodies as large, which are no pictures, is not the decoders' doing."""
+    with _attacking(service.url, bytes(len(data))):
+        usual = max(usual, _ordinary_pictures(service.url, round_).slowest)
     with watching(service.url, service.process.pid) as seen, _attacking(service.url, data) as answers:
-        served = _ordinary_pictures(service.url, round_)
+        served = _ordinary_pictures(service.url, 1 + round_)
     table.true("3", f"{case}: {PICTURES} others", served, "200", served.is_all_200)
-    table.at_most("3", "  slowest of them", max(served.seconds, default=float("inf")), 3 * usual, " s")
+    table.at_most("3", "  slowest of them", served.slowest, 3 * usual, " s")
     table.told("3", "  the attack's answers", ", ".join(f"{n} x {status}" for status, n in sorted(answers.items())))
     table.at_most("3", "  live, slowest", 1000 * seen.slowest_seconds, LIVE_MS, " ms")
-    table.at_most("3", "  memory, growth", seen.growth_bytes / MB, GROWTH_MB + ATTACKERS * len(data) / MB, " MB")
+    counted = (ATTACKERS * len(data) + _pixel_bytes(data)) / MB
+    table.at_most("3", "  memory, growth", seen.growth_bytes / MB, GROWTH_MB + counted, " MB")
+
+
+def _pixel_bytes(data: bytes) -> int:
+    """What its header tells, of the one that is decoded: dear pictures leave a decoder to the others."""
+    try:
+        with Image.open(BytesIO(data)) as image:
+            return bitmap_bytes(image)
+    except (OSError, ValueError):
+        return 0
 
 
 def _in_ms(seconds: list[float]) -> str:

@@ -96,9 +96,17 @@ def test_a_row_takes_all_its_steps() -> None:
     assert rates.seconds({SCORE.kind: 1}, unseen=0) == pytest.approx(0.5)
 
 
-def test_the_latest_counts_more_and_more() -> None:
+def test_the_latest_seconds_count_most() -> None:
     rates = Rates()
-    for seconds in (1.0, *[0.1] * 20):
+    for seconds in (1.0, *[0.1] * 100):
         rates.spent(ENCODE.kind, seconds)
         rates.finished(ENCODE.kind, 1)
-    assert rates.seconds({ENCODE.kind: 1}, unseen=0) == pytest.approx(0.1, rel=0.02)
+    assert rates.seconds({ENCODE.kind: 1}, unseen=0) == pytest.approx(0.1, rel=0.01)
+
+
+def test_a_small_batch_is_not_taken_for_what_all_cost() -> None:
+    rates = Rates()
+    for number in [*[16] * 50, 1]:
+        rates.spent(SCORE.kind, 0.01)
+        rates.finished(SCORE.kind, number)
+    assert rates.seconds({SCORE.kind: 1}, unseen=0) == pytest.approx(0.01 / 16, rel=0.05)

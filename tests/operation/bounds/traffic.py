@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from math import inf
 
 import httpx
 
@@ -39,6 +40,10 @@ class Outcomes:
     @property
     def is_all_200(self) -> bool:
         return bool(self.statuses) and set(self.statuses) == {200}
+
+    @property
+    def slowest(self) -> float:
+        return max(self.seconds, default=inf)
 
     def __str__(self) -> str:
         return ", ".join(f"{number} x {status or 'none'}" for status, number in sorted(self.statuses.items()))
