@@ -15,6 +15,8 @@ from app.start.variables import MisspeltError, check_variables
 
 WRONG_SETTING = 2
 
+log = logging.getLogger("blip")
+
 
 def main() -> int:
     """Returns the exit code: 2 for wrong settings; 1 for what cannot be had here: a port, a device, weights."""
@@ -27,7 +29,9 @@ def main() -> int:
         return WRONG_SETTING
     configure_logging(settings)
     if unknown:
-        logging.getLogger("blip").warning("no settings of this service, so ignored: %s", ", ".join(sorted(unknown)))
+        log.warning("no settings of this service, so ignored: %s", ", ".join(sorted(unknown)))
+    if asked.command == "serve" and "BLIP_API_KEY" in os.environ and not settings.api_keys:
+        log.warning("BLIP_API_KEY is for clients: this service asks nobody for a key, as BLIP_API_KEYS is not set")
     try:
         return {"serve": _serve, "fetch": _fetch, "models": _models}[asked.command](settings)
     except RuntimeError as error:

@@ -226,6 +226,17 @@ def test_other_variables_are_told_in_one_line(command: CommandLine, monkeypatch:
     assert line.endswith("WARNING blip: no settings of this service, so ignored: BLIP_ANOTHER, BLIP_COLOUR")
 
 
+@pytest.mark.parametrize("keys", ["", "a-key"])
+def test_a_key_that_the_service_does_not_ask_for_is_told(
+    command: CommandLine, monkeypatch: pytest.MonkeyPatch, keys: str
+) -> None:
+    monkeypatch.setenv("BLIP_API_KEY", "a-key")
+    monkeypatch.setenv("BLIP_API_KEYS", keys)
+    monkeypatch.setenv("BLIP_PROFILE", "none-such")  # so that it ends
+    _, _, told = command("serve")
+    assert ("this service asks nobody for a key" in told) == (not keys)
+
+
 @pytest.mark.parametrize(
     "name",
     [
