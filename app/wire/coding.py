@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import binascii
 import re
+from contextlib import suppress
 from encodings.aliases import aliases
 
 import pybase64  # thirty times as fast as the standard library's, which took most of a request's time
@@ -42,6 +43,8 @@ _CODECS = {alias: name for alias, name in aliases.items() if name in _CHARSETS} 
 
 def decode_base64(data: bytes) -> bytes:
     """In either alphabet, with or without padding or white space. Raises ValueError."""
+    with suppress(ValueError):  # as most write it, which takes a tenth of the time
+        return pybase64.b64decode(data, validate=True)
     data = data.translate(_ONE_ALPHABET, _SPACES)
     if len(data) % 4:  # no padding, or too much or little of it
         if data.endswith(b"="):
