@@ -11,7 +11,7 @@ RED_SQUARE = (
     "iVBORw0KGgoAAAANSUhEUgAAACAAAAAgCAIAAAD8GO2jAAAAKElEQVR42u3NQQ0AAAgEoNP+nTWFDzcoQE1udQQCgUAgEAgEAsGTYAGj"
     "xAE/G/Q2tQAAAABJRU5ErkJggg=="
 )
-EXAMPLES: dict[Task, tuple[dict[str, Any], dict[str, Any]]] = {
+EXAMPLES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     Task.CAPTION: (
         {"image": RED_SQUARE, "num_captions": 2},
         {
@@ -45,8 +45,8 @@ EXAMPLES: dict[Task, tuple[dict[str, Any], dict[str, Any]]] = {
             "model": "blip",
             "scores": [
                 [
-                    {"itm": 0.98, "itm_logits": [-2.1, 1.8], "itc": 0.41},
-                    {"itm": 0.02, "itm_logits": [1.9, -2.0], "itc": 0.11},
+                    {"itm": 0.98, "itm_logits": [-2.1, 1.8], "itc": 0.41, "sum": 2.21},
+                    {"itm": 0.02, "itm_logits": [1.9, -2.0], "itc": 0.11, "sum": -1.89},
                 ]
             ],
         },
@@ -60,12 +60,25 @@ EXAMPLES: dict[Task, tuple[dict[str, Any], dict[str, Any]]] = {
             "texts": [{"embedding": "zcxMP5qZGT8="}],
         },
     ),
+    "classify": (
+        {"image": RED_SQUARE, "label": ["red square", "blue circle"], "template": "a {}"},
+        {
+            "model": "blip",
+            "classes": [
+                [
+                    {"label": "red square", "score": 0.99, "itc": 0.41},
+                    {"label": "blue circle", "score": 0.01, "itc": 0.11},
+                ]
+            ],
+        },
+    ),
 }
-SUMMARIES = {
+SUMMARIES: dict[str, str] = {
     Task.CAPTION: "Describe images",
     Task.VQA: "Answer questions about an image",
     Task.MATCH: "Score images against texts",
     Task.EMBED: "Embed images and texts",
+    "classify": "Say which labels fit images best",
 }
 MODELS_EXAMPLE = {
     "models": [
@@ -83,7 +96,15 @@ MODELS_EXAMPLE = {
                     "image_size": 224,
                     "history": True,
                     "template": True,
-                }
+                },
+                "match": {
+                    "checkpoint": "Salesforce/blip2-itm-vit-g",
+                    "revision": "520bf73fd0ef6ccce791cd3f06908040aef2d8cc",
+                    "device": "cpu",
+                    "dtype": "bf16",
+                    "image_size": 224,
+                    "temperature": 14.3,
+                },
             },
         }
     ],
