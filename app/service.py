@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
 
 from app.engine.engine import Engine
 from app.engine.features import FeatureCache
+from app.engine.texts import TextCache
 from app.metrics import Metrics
 from app.settings import Settings
 from models.base import ServedModel, Task
+
+TEXT_CACHE_BYTES = 16 * 2**20  # some ten thousand labels
 
 
 class Phase(StrEnum):
@@ -27,6 +31,8 @@ class Service:
             self.metrics, max_batch_size=settings.max_batch_size, max_cache_bytes=settings.generation_cache_bytes
         )
         self.cache = FeatureCache(settings.feature_cache_bytes, self.metrics)
+        self.texts = TextCache(TEXT_CACHE_BYTES)
+        self.created_at = int(time.time())
         self.cpu = ThreadPoolExecutor(settings.threads, thread_name_prefix="cpu")
         self.models: dict[str, ServedModel] = {}
         self.default_models: dict[Task, str] = {}  # who answers when none is named

@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 from urllib.parse import parse_qsl
 
 import pybase64  # thirty times as fast as the standard library's, which took most of a request's time
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import Field, File, FormParser, parse_options_header
 
@@ -23,6 +23,7 @@ from app.wire.structure import has_too_much_structure
 TOLD_NAMES = 5  # of unknown fields
 MAX_PARTS = 8192  # of a multipart body; no request within the limits has more
 F = TypeVar("F", bound=Fields)
+M = TypeVar("M", bound=BaseModel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,8 @@ def read_form(content_type: str, query: bytes, body: bytes, model: type[F], sett
         raise InvalidInputError("Query parameters go with a raw image body only.")
     most_images = settings.max_items if model.num_images[1] is None else model.num_images[1]
     if is_json:
-        images, values = _read_json(body, most_images)
+        model, values = model.adapted(read_object(body))
+        images = _take_images(values, most_images)
     elif media == "multipart/form-data":
         images, values = _read_multipart(content_type, body)
     elif is_image:
@@ -55,11 +57,20 @@ def read_form(content_type: str, query: bytes, body: bytes, model: type[F], sett
         raise UnsupportedMediaError("The body must be multipart/form-data, application/json or an image (image/*).")
     _check_images(images, model.num_images[0], most_images)
     _check_names(values.keys(), model)
+    fields = validated(model, values, Context(settings, len(images)), strict=is_json)
+    return Form(tuple(map(upload, images)), fields, _num_chars(values))
+
+
+def upload(image: bytes) -> Upload:
+    return Upload(image, sha256(image).digest())
+
+
+def validated(model: type[M], values: Mapping[str, Any], context: Context, *, strict: bool = False) -> M:
+    """Raises InvalidInputError."""
     try:
-        fields = model.model_validate(values, strict=is_json, context=Context(settings, len(images)))
+        return model.model_validate(values, strict=strict, context=context)
     except ValidationError as error:
         raise InvalidInputError(explain(error.errors(include_url=False, include_input=False))) from None
-    return Form(tuple(Upload(image, sha256(image).digest()) for image in images), fields, _num_chars(values))
 
 
 def _check_images(images: list[bytes], fewest: int, most: int) -> None:
@@ -98,7 +109,8 @@ def _gather(pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:
     return {name: value[0] if len(value) == 1 else value for name, value in values.items()}
 
 
-def _read_json(body: bytes, most_images: int) -> tuple[list[bytes], dict[str, Any]]:
+def read_object(body: bytes) -> dict[str, Any]:
+    """A JSON object. Raises MalformedError, InvalidInputError."""
     if has_too_much_structure(body):
         raise MalformedError("The body is not parsed: it has more values than any request may have.")
     try:
@@ -107,6 +119,11 @@ def _read_json(body: bytes, most_images: int) -> tuple[list[bytes], dict[str, An
         raise MalformedError("The body is not valid JSON (in UTF-8).") from None
     if not isinstance(values, dict):
         raise InvalidInputError("The body must be a JSON object.")
+    return values
+
+
+def _take_images(values: dict[str, Any], most_images: int) -> list[bytes]:
+    """Out of the values of a JSON body."""
     image, images = values.pop("image", None), values.pop("images", None)
     if image is not None and images is not None:
         raise InvalidInputError("image, images: only one of the two may be given")
@@ -114,7 +131,7 @@ def _read_json(body: bytes, most_images: int) -> tuple[list[bytes], dict[str, An
     if not isinstance(encoded, list) or not all(isinstance(one, str) for one in encoded):
         raise InvalidInputError("image must be a string, images a list of strings")
     _check_number(len(encoded), most_images)
-    return [_decode_base64(one) for one in encoded], values
+    return [read_image(one) for one in encoded]
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -125,8 +142,8 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return values
 
 
-def _decode_base64(text: str) -> bytes:
-    """Base64, in lines or not, or a data URI of an image."""
+def read_image(text: str) -> bytes:
+    """Base64, in lines or not, or a data URI of an image. Raises InvalidInputError, MalformedError."""
     if text[:8].lower().startswith(("http://", "https://")):
         raise InvalidInputError("image: images by URL are not enabled")
     if text[:5].lower() == "data:":

@@ -22,14 +22,14 @@ class Context(NamedTuple):
     num_images: int
 
 
-def _context(info: ValidationInfo) -> Context:
+def context_of(info: ValidationInfo) -> Context:
     return cast("Context", info.context)
 
 
 def _limited(text: str, info: ValidationInfo) -> str:
     if not _is_unicode(text):
         raise ValueError("is not valid Unicode")
-    limit = _context(info).settings.max_text_chars
+    limit = context_of(info).settings.max_text_chars
     if len(text) > limit:
         raise ValueError(f"has {len(text)} characters, at most {limit} are allowed")
     return text
@@ -56,7 +56,7 @@ def _listed(value: object) -> object:
 
 def _few(texts: object, info: ValidationInfo) -> object:
     """Checked before each text is."""
-    limit = _context(info).settings.max_items
+    limit = context_of(info).settings.max_items
     if isinstance(texts, list) and len(texts) > limit:
         raise ValueError(f"{len(texts)} items, at most {limit} are allowed")
     return texts
@@ -75,9 +75,9 @@ def _objects(value: object) -> object:
     return value
 
 
-def _with_one_place(template: str) -> str:
+def with_one_place(template: str) -> str:
     if template.count("{}") != 1:
-        raise ValueError("must hold {} once, where the question goes")
+        raise ValueError("must hold {} once, where the question or the label goes")
     return template
 
 
@@ -94,6 +94,11 @@ class Fields(BaseModel):
     num_images: ClassVar[tuple[int, int | None]] = (1, None)  # fewest, most (None: BLIP_MAX_ITEMS)
 
     model: str | None = Field(None, description="a served model; default: the profile's first one with this task")
+
+    @classmethod
+    def adapted(cls, values: dict[str, Any]) -> tuple[type[Self], dict[str, Any]]:
+        """For a JSON body that has another service's shape: what to read it as, and its values by our names."""
+        return cls, values
 
 
 class GenerationFields(Fields):
@@ -171,7 +176,7 @@ class VqaFields(GenerationFields):
     history: Annotated[list[TurnFields], BeforeValidator(_few), BeforeValidator(_objects)] | None = Field(
         None, description="earlier turns, oldest first (JSON only; only models with `history` in /models)"
     )
-    template: Annotated[Text, AfterValidator(_with_one_place)] | None = Field(
+    template: Annotated[Text, AfterValidator(with_one_place)] | None = Field(
         None, description="of the prompt; {} is the question (only models with `template` in /models)"
     )
 
@@ -197,8 +202,8 @@ class VqaFields(GenerationFields):
             return self
         if generating := self.model_fields_set & GenerationFields.model_fields.keys() - Fields.model_fields.keys():
             raise ValueError(f"{', '.join(sorted(generating))}: not with `candidates`, which are ranked")
-        _check_pairs(len(self.question) * self.num_ranked, info)
-        self._check_answer(self.candidates, _context(info).settings.max_body_bytes)
+        check_pairs(len(self.question) * self.num_ranked, info)
+        self._check_answer(self.candidates, context_of(info).settings.max_body_bytes)
         return self
 
     def _check_answer(self, candidates: list[str], max_chars: int) -> None:
@@ -222,7 +227,7 @@ class MatchFields(Fields):
 
     @model_validator(mode="after")
     def _bounded(self, info: ValidationInfo) -> Self:
-        _check_pairs(len(self.text) * _context(info).num_images, info)
+        check_pairs(len(self.text) * context_of(info).num_images, info)
         return self
 
 
@@ -237,13 +242,13 @@ class EmbedFields(Fields):
 
     @model_validator(mode="after")
     def _something(self, info: ValidationInfo) -> Self:
-        if not self.text and not _context(info).num_images:
+        if not self.text and not context_of(info).num_images:
             raise ValueError("at least one image or text is needed")
         return self
 
 
-def _check_pairs(num_pairs: int, info: ValidationInfo) -> None:
-    limit = _context(info).settings.max_pairs
+def check_pairs(num_pairs: int, info: ValidationInfo) -> None:
+    limit = context_of(info).settings.max_pairs
     if num_pairs > limit:
         raise ValueError(f"{num_pairs} pairs to score, at most {limit} are allowed")
 
