@@ -19,14 +19,21 @@ from starlette.responses import Response
 from app.http.admission import Admission
 from app.http.gate import Gate
 from app.http.tracing import Tracing
-from app.routes import caption, docs, embed, match, ops, vqa
+from app.routes import caption, classify, docs, embed, match, openai, ops, rerank, vqa
 from app.service import Phase, Service
 from app.settings import Settings
 from models.base import ServedModel
 
 log = logging.getLogger("blip")
 Load = Callable[[Settings], list[ServedModel]]
-ENDPOINTS = {routes.ENDPOINT.path: routes.ENDPOINT for routes in (caption, vqa, match, embed)}
+ENDPOINTS = {
+    endpoint.path: endpoint
+    for endpoint in (
+        *(routes.ENDPOINT for routes in (caption, vqa, match, embed, classify)),
+        *rerank.ENDPOINTS,
+        *openai.ENDPOINTS,
+    )
+}
 
 
 def load_models(settings: Settings) -> list[ServedModel]:
@@ -96,7 +103,7 @@ def create_app(settings: Settings | None = None, load: Load = load_models) -> Fa
     app.add_middleware(Gate, service=service, admission=admission, endpoints=ENDPOINTS, tracing=tracing)
     for endpoint in ENDPOINTS.values():
         app.add_api_route(endpoint.path, endpoint.function, methods=["POST"], **endpoint.documentation)
-    for routes in (ops, docs):
+    for routes in (ops, openai, docs):
         app.include_router(routes.router)
     return app
 

@@ -10,7 +10,6 @@ from app.errors import INTERNAL, PROBLEMS, ROUTING, problem_body
 from app.wire.answers import HealthAnswer, ModelsAnswer, ProblemAnswer
 from app.wire.examples import EXAMPLES, METRICS_EXAMPLE, MODELS_EXAMPLE, SUMMARIES
 from app.wire.schemas import Fields
-from models.base import Task
 
 Responses = dict[int | str, dict[str, Any]]
 TASK_STATUSES = (400, 401, 404, 405, 408, 413, 415, 422, 429, 500, 503, 504)
@@ -45,7 +44,7 @@ HEADERS = [
 ]
 
 
-def document(task: Task, fields: type[Fields], answer: Any) -> dict[str, Any]:
+def document(task: str, fields: type[Fields], answer: Any) -> dict[str, Any]:
     """The keyword arguments of a task's route."""
     schema = schema_of(fields)
     request, response = EXAMPLES[task]

@@ -14,10 +14,10 @@ from pydantic import TypeAdapter
 
 from app.errors import INTERNAL, PROBLEMS, ROUTING
 from app.service import Phase
-from app.wire import answers, schemas
+from app.wire import answers, retrieval, schemas
 from models.fake.answers import DIMENSIONS
 from tests.app.conftest import Shared
-from tests.app.support import BLUE, TASKS
+from tests.app.support import BLUE, JSON_ONLY, TASKS
 
 METRICS = (
     "requests_total",
@@ -126,7 +126,8 @@ def _names(node: Any) -> Iterator[str]:
 
 
 def test_every_route_is_documented(openapi: Any) -> None:
-    assert set(openapi["paths"]) == {*TASKS, "/models", "/metrics", "/health/live", "/health/ready"}
+    operation = {"/models", "/metrics", "/health/live", "/health/ready"}
+    assert set(openapi["paths"]) == {*TASKS, *JSON_ONLY, *operation, "/v1/models", "/v1/models/{name}"}
     assert "$ref" not in json.dumps(openapi)
 
 
@@ -140,6 +141,7 @@ def test_every_form_and_field_is_documented(openapi: Any, path: str) -> None:
         "/vqa": schemas.VqaFields,
         "/match": schemas.MatchFields,
         "/embed": schemas.EmbedFields,
+        "/classify": retrieval.ClassifyFields,
     }
     fields = models[path].model_fields
     images = {"image"} if path == "/vqa" else {"image", "images"}
@@ -163,6 +165,17 @@ def test_examples_work(shared: Shared, openapi: Any, path: str) -> None:
     assert in_form.pop("image") in ("(a file)", ["(a file)"])
     form = shared.post(path, files={"image": ("example.png", base64.b64decode(encoded))}, data=in_form)
     assert form.json() == response.json()
+
+
+@pytest.mark.parametrize("path", JSON_ONLY)
+def test_examples_of_other_services_shapes_work(shared: Shared, openapi: Any, path: str) -> None:
+    post = openapi["paths"][path]["post"]
+    asked = post["requestBody"]["content"]["application/json"]["example"]
+    response = shared.post(path, json=asked | {"model": "fake"})
+    assert response.status_code == 200
+    answer = post["responses"]["200"]["content"]["application/json"]
+    assert set(response.json()) >= set(answer["example"])  # from which FastAPI drops nulls
+    assert fits(response.json(), answer["schema"])
 
 
 def test_every_example_fits_its_schema(openapi: Any) -> None:
@@ -204,7 +217,8 @@ def fits(value: Any, schema: Any) -> bool:
     """As much of JSON Schema as ours use; an unknown word is an error."""
     unknown = schema.keys() - CHECKS.keys() - {"title", "description", "default", "format"}
     assert not unknown, unknown
-    return all(CHECKS[word](value, told, schema) for word, told in schema.items() if word in CHECKS)
+    type_first = sorted((word for word in schema if word in CHECKS), key=lambda word: word != "type")
+    return all(CHECKS[word](value, schema[word], schema) for word in type_first)
 
 
 def _fits_others(value: Any, told: Any, schema: Any) -> bool:
@@ -226,6 +240,7 @@ CHECKS: dict[str, Callable[[Any, Any, Any], bool]] = {
         isinstance(value, PYTHON_TYPES[told]) and (told == "boolean") >= isinstance(value, bool)
     ),
     "enum": lambda value, told, _: value in told,
+    "const": lambda value, told, _: value == told,
     "anyOf": lambda value, told, _: any(fits(value, one) for one in told),
     "required": lambda value, told, _: value.keys() >= set(told),
     "properties": lambda value, told, _: all(fits(value[name], one) for name, one in told.items() if name in value),
