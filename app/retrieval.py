@@ -34,6 +34,7 @@ from models.base import Checkpoint, Features, ImageEmbeddingInput, Op, PairInput
 
 Numbers = NDArray[np.float64]
 HELD_BACK = {"itm": 0.0, "sum": -100.0}  # the score of what ITC ruled out; the authors' matrices hold -100
+FEW_CHARS = 2**18  # hashed in about a millisecond
 FEW_SCORES = 4096  # over all images: sorted and written in a few milliseconds
 
 
@@ -64,11 +65,15 @@ async def _by_itc(
 ) -> tuple[Numbers, Numbers]:
     """The softmax of the scaled cosines, and these: `(images, labels)`. A bare one would be flat."""
     prompts = [prompt for label in fields.label for prompt in fields.prompts(label)]
-    unknown = _unknown(inference, checkpoint, prompts)
+    keys = await _keys(inference, checkpoint, prompts)
+    unknown = _unknown(inference, keys)
     inference.admit(checkpoint, len(images), Op.SCORE, len(images) + len(unknown))
-    texts = await _text_vectors(inference, checkpoint, prompts, unknown)
+    texts = await _text_vectors(inference, checkpoint, keys, unknown)
     shown = await _image_vectors(inference, checkpoint, await inference.features(checkpoint, images))
-    cosines = _cosines(shown, _ensembles(texts, prompts, len(fields.template)))
+    cosines = await inference.on_cpu(
+        lambda: _cosines(shown, _ensembles(texts, prompts, len(fields.template))),
+        small=len(images) * len(prompts) <= FEW_SCORES,
+    )
     return _softmax((checkpoint.temperature or 1.0) * cosines), cosines
 
 
@@ -112,9 +117,10 @@ async def _ranked(inference: Inference, asked: RerankAsked) -> RerankAnswer:
     number = len(fields.given)
     num_pairs = 0 if fields.score == "itc" else min(fields.prefilter, number)
     images = list({image.digest: image for image in asked.images}.values())
-    unknown = _unknown(inference, checkpoint, asked.texts)
+    keys = await _keys(inference, checkpoint, asked.texts)
+    unknown = _unknown(inference, keys)
     inference.admit(checkpoint, len(images), Op.SCORE, len(images) + len(unknown) + num_pairs)
-    texts = await _text_vectors(inference, checkpoint, asked.texts, unknown)
+    texts = await _text_vectors(inference, checkpoint, keys, unknown)
     encoded = await inference.features(checkpoint, images)
     shown = await _image_vectors(inference, checkpoint, encoded)
     digests = [image.digest for image in images]
@@ -173,22 +179,29 @@ def _plain(result: RerankResult) -> TextResult:
 # --- arithmetic -----------------------------------------------------------------------------------------------------
 
 
-def _unknown(inference: Inference, checkpoint: Checkpoint, texts: Sequence[str]) -> list[str]:
-    """Those whose embeddings are not kept."""
+async def _keys(inference: Inference, checkpoint: Checkpoint, texts: Sequence[str]) -> dict[str, TextKey]:
+    """Under which each distinct text is kept."""
     unit = checkpoint.heads.unit
-    return [text for text in dict.fromkeys(texts) if inference.texts.get(TextKey.of(unit, text)) is None]
+    return await inference.on_cpu(
+        lambda: {text: TextKey.of(unit, text) for text in texts}, small=sum(map(len, texts)) <= FEW_CHARS
+    )
+
+
+def _unknown(inference: Inference, keys: Mapping[str, TextKey]) -> list[str]:
+    """Those whose embeddings are not kept."""
+    return [text for text, key in keys.items() if inference.texts.get(key) is None]
 
 
 async def _text_vectors(
-    inference: Inference, checkpoint: Checkpoint, texts: Sequence[str], unknown: Sequence[str]
+    inference: Inference, checkpoint: Checkpoint, keys: Mapping[str, TextKey], unknown: Sequence[str]
 ) -> dict[str, Scores]:
     """Embeddings `(1, dimensions)`; the `unknown` are computed, and kept."""
-    unit, kept = checkpoint.heads.unit, inference.texts
-    known = {text: vector for text in texts if (vector := kept.get(TextKey.of(unit, text))) is not None}
+    kept = inference.texts
+    known = {text: vector for text, key in keys.items() if (vector := kept.get(key)) is not None}
     [items] = await inference.prepare(checkpoint.heads, [TextInput(text) for text in unknown])
     [vectors] = await inference.score(checkpoint.heads, items)
     for text, vector in zip(unknown, vectors, strict=True):
-        kept.keep(TextKey.of(unit, text), vector)
+        kept.keep(keys[text], vector)
     return known | dict(zip(unknown, vectors, strict=True))
 
 

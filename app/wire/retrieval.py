@@ -17,6 +17,7 @@ from app.wire.schemas import Context, Fields, OneOrMany, Text, check_pairs, cont
 MAX_LABELS = 1024
 MAX_TEMPLATES = 128
 MAX_PROMPTS = 8192  # labels in templates
+MAX_PROMPT_CHARS = 2**22  # of all of them
 TEMPLATE = "a photo of {}."
 PREFILTER = 128  # the authors' k_test: 128 for Flickr30k, 256 for COCO
 
@@ -62,8 +63,12 @@ class ClassifyFields(Fields):
             check_pairs(len(self.label) * context_of(info).num_images, info)
         elif self.multi_label:
             raise ValueError("multi_label: only with the head itm")
-        if len(self.label) * len(self.template) > MAX_PROMPTS:
+        labels, templates = len(self.label), len(self.template)
+        if labels * templates > MAX_PROMPTS:
             raise ValueError(f"label, template: more than {MAX_PROMPTS} texts")
+        num_chars = templates * sum(map(len, self.label)) + labels * sum(map(len, self.template))
+        if num_chars > MAX_PROMPT_CHARS:
+            raise ValueError(f"label, template: together more than {MAX_PROMPT_CHARS} characters")
         return self
 
     def prompts(self, label: str) -> list[str]:

@@ -132,6 +132,8 @@ def test_the_cache_of_texts_is_bounded() -> None:
         ({"template": "a photo"}, "once"),
         ({"template": ["{}"] * 129}, "at most 128"),
         ({"label": ["a"] * 1000, "template": ["{}"] * 9}, "8192"),
+        ({"label": ["a", "b", "c", "d"], "template": ["{} " + "x" * 9000] * 128}, "characters"),
+        ({"label": ["a" * 9000] * 1000}, "characters"),
         ({"multi_label": True}, "itm"),
         ({"head": "itm", "template": ["a {}", "the {}"]}, "itc"),
         ({"head": "lm"}, "head"),
