@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip --disable-pip-version-check
 
-.PHONY: run test test-avx2 check format eval train-demo bench bench-blip2 prove
+.PHONY: run test test-avx2 check format eval train-demo bench bench-blip2 prove prove-clients
 
 run: .venv/.run
 	$(BIN)/blip-serve
@@ -43,6 +43,9 @@ bench-blip2: .venv/.dev
 # Debian's prometheus, nginx-light and nodejs, and a container engine for the image, are the machine's.
 prove: .venv/.prove build/tools
 	$(BIN)/pytest tests/operation
+
+prove-clients: .venv/.prove build/tools
+	$(BIN)/pytest tests/operation/test_openai_clients.py
 
 prove-%: .venv/.prove build/tools
 	$(BIN)/pytest tests/operation/test_$*.py
