@@ -35,6 +35,7 @@ from models.base import Checkpoint, Features, ImageEmbeddingInput, Op, PairInput
 Numbers = NDArray[np.float64]
 HELD_BACK = {"itm": 0.0, "sum": -100.0}  # the score of what ITC ruled out; the authors' matrices hold -100
 FEW_CHARS = 2**18  # hashed in about a millisecond
+TEXTS_AT_ONCE = 1024  # each is a task of the event loop
 FEW_SCORES = 4096  # over all images: sorted and written in a few milliseconds
 
 
@@ -198,11 +199,14 @@ async def _text_vectors(
     """Embeddings `(1, dimensions)`; the `unknown` are computed, and kept."""
     kept = inference.texts
     known = {text: vector for text, key in keys.items() if (vector := kept.get(key)) is not None}
-    [items] = await inference.prepare(checkpoint.heads, [TextInput(text) for text in unknown])
-    [vectors] = await inference.score(checkpoint.heads, items)
-    for text, vector in zip(unknown, vectors, strict=True):
-        kept.keep(keys[text], vector)
-    return known | dict(zip(unknown, vectors, strict=True))
+    for start in range(0, len(unknown), TEXTS_AT_ONCE):
+        part = unknown[start : start + TEXTS_AT_ONCE]
+        [items] = await inference.prepare(checkpoint.heads, [TextInput(text) for text in part])
+        [vectors] = await inference.score(checkpoint.heads, items)
+        for text, vector in zip(part, vectors, strict=True):
+            known[text] = vector
+            kept.keep(keys[text], vector)
+    return known
 
 
 async def _image_vectors(inference: Inference, checkpoint: Checkpoint, features: Sequence[Features]) -> list[Scores]:
