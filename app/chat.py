@@ -14,7 +14,7 @@ from app.errors import InvalidInputError
 from app.http.stream import EventStream
 from app.inference import Inference
 from app.wire.forms import Form
-from app.wire.openai.answers import Chunk, EmbeddingsAnswer
+from app.wire.openai.answers import EmbeddingsAnswer
 from app.wire.openai.chat import Asked, ChatFields, read_chat, read_responses
 from app.wire.openai.embeddings import EmbeddingsAsked, read_embeddings
 from app.wire.openai.replies import Choice, Chunks, Reply, completion, response
@@ -25,7 +25,7 @@ async def complete(request: Request) -> Response:
     inference = Inference(request)
     asked = await inference.read_json(read_chat)
     if asked.fields.stream:
-        return EventStream(_chunks(inference, asked))
+        return EventStream(_events(inference, asked))
     return await _at_once(inference, asked, completion)
 
 
@@ -84,7 +84,7 @@ def _named(model: str | None, served: Sequence[str]) -> tuple[str | None, Task |
     return model, None
 
 
-async def _chunks(inference: Inference, asked: Asked) -> AsyncGenerator[Chunk, None]:
+async def _events(inference: Inference, asked: Asked) -> AsyncGenerator[bytes, None]:
     """Text as it is generated; of beams, which compete, all of it at the end. Whoever stops listening ends it: then
     its row leaves the generation."""
     told: asyncio.Queue[Sequence[str] | None] = asyncio.Queue()
@@ -95,9 +95,9 @@ async def _chunks(inference: Inference, asked: Asked) -> AsyncGenerator[Chunk, N
     try:
         while (texts := await told.get()) is not None:
             for chunk in chunks.grown(asked.fields.model or inference.model, texts):
-                yield chunk
+                yield await inference.write(chunk)
         for chunk in chunks.last(await reply):
-            yield chunk
+            yield await inference.write(chunk)
     finally:
         reply.cancel()
         await asyncio.gather(reply, return_exceptions=True)  # an exception that nobody takes would be logged

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Any
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from app.wire.answers import encoded
-
 
 class EventStream(Response):
-    """Begins with its first event, so that what fails before has a status. Not starlette's, which would take the news
-    that the client left from the exchange."""
+    """Of JSON. Begins with its first event, so that what fails before has a status. Not starlette's, which would take
+    the news that the client left from the exchange."""
 
-    def __init__(self, events: AsyncGenerator[Any], last: bytes = b"data: [DONE]\n\n") -> None:
+    def __init__(self, events: AsyncGenerator[bytes], last: bytes = b"data: [DONE]\n\n") -> None:
         self._events = events
         self._last = last
 
@@ -29,9 +26,5 @@ class EventStream(Response):
                 if not begun:
                     begun = scope["blip.exchange"].streaming = True
                     await send({"type": "http.response.start", "status": 200, "headers": headers})
-                await _send(send, b"data: %b\n\n" % encoded(event).encode())
+                await send({"type": "http.response.body", "body": b"data: %b\n\n" % event, "more_body": True})
         await send({"type": "http.response.body", "body": self._last})
-
-
-async def _send(send: Send, body: bytes) -> None:
-    await send({"type": "http.response.body", "body": body, "more_body": True})

@@ -118,11 +118,11 @@ def json_pieces(answer: Mapping[str, Any] | list[Any]) -> Iterator[bytes]:
         return
     opening = "{"
     for name, value in answer.items():
-        yield f"{opening}{encoded(name)}:".encode()
+        yield f"{opening}{_encoded(name)}:".encode()
         if isinstance(value, list):
             yield from _list_pieces(value)
         else:
-            yield encoded(value).encode()
+            yield _encoded(value).encode()
         opening = ","
     yield b"}"
 
@@ -130,9 +130,9 @@ def json_pieces(answer: Mapping[str, Any] | list[Any]) -> Iterator[bytes]:
 def _list_pieces(entries: list[Any]) -> Iterator[bytes]:
     yield b"["
     for place, entry in enumerate(entries):
-        yield ("," * (place > 0) + encoded(entry)).encode()
+        yield ("," * (place > 0) + _encoded(entry)).encode()
     yield b"]"
 
 
-def encoded(value: Any) -> str:
+def _encoded(value: Any) -> str:
     return json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))

@@ -194,7 +194,7 @@ def read_image(text: str, place: str = "image") -> bytes:
         raise InvalidInputError(f"{place}: images by URL are not enabled")
     if start.startswith("data:"):
         kind, comma, text = text.partition(",")
-        if not comma or kind.rpartition(";")[2].strip().lower() != "base64":
+        if not comma or not kind.isascii() or kind.rpartition(";")[2].strip().lower() != "base64":
             raise MalformedError(f"{place}: a data URI must begin with data:...;base64,")
         for character in "+/=" if "%" in text else "":  # the only ones that an encoder of URIs changes
             code = f"%{ord(character):02X}"

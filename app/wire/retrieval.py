@@ -214,7 +214,7 @@ class RerankResult(TypedDict):
 
 
 class RerankUsage(TypedDict):
-    prompt_tokens: int
+    prompt_tokens: Annotated[int, Field(description="what was read; texts whose embeddings are kept were not, for ITC")]
     total_tokens: int
 
 

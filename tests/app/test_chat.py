@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from typing import Any
 
 import httpx
@@ -19,6 +20,7 @@ from tests.app.support import BLUE, GREEN, JSON_ONLY, RED, b64, lab, run
 
 CHAT, EMBEDDINGS, RESPONSES = "/v1/chat/completions", "/v1/embeddings", "/v1/responses"
 COLOUR = "what color is it?"
+INVALID = ("invalid_request_error",)
 
 
 def uri(data: bytes = RED) -> str:
@@ -257,6 +259,54 @@ def test_turns_about_the_image_are_history_where_the_model_takes_one() -> None:
     run(test)
 
 
+# --- as generous as every endpoint ---
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        b64(RED),
+        f" {b64(RED)}\n",
+        f"data:application/octet-stream;base64,{b64(RED)}",
+        f"\n DATA:image/png;charset=x;Base64,{b64(RED)}",
+        f"data:image/png;base64,{b64(RED).replace('+', '%2B').replace('/', '%2f').replace('=', '%3D')}",
+        base64.urlsafe_b64encode(RED).decode().rstrip("="),
+        base64.encodebytes(RED).decode(),
+    ],
+)
+def test_an_image_may_be_written_in_every_way(shared: Shared, written: str) -> None:
+    part = {"type": "image_url", "image_url": {"url": written}}
+    asked: dict[str, dict[str, Any]] = {
+        CHAT: {"messages": [{"role": "user", "content": [part]}]},
+        RESPONSES: {"input": [{"role": "user", "content": [{"type": "input_image", "image_url": written}]}]},
+        EMBEDDINGS: {"input": written, "modality": "image"},
+        "/rerank": {"query": "red", "documents": [{"image": written}], "score": "sum"},
+    }
+    for path, body in asked.items():
+        told = json.dumps(body).replace(json.dumps(written), json.dumps(uri()))
+        assert volatile(shared.post(path, json=body).json()) == volatile(
+            shared.post(path, json=json.loads(told)).json()
+        )
+
+
+def volatile(answer: dict[str, Any]) -> dict[str, Any]:
+    """The rest of it."""
+    assert not answer.get("error"), answer
+    rest = {name: value for name, value in answer.items() if name not in ("id", "created", "created_at", "usage")}
+    for message in rest.get("output", ()):
+        del message["id"]
+    return rest
+
+
+def test_what_is_absent_within_a_field_and_what_is_whole(shared: Shared) -> None:
+    options = {"n": 2.0, "max_tokens": 2.0, "stop": [], "stream_options": {"include_usage": None}}
+    answer = checked(shared.post(CHAT, json=talk() | options), Completion)
+    assert [one["finish_reason"] for one in answer["choices"]] == ["length"] * 2
+    parts = [{"type": "text", "text": ""}, {"type": "text", "text": None}, *shown()["content"]]
+    turns = [{"role": "system", "content": None}, {"role": "user", "content": parts, "name": ""}]
+    assert checked(shared.post(CHAT, json={"messages": turns}), Completion)["choices"][0]["blip"]["task"] == "caption"
+
+
 # --- refusals ---
 
 
@@ -311,6 +361,34 @@ def test_what_cannot_be_done_is_400_at_once(shared: Shared, body: Any, param: st
     error = refused(shared.post(CHAT, json={"model": "fake"} | body), 400, "invalid_request_error", words)
     assert param is None or error["param"] == param
     assert len(shared.lab.heads.calls) == calls
+
+
+def test_an_error_names_the_image(shared: Shared) -> None:
+    images, broken = [uri(RED), uri(RED[:-30]), "data:image/png;base64,%%%"], "input.1"
+    for place, kind in ((1, "broken"), (2, "base64")):
+        bad = [images[0], images[place]]
+        error = refused(shared.post(EMBEDDINGS, json={"input": bad, "modality": "image"}), 400, *INVALID, kind)
+        assert error["param"] == broken
+        documents = [{"image": one} for one in bad]
+        error = refused(shared.post("/v1/rerank", json={"query": "a", "documents": documents}), 400, *INVALID, kind)
+        assert error["param"] == "documents.1"
+
+
+def test_an_image_is_given_back_as_it_was_told(shared: Shared) -> None:
+    """And what is no text is refused before."""
+    body = {"query": "a", "documents": [{"image": uri()}], "return_documents": True}
+    [result] = shared.post("/v1/rerank", json=body).json()["results"]
+    assert result["document"] == {"image": uri()}
+    told = json.dumps(body).replace("data:image", "data:\\ud800image")
+    response = shared.post("/v1/rerank", content=told, headers={"content-type": "application/json"})
+    refused(response, 400, *INVALID, "data URI")
+
+
+@pytest.mark.parametrize("path", ["/v1", "/v1/", "/v1/model", "/v1/models/", "/v1/chat/completion"])
+def test_an_unknown_path_is_told_in_openais_shape(shared: Shared, path: str) -> None:
+    error = refused(shared.get(path), 404, "not_found_error")
+    assert error["code"] in ("unknown_route", "model_not_found")
+    assert "{" not in error["message"]
 
 
 @pytest.mark.parametrize("path", [path for path in JSON_ONLY if path.startswith("/v1/")])

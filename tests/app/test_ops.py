@@ -26,6 +26,7 @@ from models.families.blip.runners import ANSWER, CAPTION
 from models.families.blip2.language import OPTRunner, T5Runner
 from tests.app.conftest import Shared
 from tests.app.support import BLUE, JSON_ONLY, RED, TASKS, b64, lab, run, serving, until_ready
+from tests.app.test_chat import volatile
 
 METRICS = (
     "requests_total",
@@ -218,11 +219,23 @@ def test_examples_work(shared: Shared, openapi: Any, path: str) -> None:
 def test_examples_of_other_services_shapes_work(shared: Shared, openapi: Any, path: str) -> None:
     post = openapi["paths"][path]["post"]
     asked = post["requestBody"]["content"]["application/json"]["example"]
-    response = shared.post(path, json=asked | {"model": "fake"})
+    response = shared.post(path, json=asked)
     assert response.status_code == 200
     answer = post["responses"]["200"]["content"]["application/json"]
+    assert response.json()["model"] == answer["example"]["model"] == asked["model"] == "fake"
     assert set(response.json()) >= set(answer["example"])  # from which FastAPI drops nulls
     assert fits(response.json(), answer["schema"])
+
+
+@pytest.mark.parametrize("path", JSON_ONLY)
+def test_null_and_the_empty_string_are_absent(shared: Shared, openapi: Any, path: str) -> None:
+    """Whatever the field is."""
+    body = openapi["paths"][path]["post"]["requestBody"]["content"]["application/json"]
+    others = body["schema"]["properties"].keys() - body["example"].keys()
+    expected = volatile(shared.post(path, json=body["example"]).json())
+    for nothing in (None, ""):
+        asked = body["example"] | dict.fromkeys(others, nothing) | {"model": nothing}
+        assert volatile(shared.post(path, json=asked).json()) == expected
 
 
 def test_every_example_fits_its_schema(openapi: Any) -> None:
