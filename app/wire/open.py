@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, model_validator
 
 
 class Open(BaseModel):
-    """Unknown fields are let pass, as clients add some every month. Null and the empty string are absent."""
+    """Unknown fields are let pass, as clients add some every month. Null is absent."""
 
     model_config = ConfigDict(extra="ignore", allow_inf_nan=False, frozen=True)
 
@@ -17,7 +17,11 @@ class Open(BaseModel):
     def _given(cls, values: Any) -> Any:
         if not isinstance(values, dict):
             return values
-        return {name: value for name, value in values.items() if value is not None and value != ""}
+        return {name: value for name, value in values.items() if value is not None}
+
+
+# Front ends send an empty one where none is chosen.
+ModelName = Annotated[str, AfterValidator(lambda name: name or None)]
 
 
 def at_most(limit: int) -> BeforeValidator:

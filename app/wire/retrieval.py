@@ -11,7 +11,7 @@ from typing_extensions import TypedDict  # pydantic requires it before Python 3.
 from app.errors import InvalidInputError
 from app.settings import Settings
 from app.wire.forms import Upload, is_data_uri, read_image, read_object, upload, validated
-from app.wire.open import Open, at_most
+from app.wire.open import ModelName, Open, at_most
 from app.wire.schemas import Context, Fields, Said, Text, check_pairs, context_of, listed, with_one_place
 
 MAX_LABELS = 1024
@@ -115,7 +115,7 @@ Sided = str | Side
 class RerankFields(Open):
     """As Cohere, Jina and vLLM have it; `texts` as text-embeddings-inference has it."""
 
-    model: str | None = Field(None, description="a served model; default: the profile's first one that matches")
+    model: ModelName | None = Field(None, description="a served model; default: the profile's first one that matches")
     query: Sided = Field(description='a text, {"text"} or {"image"}')
     documents: Annotated[list[Sided], at_most(MAX_LABELS)] | None = Field(
         None, min_length=1, max_length=MAX_LABELS, description="texts for an image, images for a text"
@@ -172,7 +172,7 @@ class RerankAsked:
 def read_rerank(body: bytes, settings: Settings) -> RerankAsked:
     """Raises MalformedError, InvalidInputError."""
     context = Context(settings, 0)
-    fields = validated(RerankFields, read_object(body), context)
+    fields = validated(RerankFields, read_object(body), context, strict=True)
     query, documents = _image(fields.query), [_image(one) for one in fields.given]
     images = [one for one in documents if one is not None]
     if len(images) not in (0, len(documents)) or (query is None) == (not images):

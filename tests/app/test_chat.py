@@ -299,7 +299,7 @@ def volatile(answer: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_what_is_absent_within_a_field_and_what_is_whole(shared: Shared) -> None:
-    options = {"n": 2.0, "max_tokens": 2.0, "stop": [], "stream_options": {"include_usage": None}}
+    options = {"n": 2.0, "max_tokens": 2.0, "stop": "", "stream_options": {"include_usage": None}}
     answer = checked(shared.post(CHAT, json=talk() | options), Completion)
     assert [one["finish_reason"] for one in answer["choices"]] == ["length"] * 2
     parts = [{"type": "text", "text": ""}, {"type": "text", "text": None}, *shown()["content"]]
@@ -350,7 +350,8 @@ def test_what_is_absent_within_a_field_and_what_is_whole(shared: Shared) -> None
         (talk(num_beams=2, n=3), "num_beams", "smaller"),
         (talk(num_beams=3, temperature=1), "num_beams", "sample"),
         (talk(stop=["a"] * 17), "stop", "at most 16"),
-        (talk(stop=[""]), "stop", "empty"),
+        (talk(n="1"), "n", "integer"),
+        (talk(stream="yes"), "stream", "boolean"),
         (talk("?" * 10_001), "question.0", "10001 characters"),
         ({"messages": [said("user", "x")] * 2049}, "messages", "at most 2048"),
         ({"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}] * 257}]}, None, "at most 256"),

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from app.errors import InvalidInputError
 from app.settings import Settings
 from app.wire.forms import Upload, read_image, read_object, upload, validated
-from app.wire.open import Open, at_most
+from app.wire.open import ModelName, Open, at_most
 from app.wire.openai.messages import Conversation, Message, Messages, read_conversation
 from app.wire.schemas import MAX_CANDIDATES, CaptionFields, Context, VqaFields, listed
 
@@ -35,7 +35,9 @@ class ResponseFormat(Open):
 class ChatFields(Open):
     """Every other field is let pass, and does nothing."""
 
-    model: str | None = Field(None, description="a served model, or such a one with `:caption` or `:vqa` behind it")
+    model: ModelName | None = Field(
+        None, description="a served model, or such a one with `:caption` or `:vqa` behind it"
+    )
     messages: Messages
     max_tokens: int | None = Field(
         None, ge=1, description=f"above {LONGEST}: {LONGEST}; default: as in /caption and /vqa"
@@ -73,8 +75,6 @@ class ChatFields(Open):
             raise ValueError(f"{given[0]}: is not supported")
         if self.response_format is not None and self.response_format.type != "text":
             raise ValueError("response_format: only text is supported")
-        if self.stop and not all(self.stop):
-            raise ValueError("stop: is empty")
         if self.candidates and (self.n or 1) > 1:
             raise ValueError("n: not with candidates, which are ranked")
         return self
@@ -146,7 +146,7 @@ class Asked:
 
 def read_chat(body: bytes, settings: Settings) -> Asked:
     """Raises MalformedError, InvalidInputError."""
-    return _asked(validated(ChatFields, read_object(body), Context(settings, 0)), settings)
+    return _asked(validated(ChatFields, read_object(body), Context(settings, 0), strict=True), settings)
 
 
 def _asked(fields: ChatFields, settings: Settings) -> Asked:
@@ -161,7 +161,7 @@ class TextFormat(Open):
 class ResponsesFields(Open):
     """The plain form: no tools, nothing stored, no stream."""
 
-    model: str | None = Field(None, description="as in /v1/chat/completions")
+    model: ModelName | None = Field(None, description="as in /v1/chat/completions")
     input: str | Messages = Field(description="messages with parts input_text and input_image")
     max_output_tokens: int | None = Field(None, ge=1, description=f"above {LONGEST}: {LONGEST}")
     temperature: float | None = Field(None, ge=0, le=100, description="0 or absent: beams; else sampling")
@@ -193,5 +193,5 @@ class ResponsesFields(Open):
 
 def read_responses(body: bytes, settings: Settings) -> Asked:
     """Raises MalformedError, InvalidInputError."""
-    fields = validated(ResponsesFields, read_object(body), Context(settings, 0))
+    fields = validated(ResponsesFields, read_object(body), Context(settings, 0), strict=True)
     return _asked(fields.as_chat(), settings)

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field
 from app.errors import InvalidInputError
 from app.settings import Settings
 from app.wire.forms import Form, read_image, read_object, upload, validated
-from app.wire.open import Open, at_most
+from app.wire.open import ModelName, Open, at_most
 from app.wire.openai.messages import Message, Messages
 from app.wire.schemas import Context, EmbedFields, Text, listed
 
@@ -27,7 +27,7 @@ def _no_tokens(value: object) -> object:
 
 
 class EmbeddingsFields(Open):
-    model: str | None = Field(None, description="a served model")
+    model: ModelName | None = Field(None, description="a served model")
     input: Annotated[list[str], at_most(MAX_TEXTS), BeforeValidator(_no_tokens), listed(str | Inputs)] | None = Field(
         None, description="texts; with `modality` image: base64 or data URIs"
     )
@@ -54,7 +54,7 @@ class EmbeddingsAsked:
 
 def read_embeddings(body: bytes, settings: Settings) -> EmbeddingsAsked:
     """Raises MalformedError, InvalidInputError."""
-    fields = validated(EmbeddingsFields, read_object(body), Context(settings, 0))
+    fields = validated(EmbeddingsFields, read_object(body), Context(settings, 0), strict=True)
     texts, images = _inputs(fields)
     if len(images) > settings.max_items:
         raise InvalidInputError(f"input: {len(images)} images, at most {settings.max_items} are allowed")

@@ -49,7 +49,7 @@ class Stops:
     """Where the client wants an answer to end."""
 
     def __init__(self, stops: Sequence[str] | None) -> None:
-        self._stops = stops or ()
+        self._stops = [stop for stop in stops or () if stop]
 
     def cut(self, text: str) -> str:
         """Before the first of them."""
