@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from itertools import islice
-from typing import Any, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast
 
 from starlette.requests import Request
 
 from app.decoding.protocol import Job
 from app.engine.batching import Kind
 from app.engine.features import FeatureKey
+from app.engine.window import Window
 from app.errors import BadImageError, InvalidInputError, UnknownModelError, UnsupportedMediaError
 from app.http.admission import Admission
 from app.http.exchange import OTHER, Exchange
 from app.oddities import oddity
 from app.service import Service
+from app.settings import Settings
 from app.wire.answers import json_pieces
-from app.wire.forms import Form, Upload, distinct, place, read_form
+from app.wire.forms import Form, Upload, distinct, read_form
 from app.wire.schemas import Fields
 from models.base import (
     Checkpoint,
@@ -40,6 +42,7 @@ from models.base import (
     Scores,
     ServedModel,
     Task,
+    Tell,
 )
 
 BYTES_PER_PREPARED_PIXEL = 12  # three float32
@@ -47,6 +50,13 @@ SMALL_BODY_BYTES = 256 * 1024  # parsed and hashed, or encoded
 SMALL_TEXT_CHARS = 1000  # tokenised
 F = TypeVar("F", bound=Fields)
 T = TypeVar("T")
+W = TypeVar("W", bound="Worded")
+
+
+class Worded(Protocol):
+    @property
+    def num_chars(self) -> int:
+        """Of all texts, approximately."""
 
 
 class Inference:
@@ -56,6 +66,12 @@ class Inference:
         self._admission: Admission = request.app.state.admission
         self._window = Window(self._admission.may_add)
         self._few_words = False
+        self._tell: Tell | None = None
+        self.texts = self._service.texts  # embeddings that are kept
+        self.models = tuple(self._service.models)
+        self.request_id = self._exchange.request_id
+        self.num_prompt_tokens = 0  # of all that was prepared
+        self.generated: list[Generated] = []  # by the last `generate`
 
     def served(self, task: Task, name: str | None) -> tuple[ServedModel, Checkpoint]:
         """The model of this name, or the profile's first that has the task. Raises UnknownModelError,
@@ -71,6 +87,25 @@ class Inference:
         self._exchange.model = name
         return models[name], checkpoint
 
+    @property
+    def model(self) -> str:
+        """Who answers, once `served` was asked."""
+        return self._exchange.model
+
+    def count_as(self, task: Task) -> None:
+        """In metrics and logs, where the endpoint has several tasks."""
+        self._exchange.task = task
+
+    def listen(self, told: Callable[[Sequence[str]], None]) -> None:
+        """From now on `told` is called, on the event loop, with what a single item has generated so far."""
+        loop = asyncio.get_running_loop()
+
+        def tell(texts: Sequence[str]) -> None:
+            with suppress(RuntimeError):  # the event loop has ended meanwhile
+                loop.call_soon_threadsafe(told, texts)
+
+        self._tell = tell
+
     def admit(self, checkpoint: Checkpoint, num_images: int, op: Op, num_items: int) -> None:
         """The request's work is known: pictures to encode, and items of the heads. Raises QueueFullError."""
         work = {Kind(checkpoint.tower.unit, Op.ENCODE): num_images, Kind(checkpoint.heads.unit, op): num_items}
@@ -82,19 +117,31 @@ class Inference:
             return function()
         return await asyncio.get_running_loop().run_in_executor(self._service.cpu, function)
 
-    async def read(self, fields: type[F]) -> Form[F]:
-        """The request's form. Raises what `read_form` does."""
-        headers, body = self._exchange.headers, self._exchange.body
+    def _content_type(self) -> str:
+        headers = self._exchange.headers
         codings = headers.get(b"content-encoding", "").lower().split(",")
         if any(coding.strip() not in ("", "identity") for coding in codings):
             raise UnsupportedMediaError("A compressed body is not supported.")
-        content_type, query = headers.get(b"content-type", ""), self._exchange.scope["query_string"]
+        return headers.get(b"content-type", "")
+
+    async def read_json(self, read: Callable[[bytes, Settings], W]) -> W:
+        """A body that is always JSON. Raises what `read` does."""
+        if self._content_type().partition(";")[0].strip().lower() != "application/json":
+            raise UnsupportedMediaError("The body must be application/json.")
+        body = self._exchange.body
+        asked = await self.on_cpu(partial(read, body, self._service.settings), small=len(body) <= SMALL_BODY_BYTES)
+        self._few_words = asked.num_chars <= SMALL_TEXT_CHARS
+        return asked
+
+    async def read(self, fields: type[F]) -> Form[F]:
+        """The request's form. Raises what `read_form` does."""
+        content_type, body, query = self._content_type(), self._exchange.body, self._exchange.scope["query_string"]
         read = partial(read_form, content_type, query, body, fields, self._service.settings)
         form = await self.on_cpu(read, small=len(body) <= SMALL_BODY_BYTES)
         self._few_words = form.num_chars <= SMALL_TEXT_CHARS
         return form
 
-    async def write(self, answer: Mapping[str, Any]) -> bytes:
+    async def write(self, answer: Mapping[str, Any] | list[Any]) -> bytes:
         """Its JSON. What is large is encoded on a CPU thread, piece by piece, as the encoder holds the interpreter."""
         pieces = json_pieces(answer)
         written: list[bytes] = []
@@ -107,11 +154,15 @@ class Inference:
 
     async def prepare(self, runner: ModelRunner, *groups: Sequence[Input]) -> list[list[Item]]:
         """Tokenise. Raises InputError, which names the one of several that is wrong."""
-        return await self.on_cpu(lambda: [_prepare(runner, group) for group in groups], small=self._few_words)
+        items = await self.on_cpu(lambda: [_prepare(runner, group) for group in groups], small=self._few_words)
+        self.num_prompt_tokens += sum(item.num_prompt_tokens for group in items for item in group)
+        return items
 
     async def generate(self, runner: ModelRunner, items: Sequence[Item], prompts: Sequence[str]) -> list[Generated]:
         """`prompts`: the question of each item, or what its caption goes on from."""
-        generated = cast("list[Generated]", await self._run(runner, items))
+        if self._tell is not None and len(items) == 1:
+            items = [replace(items[0], tell=self._tell)]
+        self.generated = generated = cast("list[Generated]", await self._run(runner, items))
         num_tokens = sum(sequence.num_tokens for one in generated for sequence in one.sequences)
         metrics, model = self._service.metrics, self._exchange.model
         metrics.generated_tokens.labels(model).inc(num_tokens)
@@ -195,39 +246,6 @@ class Inference:
         return await engine.submit(runner, item, deadline=deadline, times=exchange.times, owner=exchange)
 
 
-class Window:
-    """How many items one request has in the queue or on the device: as many as `may_add`, told that number, allows."""
-
-    def __init__(self, may_add: Callable[[int], bool]) -> None:
-        self._may_add = may_add
-        self._num_own = 0
-        self._waiters: deque[asyncio.Future[None]] = deque()
-
-    async def room(self) -> None:
-        """Until one more may be added."""
-        while not self._may_add(self._num_own):
-            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiters.append(waiter)
-            try:
-                await waiter
-            finally:
-                if waiter in self._waiters:
-                    self._waiters.remove(waiter)
-
-    async def __aenter__(self) -> None:
-        await self.room()
-        self._num_own += 1
-        self._wake()  # as there may be room for more than one
-
-    async def __aexit__(self, *_: object) -> None:
-        self._num_own -= 1
-        self._wake()
-
-    def _wake(self) -> None:
-        if self._waiters and not (waiter := self._waiters.popleft()).done():
-            waiter.set_result(None)
-
-
 class _Decoding:
     """The images of one request that have to be decoded: those whose turn began or waits.
 
@@ -268,9 +286,9 @@ def _naming(image: Upload) -> Iterator[None]:
     try:
         yield
     except (BadImageError, UnsupportedMediaError) as error:
-        if image.index is None:
+        if image.place is None:
             raise
-        raise type(error)(f"{place(image.index)}: {error.detail}") from error
+        raise type(error)(f"{image.place}: {error.detail}") from error
 
 
 async def all_of(coroutines: Sequence[Coroutine[Any, Any, T]]) -> list[T]:

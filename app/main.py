@@ -26,7 +26,7 @@ from app.http.admission import Admission
 from app.http.gate import Gate
 from app.http.paths import nearest, route_path
 from app.http.tracing import Tracing
-from app.routes import caption, docs, embed, home, match, ops, vqa
+from app.routes import caption, classify, docs, embed, home, match, openai, ops, rerank, vqa
 from app.service import MakeDecoder, Phase, Service
 from app.settings import Settings
 from app.start.variables import check_variables
@@ -35,7 +35,15 @@ from models.base import ServedModel
 
 log = logging.getLogger("blip")
 Load = Callable[[Settings], list[ServedModel]]
-ENDPOINTS = {routes.ENDPOINT.path: routes.ENDPOINT for routes in (caption, vqa, match, embed)}
+GETS = (ops, openai, docs, home)
+ENDPOINTS = {
+    endpoint.path: endpoint
+    for endpoint in (
+        *(routes.ENDPOINT for routes in (caption, vqa, match, embed, classify)),
+        *rerank.ENDPOINTS,
+        *openai.ENDPOINTS,
+    )
+}
 
 
 def load_models(settings: Settings) -> list[ServedModel]:
@@ -110,11 +118,11 @@ def create_app(
     app.add_middleware(Gate, service=service, admission=admission, endpoints=ENDPOINTS, tracing=tracing)
     for endpoint in ENDPOINTS.values():
         app.add_api_route(endpoint.path, endpoint.function, methods=["POST"], **endpoint.documentation)
-    for routes in (ops, docs, home):
+    for routes in GETS:
         app.include_router(routes.router)
     app.openapi = _describing(app.openapi, service)  # type: ignore[method-assign]
-    documents = [route for routes in (ops, docs, home) for route in routes.router.routes if isinstance(route, Route)]
-    app.state.paths = {"/openapi.json", *ENDPOINTS, *(route.path for route in documents)}
+    documents = [route for routes in GETS for route in routes.router.routes if isinstance(route, Route)]
+    app.state.paths = {"/openapi.json", *ENDPOINTS, *(one.path for one in documents if not one.param_convertors)}
     return app
 
 
@@ -126,7 +134,7 @@ def _describing(build: Callable[[], dict[str, Any]], service: Service) -> Callab
         loaded = bool(service.models)
         if loaded not in made:
             names = {
-                path: [model.name for model in service.models.values() if endpoint.task in model.checkpoints]
+                path: [model.name for model in service.models.values() if {*endpoint.tasks} & {*model.checkpoints}]
                 for path, endpoint in ENDPOINTS.items()
             }
             made[loaded] = as_served(deepcopy(build()), service.settings, names, ops.models_answer(service))

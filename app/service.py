@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
@@ -10,11 +11,13 @@ from app.decoding.pool import decoder_processes
 from app.decoding.protocol import ImageDecoder
 from app.engine.engine import Engine
 from app.engine.features import FeatureCache
+from app.engine.texts import TextCache
 from app.metrics import Metrics
 from app.settings import Settings
 from models.base import ServedModel, Task
 
 MakeDecoder = Callable[[Settings, Metrics], ImageDecoder]
+TEXT_CACHE_BYTES = 16 * 2**20  # some ten thousand labels
 
 
 class Phase(StrEnum):
@@ -32,7 +35,9 @@ class Service:
             self.metrics, max_batch_size=settings.max_batch_size, max_cache_bytes=settings.generation_cache_bytes
         )
         self.cache = FeatureCache(settings.feature_cache_bytes, self.metrics)
+        self.texts = TextCache(TEXT_CACHE_BYTES)
         self.decoder = make_decoder(settings, self.metrics)
+        self.created_at = int(time.time())
         self.cpu = ThreadPoolExecutor(settings.threads, thread_name_prefix="cpu")
         self.models: dict[str, ServedModel] = {}
         self.default_models: dict[Task, str] = {}  # who answers when none is named

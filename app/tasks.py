@@ -129,6 +129,8 @@ async def match(inference: Inference, form: Form[MatchFields]) -> MatchAnswer:
             pair = scores[image.digest, text] = _itm(logits[i * len(texts) + t]) if itm else {}
             if itc:
                 pair["itc"] = float((image_vectors[i] @ text_vectors[t].T).max())  # (vectors, D) x (D, 1)
+            if itm and itc:
+                pair["sum"] = pair["itm_logits"][1] + pair["itc"]
     return {
         "model": model.name,
         "scores": [[scores[image.digest, text] for text in fields.text] for image in form.images],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from math import isfinite
@@ -160,6 +160,7 @@ class GeneratedSequence:
     text: str
     confidence: float  # exp(mean log-probability of the generated tokens, stop token included), in (0, 1]
     num_tokens: int  # generated, stop token included
+    is_cut: bool = False  # the limit of tokens ended it, not the stop token
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +186,11 @@ def is_finite(output: Output) -> bool:
 # --- the runner -----------------------------------------------------------------------------------------------------
 
 
+Tell = Callable[[Sequence[str]], None]
+"""Is told, on the device thread, what an unfinished row has generated so far: of each sequence the part that no further
+token changes, so that it begins the final text. The whole each time, as a row that is retried starts again."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Item:
     """A prepared input. Items with equal `key`s, of one runner and op, can share a batch."""
@@ -195,6 +201,8 @@ class Item:
     features: Features | None = None  # of the image; None for encode, and for text alone
     history_used: int | None = None  # turns of the history that fit; None: no history was given
     cache_bytes: int = 0  # upper bound of its KV cache in a generation
+    num_prompt_tokens: int = 0  # what is read before it generates, or scored
+    tell: Tell | None = None  # of a generation; where beams compete there is nothing to tell before the end
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,6 +266,7 @@ class Checkpoint:
     preprocessing: Preprocessing
     dtype: str
     device: str
+    temperature: float | None = None  # multiplies cosines before a softmax over them; None: it has no ITC
 
 
 @dataclass(frozen=True, slots=True)

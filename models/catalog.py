@@ -34,6 +34,9 @@ class CheckpointEntry(_Entry):
     # Only for a checkpoint with a language model:
     quantize: Literal["int8"] | None = None  # the language model's weights
     max_prompt_tokens: int | None = Field(None, ge=8)  # longer prompts are cut, in LAVIS at 32; None: never
+    # Only for `match`: what cosines are multiplied by before a softmax over them. It is learned, as 1 / temp of the
+    # authors' code, and their conversions for transformers drop it. None: that of config.json, where training began.
+    temperature: float | None = Field(None, ge=1, le=1000)
 
 
 class Sanity(_Entry):

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from math import exp
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from models.families.family import Family, RunnerParts
 from models.layers.linear import Int8Linear, PackedLinear, pack, saved_bytes, with_products
 from models.layers.tower import Tower
 from models.weights import CheckpointError, Weights, weight_map
+
+LOGIT_SCALE = 2.6592  # log(1 / 0.07), with which BLIP's and BLIP-2's authors begin to train
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +69,13 @@ class CheckpointPlan:
     def uses_int8(self) -> bool:
         return self.int8 or self.entry.quantize is not None
 
+    @property
+    def temperature(self) -> float | None:
+        """What cosines are multiplied by before a softmax over them; None: it has no ITC."""
+        if self.task is not Task.MATCH:
+            return None
+        return self.entry.temperature or exp(getattr(self.config, "logit_scale_init_value", LOGIT_SCALE))
+
     def load_tower(self, device: torch.device, *, to_compile: bool = False) -> Tower:
         """`to_compile`: leave the weights unpacked, for torch.compile. Raises CheckpointError."""
         tower = self._tower()
@@ -84,7 +94,10 @@ class CheckpointPlan:
         return self.family.make_runner(RunnerParts(self.task, unit, network, self.folder, self.config, device, limit))
 
     def check_options(self) -> None:
-        """Raises CheckpointError if the catalog sets an option that needs a language model, and there is none."""
+        """Raises CheckpointError if the catalog sets an option that needs a language model, and there is none, or one
+        that needs ITC."""
+        if self.entry.temperature is not None and self.task is not Task.MATCH:
+            raise CheckpointError("temperature is for a checkpoint of match, whose cosines it multiplies")
         asked = [name for name in ("quantize", "max_prompt_tokens") if getattr(self.entry, name) is not None]
         if asked and self.family.networks.language_model_of(self._network()) is None:
             raise CheckpointError(f"{asked[0]} is for a language model, which it does not have")

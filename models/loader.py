@@ -153,6 +153,7 @@ class _Loader:
             preprocessing=plan.preprocessing,
             dtype=plan.dtype_name,
             device=str(self._device),
+            temperature=plan.temperature,
         )
 
     def _tower(self, plan: CheckpointPlan) -> TowerRunner:

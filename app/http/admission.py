@@ -91,9 +91,10 @@ class Admission:
         """
         if refusal := self.refusal():
             raise refusal
-        if (model := self._service.default_models.get(endpoint.task)) is None:
+        models = [self._service.default_models[task] for task in endpoint.tasks if task in self._service.default_models]
+        if not models:
             raise InvalidInputError(f"model: does not have the task {endpoint.task}")
-        exchange.model = model
+        exchange.model = models[0]
         with self._service.metrics.inflight_requests.track_inprogress():
             # Memory is counted as it is used: a promised body holds nobody else up.
             self.check_size(exchange.content_length)

@@ -17,11 +17,11 @@ from starlette.types import Message, Receive, Scope, Send
 
 from app.engine.engine import StageTimes
 from app.errors import ClientGoneError, DeadlineExceededError, InvalidInputError, ServiceError
-from app.http.endpoints import Endpoint
+from app.http.endpoints import Endpoint, teller
 from app.http.ledger import Lease
 from app.http.paths import route_path
 from app.metrics import Metrics
-from app.problems import problem_of, problem_response
+from app.problems import problem_of
 from app.settings import LEAST_TIMEOUT_SECONDS
 
 OTHER = "other"
@@ -74,7 +74,7 @@ class Exchange:
         self.headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
         given_id = self.headers.get(b"x-request-id", "")
         self.request_id = given_id if _REQUEST_ID.fullmatch(given_id) else new_id()
-        self.task = endpoint.task if endpoint is not None else None
+        self.task = (endpoint.label or endpoint.task) if endpoint is not None else None
         self.model = OTHER
         self.times = StageTimes(metrics, keep_spans=is_traced)
         self.started_at = time.monotonic()
@@ -83,9 +83,10 @@ class Exchange:
         self.body: bytes
         self.accepted = False  # whether work was done for it
         self.closing = False  # whether the connection ends with this answer
+        self.streaming = False  # whether the answer is sent as it is made: it has a deadline to its end, and can fail
         self.status = 0  # 0: not answered yet
         self._metrics = metrics
-        self._tell = endpoint.tell if endpoint is not None else problem_response
+        self._tell = endpoint.tell if endpoint is not None else teller(self.path)
         self._receive, self._send = receive, send
         self._connection: Connection = scope.get("blip.connection") or Connection()
         self._span_seconds = span_seconds  # over which a reader must have taken enough
@@ -143,9 +144,14 @@ class Exchange:
         return None if self.deadline is None else self.deadline - time.monotonic()
 
     def abort(self, cause: ServiceError) -> None:
-        if self._limit is not None and not self.status and not self._limit.expired():
+        if self._limit is not None and not self._is_made and not self._limit.expired():
             self._cause = cause
             self._limit.reschedule(asyncio.get_running_loop().time())
+
+    @property
+    def _is_made(self) -> bool:
+        """Whether all of the answer is there, and only its reader takes time."""
+        return bool(self.status) and not self.streaming
 
     async def watch(self) -> None:
         """Abort when the client leaves. To be run when the body has been read."""
@@ -173,7 +179,7 @@ class Exchange:
     async def _begin(self, message: Message) -> None:
         self.status = message["status"]
         self.closing = self.closing or not self._body_complete
-        if self._limit is not None:
+        if self._limit is not None and self._is_made:
             self._limit.reschedule(None)
         self._timer = asyncio.get_running_loop().call_later(self._span_seconds / LOOKS, self._watch_reader)
         message["headers"] = [*message.get("headers", ()), *self._headers()]
@@ -215,7 +221,7 @@ class Exchange:
                     pass
 
     async def fail(self, error: Exception) -> None:
-        """Answer with a problem, unless it is too late to."""
+        """Answer with a problem, unless it is too late to. In a stream it is the last event."""
         status = problem_of(error).status
         if status == 500:
             logger.error("request failed", exc_info=error, extra={"fields": {"request_id": self.request_id}})
@@ -223,6 +229,10 @@ class Exchange:
             self.status = status
         elif not self.status:
             await self._tell(error, self.request_id)(self.scope, self.receive, self.send)
+        elif self.streaming:
+            self.status = status
+            told = bytes(self._tell(error, self.request_id).body)
+            await self.send({"type": "http.response.body", "body": b"data: %b\n\n" % told})
 
     def account(self) -> None:
         """Count and log, once, at the end."""

@@ -93,6 +93,8 @@ def _checkpoint(task: Task, checkpoint: Checkpoint) -> CheckpointInfo:
     capabilities = checkpoint.heads.capabilities
     if task is Task.VQA:
         info |= {"history": capabilities.history, "template": capabilities.template}
+    if task is Task.MATCH:
+        info["temperature"] = checkpoint.temperature
     if task is Task.EMBED:
         info |= {"dimensions": capabilities.dimensions, "pooling": list(capabilities.pooling)}
     return info

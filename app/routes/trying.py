@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from html import escape
 from typing import Any
@@ -22,11 +23,14 @@ async function ask(form) {
   const output = form.querySelector("output");
   const headers = key.value ? { "X-API-Key": key.value } : {};
   const method = form.dataset.method;
-  const body = method === "POST" ? filled(form) : undefined;
+  const path = form.dataset.path.replace(/{(\\w+)}/g, (_, name) => encodeURIComponent(form.elements[name].value));
+  const json = form.querySelector("[data-json]");
+  const body = json ? json.value : method === "POST" ? filled(form) : undefined;
+  if (json) headers["Content-Type"] = "application/json";
   const began = performance.now();
   output.textContent = "...";
   try {
-    const response = await fetch(form.dataset.path, { method, body, headers });
+    const response = await fetch(path, { method, body, headers });
     const text = await response.text();
     const isJson = /json/.test(response.headers.get("Content-Type"));
     const seconds = ((performance.now() - began) / 1000).toFixed(2);
@@ -55,11 +59,19 @@ KEY = (
 
 
 def form(method: str, path: str, operation: dict[str, Any]) -> Iterator[str]:
-    """Sends the operation as multipart, or without a body. Its path is relative: right behind any prefix."""
-    content = operation.get("requestBody", {}).get("content", {}).get("multipart/form-data", {"schema": {}})
+    """Sends the operation as multipart, as JSON where there is nothing else, or without a body. Its path is relative:
+    right behind any prefix."""
+    bodies = operation.get("requestBody", {}).get("content", {})
+    content = bodies.get("multipart/form-data", {"schema": {}})
     schema, example = content["schema"], content.get("example", {})
     needed = schema.get("required", ())
     yield f'<form data-method="{method.upper()}" data-path="{escape(path.lstrip("/"))}">'
+    for one in operation.get("parameters", ()):
+        if one["in"] == "path":
+            yield f"<label>{escape(one['name'])} {_control(one['name'], one['schema'], '')}</label>"
+    if [*bodies] == ["application/json"]:
+        text = escape(json.dumps(bodies["application/json"]["example"], indent=2))
+        yield f'<textarea data-json rows="12" cols="80">{text}</textarea>'
     for name, field in schema.get("properties", {}).items():
         value = example.get(name, "") if name in needed else ""
         told = f"<small>{escape(field.get('description', ''))}</small>"

@@ -46,6 +46,7 @@ class PairScores(TypedDict):
     itm: NotRequired[Annotated[float, Field(ge=0, le=1, description="probability of a match")]]
     itm_logits: NotRequired[Annotated[list[float], Field(description="[no match, match]")]]
     itc: NotRequired[Annotated[float, Field(description="cosine")]]
+    sum: NotRequired[Annotated[float, Field(description="match logit + cosine, what the papers rank by")]]
 
 
 class MatchAnswer(TypedDict):
@@ -88,6 +89,9 @@ class CheckpointInfo(TypedDict):
     image_size: Annotated[int, Field(description="pixels")]
     history: NotRequired[Annotated[bool, Field(description="vqa: whether it takes `history`, earlier turns")]]
     template: NotRequired[Annotated[bool, Field(description="vqa: whether it takes `template`, for the prompt")]]
+    temperature: NotRequired[
+        Annotated[float | None, Field(description="match: what /classify multiplies cosines by before its softmax")]
+    ]
     dimensions: NotRequired[Annotated[int | None, Field(description="embed: length of each vector")]]
     pooling: NotRequired[
         Annotated[list[str], Field(description="embed: values of `pooling`; empty if an image has one vector")]
@@ -107,20 +111,27 @@ class ModelsAnswer(TypedDict):
     limits: Annotated[dict[str, float], Field(description="what a request may have at most")]
 
 
-def json_pieces(answer: Mapping[str, Any]) -> Iterator[bytes]:
+def json_pieces(answer: Mapping[str, Any] | list[Any]) -> Iterator[bytes]:
     """An answer's JSON. Each entry of its lists is a piece of its own: none takes the encoder long."""
+    if isinstance(answer, list):
+        yield from _list_pieces(answer)
+        return
     opening = "{"
     for name, value in answer.items():
         yield f"{opening}{_encoded(name)}:".encode()
         if isinstance(value, list):
-            yield b"["
-            for place, entry in enumerate(value):
-                yield ("," * (place > 0) + _encoded(entry)).encode()
-            yield b"]"
+            yield from _list_pieces(value)
         else:
             yield _encoded(value).encode()
         opening = ","
     yield b"}"
+
+
+def _list_pieces(entries: list[Any]) -> Iterator[bytes]:
+    yield b"["
+    for place, entry in enumerate(entries):
+        yield ("," * (place > 0) + _encoded(entry)).encode()
+    yield b"]"
 
 
 def _encoded(value: Any) -> str:

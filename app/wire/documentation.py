@@ -12,7 +12,6 @@ from app.settings import LEAST_TIMEOUT_SECONDS
 from app.wire.answers import HealthAnswer, ModelsAnswer, ProblemAnswer
 from app.wire.examples import EXAMPLES, METRICS_EXAMPLE, MODELS_EXAMPLE, SUMMARIES
 from app.wire.schemas import Fields
-from models.base import Task
 
 Responses = dict[int | str, dict[str, Any]]
 ROUTE_STATUSES = (400, 405, 408, 431, 500, 501)  # of any route: also what is refused for its head
@@ -50,7 +49,7 @@ HEADERS = [
 ]
 
 
-def document(task: Task, fields: type[Fields], answer: Any) -> dict[str, Any]:
+def document(task: str, fields: type[Fields], answer: Any) -> dict[str, Any]:
     """The keyword arguments of a task's route."""
     schema = schema_of(fields)
     request, response = EXAMPLES[task]

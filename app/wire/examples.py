@@ -12,7 +12,7 @@ RED_SQUARE = (
     "xAE/G/Q2tQAAAABJRU5ErkJggg=="
 )
 MODEL = "a-model"  # in examples, where no served one is named
-EXAMPLES: dict[Task, tuple[dict[str, Any], dict[str, Any]]] = {
+EXAMPLES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     Task.CAPTION: (
         {"image": RED_SQUARE, "num_captions": 2},
         {
@@ -46,8 +46,8 @@ EXAMPLES: dict[Task, tuple[dict[str, Any], dict[str, Any]]] = {
             "model": MODEL,
             "scores": [
                 [
-                    {"itm": 0.98, "itm_logits": [-2.1, 1.8], "itc": 0.41},
-                    {"itm": 0.02, "itm_logits": [1.9, -2.0], "itc": 0.11},
+                    {"itm": 0.98, "itm_logits": [-2.1, 1.8], "itc": 0.41, "sum": 2.21},
+                    {"itm": 0.02, "itm_logits": [1.9, -2.0], "itc": 0.11, "sum": -1.89},
                 ]
             ],
         },
@@ -61,12 +61,25 @@ EXAMPLES: dict[Task, tuple[dict[str, Any], dict[str, Any]]] = {
             "texts": [{"embedding": "zcxMP5qZGT8="}],
         },
     ),
+    "classify": (
+        {"image": RED_SQUARE, "label": ["red square", "blue circle"], "template": "a {}"},
+        {
+            "model": MODEL,
+            "classes": [
+                [
+                    {"label": "red square", "score": 0.99, "itc": 0.41},
+                    {"label": "blue circle", "score": 0.01, "itc": 0.11},
+                ]
+            ],
+        },
+    ),
 }
-SUMMARIES = {
+SUMMARIES: dict[str, str] = {
     Task.CAPTION: "Describe images",
     Task.VQA: "Answer questions about an image",
     Task.MATCH: "Score images against texts",
     Task.EMBED: "Embed images and texts",
+    "classify": "Say which labels fit images best",
 }
 MODELS_EXAMPLE = {
     "models": [
@@ -84,7 +97,15 @@ MODELS_EXAMPLE = {
                     "image_size": 224,
                     "history": True,
                     "template": True,
-                }
+                },
+                "match": {
+                    "checkpoint": "someone/another-checkpoint",
+                    "revision": None,
+                    "device": "cpu",
+                    "dtype": "bf16",
+                    "image_size": 224,
+                    "temperature": 14.3,
+                },
             },
         }
     ],

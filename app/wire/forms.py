@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from hashlib import sha256
 from typing import Any, Generic, TypeVar
 from urllib.parse import parse_qsl
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from app.errors import InvalidInputError, MalformedError, UnsupportedMediaError
 from app.settings import Settings
@@ -27,14 +28,16 @@ MOST_BYTES_PER_CHAR = 8  # of any charset
 # sent as text/plain could come from any page, without a preflight.
 MOST_PREFIX_CHARS = 64  # of white space and a scheme
 SAYS_NOTHING = ("", "application/octet-stream", "application/x-www-form-urlencoded")
+_DATA_URI = re.compile(r"\s*data:[^,]{0,128};\s*base64\s*,", re.IGNORECASE)
 F = TypeVar("F", bound=Fields)
+M = TypeVar("M", bound=BaseModel)
 
 
 @dataclass(frozen=True, slots=True)
 class Upload:
     data: bytes
     digest: bytes  # SHA-256
-    index: int | None  # among the request's images; None: it is the only one
+    place: str | None = None  # among the request's images, for errors; None: it is the only one
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +69,8 @@ def read_form(content_type: str, query: bytes, body: bytes, model: type[F], sett
         raise InvalidInputError("Query parameters go with a raw image body only.")
     most_images = settings.max_items if model.num_images[1] is None else model.num_images[1]
     if is_json:
-        images, values = _read_json(body, most_images)
+        model, values = model.adapted(read_object(body))
+        images = _take_images(values, most_images)
     elif media == "multipart/form-data":
         images, values = _read_multipart(content_type, body, model, settings)
     elif is_raw:
@@ -78,14 +82,24 @@ def read_form(content_type: str, query: bytes, body: bytes, model: type[F], sett
         )
     _check_images(images, model.num_images[0], most_images)
     _check_names(values.keys(), model)
-    values = {name: _whole(value) for name, value in values.items() if value is not None}
+    values = {name: value for name, value in values.items() if value is not None}
+    fields = validated(model, values, Context(settings, len(images)), strict=is_json)
+    several = len(images) > 1
+    uploads = (upload(image, f"image: {index}" if several else None) for index, image in enumerate(images))
+    return Form(tuple(uploads), fields, _num_chars(values))
+
+
+def upload(image: bytes, place: str | None = None) -> Upload:
+    return Upload(image, sha256(image).digest(), place)
+
+
+def validated(model: type[M], values: Mapping[str, Any], context: Context, *, strict: bool = False) -> M:
+    """Raises InvalidInputError."""
+    values = {name: _whole(value) for name, value in values.items()}
     try:
-        fields = model.model_validate(values, strict=is_json, context=Context(settings, len(images)))
+        return model.model_validate(values, strict=strict, context=context)
     except ValidationError as error:
         raise InvalidInputError(explain(error.errors(include_url=False, include_input=False))) from None
-    several = len(images) > 1
-    uploads = (Upload(image, sha256(image).digest(), index if several else None) for index, image in enumerate(images))
-    return Form(tuple(uploads), fields, _num_chars(values))
 
 
 def _whole(value: object) -> object:
@@ -93,17 +107,13 @@ def _whole(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def place(index: int | None) -> str:
-    """Of an image, for errors."""
-    return "image" if index is None else f"image: {index}"
-
-
 def _check_images(images: list[bytes], fewest: int, most: int) -> None:
     if len(images) < fewest:
         raise InvalidInputError("image: is missing")
     _check_number(len(images), most)
     if not all(images):
-        raise InvalidInputError(f"{place(images.index(b'') if len(images) > 1 else None)}: is empty")
+        place = f"image: {images.index(b'')}" if len(images) > 1 else "image"
+        raise InvalidInputError(f"{place}: is empty")
 
 
 def _check_number(number: int, most: int) -> None:
@@ -138,7 +148,8 @@ def _gather(pairs: Iterable[tuple[str, str]], model: type[Fields]) -> dict[str, 
     return {name: (given[0] if len(given) == 1 else given) if given else None for name, given in values.items()}
 
 
-def _read_json(body: bytes, most_images: int) -> tuple[list[bytes], dict[str, Any]]:
+def read_object(body: bytes) -> dict[str, Any]:
+    """A JSON object. Raises MalformedError, InvalidInputError."""
     if has_too_much_structure(body):
         raise MalformedError("The body is not parsed: it has more values than any request may have.")
     try:
@@ -147,6 +158,11 @@ def _read_json(body: bytes, most_images: int) -> tuple[list[bytes], dict[str, An
         raise MalformedError("The body is not valid JSON (in UTF-8).") from None
     if not isinstance(values, dict):
         raise InvalidInputError("The body must be a JSON object.")
+    return values
+
+
+def _take_images(values: dict[str, Any], most_images: int) -> list[bytes]:
+    """Out of the values of a JSON body."""
     image, images = values.pop("image", None), values.pop("images", None)
     if image is not None and images is not None:
         raise InvalidInputError("image, images: only one of the two may be given")
@@ -155,7 +171,7 @@ def _read_json(body: bytes, most_images: int) -> tuple[list[bytes], dict[str, An
         raise InvalidInputError("image must be a string, images a list of strings")
     _check_number(len(encoded), most_images)
     several = len(encoded) > 1
-    return [_decode_image(one, index if several else None) for index, one in enumerate(encoded)], values
+    return [read_image(one, f"image: {place}" if several else "image") for place, one in enumerate(encoded)]
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -166,22 +182,27 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return values
 
 
-def _decode_image(text: str, index: int | None) -> bytes:
-    """Base64, or a data URI of any type: the bytes tell what they are."""
+def is_data_uri(text: str) -> bool:
+    return _DATA_URI.match(text) is not None
+
+
+def read_image(text: str, place: str = "image") -> bytes:
+    """Base64, or a data URI of any type: the bytes tell what they are. `place`: what errors name. Raises
+    InvalidInputError, MalformedError."""
     start = text[:MOST_PREFIX_CHARS].lstrip().lower()
     if start.startswith(("http://", "https://")):
-        raise InvalidInputError(f"{place(index)}: images by URL are not enabled")
+        raise InvalidInputError(f"{place}: images by URL are not enabled")
     if start.startswith("data:"):
         kind, comma, text = text.partition(",")
-        if not comma or kind.rpartition(";")[2].strip().lower() != "base64":
-            raise MalformedError(f"{place(index)}: a data URI must begin with data:...;base64,")
+        if not comma or not kind.isascii() or kind.rpartition(";")[2].strip().lower() != "base64":
+            raise MalformedError(f"{place}: a data URI must begin with data:...;base64,")
         for character in "+/=" if "%" in text else "":  # the only ones that an encoder of URIs changes
             code = f"%{ord(character):02X}"
             text = text.replace(code, character).replace(code.lower(), character)
     try:
         return decode_base64(text.encode("ascii"))
     except ValueError:
-        raise MalformedError(f"{place(index)}: is not valid base64") from None
+        raise MalformedError(f"{place}: is not valid base64") from None
 
 
 def _read_multipart(

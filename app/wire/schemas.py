@@ -22,14 +22,14 @@ class Context(NamedTuple):
     num_images: int
 
 
-def _context(info: ValidationInfo) -> Context:
+def context_of(info: ValidationInfo) -> Context:
     return cast("Context", info.context)
 
 
 def _limited(text: str, info: ValidationInfo) -> str:
     if not _is_unicode(text):
         raise ValueError("is not valid Unicode")
-    limit = _context(info).settings.max_text_chars
+    limit = context_of(info).settings.max_text_chars
     if len(text) > limit:
         raise ValueError(f"has {len(text)} characters, at most {limit} are allowed")
     return text
@@ -50,13 +50,14 @@ def _stripped(text: str) -> str:
     return stripped
 
 
-def _listed(value: object) -> object:
-    return [value] if isinstance(value, str) else value
+def listed(shown: Any) -> BeforeValidator:
+    """A string is a list of one. `shown`: the type that /openapi.json tells."""
+    return BeforeValidator(lambda value: [value] if isinstance(value, str) else value, json_schema_input_type=shown)
 
 
 def _few(texts: object, info: ValidationInfo) -> object:
     """Checked before each text is."""
-    limit = _context(info).settings.max_items
+    limit = context_of(info).settings.max_items
     if isinstance(texts, list) and len(texts) > limit:
         raise ValueError(f"{len(texts)} items, at most {limit} are allowed")
     return texts
@@ -75,9 +76,9 @@ def _objects(value: object) -> object:
     return value
 
 
-def _with_one_place(template: str) -> str:
+def with_one_place(template: str) -> str:
     if template.count("{}") != 1:
-        raise ValueError("must hold {} once, where the question goes")
+        raise ValueError("must hold {} once, where the question or the label goes")
     return template
 
 
@@ -87,15 +88,10 @@ Said = Annotated[str, MaxChars, Field(json_schema_extra={"minLength": 1, "patter
 Few = Field(json_schema_extra={"x-maxItems": "max_items"})
 Some = Annotated[list[Said], Few, Field(json_schema_extra={"minItems": 1})]
 
-Listed = BeforeValidator(_listed, json_schema_input_type=list[Said])
 Prompt = Annotated[str, AfterValidator(_limited), MaxChars]
 Text = Annotated[Said, AfterValidator(_stripped), AfterValidator(_limited)]
-Texts = Annotated[list[Text], BeforeValidator(_few), BeforeValidator(_listed, json_schema_input_type=Said | Some)]
-TextsOrNone = Annotated[
-    list[Text],
-    BeforeValidator(_few),
-    BeforeValidator(_listed, json_schema_input_type=Said | Annotated[list[Said], Few]),
-]
+Texts = Annotated[list[Text], BeforeValidator(_few), listed(Said | Some)]
+TextsOrNone = Annotated[list[Text], BeforeValidator(_few), listed(Said | Annotated[list[Said], Few])]
 
 
 class Fields(BaseModel):
@@ -106,6 +102,11 @@ class Fields(BaseModel):
     verbatim: ClassVar[frozenset[str]] = frozenset()  # where white space counts, and nothing at all is a value
 
     model: str | None = Field(None, description="a served model; default: the profile's first one with this task")
+
+    @classmethod
+    def adapted(cls, values: dict[str, Any]) -> tuple[type[Self], dict[str, Any]]:
+        """For a JSON body that has another service's shape: what to read it as, and its values by our names."""
+        return cls, values
 
 
 class GenerationFields(Fields):
@@ -179,7 +180,7 @@ class VqaFields(GenerationFields):
     num_images: ClassVar[tuple[int, int | None]] = (1, 1)
 
     question: Texts = Field(min_length=1, description="one question or a list")
-    candidates: Annotated[list[Text], BeforeValidator(_not_too_many), Listed] | None = Field(
+    candidates: Annotated[list[Text], BeforeValidator(_not_too_many), listed(list[Said])] | None = Field(
         None, min_length=2, max_length=MAX_CANDIDATES, description="answers to rank, in place of generating one"
     )
     rank_k: int | None = Field(None, ge=1, le=4096, description="candidates to score in full; default 128")
@@ -189,7 +190,7 @@ class VqaFields(GenerationFields):
     history: Annotated[list[TurnFields], Few, BeforeValidator(_few), BeforeValidator(_objects)] | None = Field(
         None, description="earlier turns, oldest first (JSON only; only models with `history` in /models)"
     )
-    template: Annotated[Text, AfterValidator(_with_one_place), Field(json_schema_extra={"pattern": r"\{\}"})] | None = (
+    template: Annotated[Text, AfterValidator(with_one_place), Field(json_schema_extra={"pattern": r"\{\}"})] | None = (
         Field(None, description="of the prompt; {} is the question (only models with `template` in /models)")
     )
 
@@ -215,8 +216,8 @@ class VqaFields(GenerationFields):
             return self
         if generating := self.model_fields_set & GenerationFields.model_fields.keys() - Fields.model_fields.keys():
             raise ValueError(f"{', '.join(sorted(generating))}: not with `candidates`, which are ranked")
-        _check_pairs(len(self.question) * self.num_ranked, info)
-        self._check_answer(self.candidates, _context(info).settings.max_body_bytes)
+        check_pairs(len(self.question) * self.num_ranked, info)
+        self._check_answer(self.candidates, context_of(info).settings.max_body_bytes)
         return self
 
     def _check_answer(self, candidates: list[str], max_chars: int) -> None:
@@ -240,7 +241,7 @@ class MatchFields(Fields):
 
     @model_validator(mode="after")
     def _bounded(self, info: ValidationInfo) -> Self:
-        _check_pairs(len(self.text) * _context(info).num_images, info)
+        check_pairs(len(self.text) * context_of(info).num_images, info)
         return self
 
 
@@ -255,13 +256,13 @@ class EmbedFields(Fields):
 
     @model_validator(mode="after")
     def _something(self, info: ValidationInfo) -> Self:
-        if not self.text and not _context(info).num_images:
+        if not self.text and not context_of(info).num_images:
             raise ValueError("at least one image or text is needed")
         return self
 
 
-def _check_pairs(num_pairs: int, info: ValidationInfo) -> None:
-    limit = _context(info).settings.max_pairs
+def check_pairs(num_pairs: int, info: ValidationInfo) -> None:
+    limit = context_of(info).settings.max_pairs
     if num_pairs > limit:
         raise ValueError(f"{num_pairs} pairs to score, at most {limit} are allowed")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -24,15 +25,23 @@ def as_served(openapi: dict[str, Any], settings: Settings, names: Names, models:
         _ask_for_keys(openapi)
         _answer(openapi, "get", "/models")["example"] = MODELS_EXAMPLE | {"limits": models["limits"]}
         return openapi
-    _answer(openapi, "get", "/models")["example"] = models
+    first = [model["name"] for model in models["models"][:1]]
+    for path, operations in openapi["paths"].items():
+        if served := names.get(path, first):
+            _name_in_examples(operations, served[0])
     for path, served in names.items():
         if served:
-            _answer(openapi, "post", path)["example"]["model"] = served[0]
             _suggest(openapi["paths"][path]["post"], served)
-    if models["models"]:
-        metrics = _answer(openapi, "get", "/metrics", "text/plain")
-        metrics["example"] = metrics["example"].replace(MODEL, models["models"][0]["name"])
+    _answer(openapi, "get", "/models")["example"] = models
     return openapi
+
+
+def _name_in_examples(node: Any, name: str) -> None:
+    """A served model's name in place of MODEL."""
+    for each in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        _name_in_examples(each, name)
+    if isinstance(node, dict) and "example" in node:
+        node["example"] = json.loads(json.dumps(node["example"]).replace(MODEL, name))
 
 
 def _bound(node: Any, settings: Settings) -> None:
@@ -45,8 +54,8 @@ def _bound(node: Any, settings: Settings) -> None:
                 node[bound] = getattr(settings, setting)
 
 
-def _answer(openapi: dict[str, Any], method: str, path: str, media: str = "application/json") -> dict[str, Any]:
-    content: dict[str, Any] = openapi["paths"][path][method]["responses"]["200"]["content"][media]
+def _answer(openapi: dict[str, Any], method: str, path: str) -> dict[str, Any]:
+    content: dict[str, Any] = openapi["paths"][path][method]["responses"]["200"]["content"]["application/json"]
     return content
 
 

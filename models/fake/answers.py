@@ -100,7 +100,8 @@ def _sequence(words: list[str], confidence: float, settings: GenerationSettings)
     """`words`, as long as the settings want them; the stop token follows if there is room."""
     padded = words + ["again"] * ((settings.min_new_tokens or 0) - len(words))
     longest = len(padded) + 1 if settings.max_new_tokens is None else settings.max_new_tokens
-    return GeneratedSequence(" ".join(padded[:longest]), confidence, min(len(padded) + 1, longest))
+    is_cut = longest <= len(padded)
+    return GeneratedSequence(" ".join(padded[:longest]), confidence, min(len(padded) + 1, longest), is_cut)
 
 
 def _image_embedding(item: Item) -> Scores:

@@ -21,22 +21,26 @@ from models.base import (
     DeviceLostError,
     Features,
     Generated,
+    GenerationSettings,
     ImageInput,
     Input,
     InputError,
     Item,
     Op,
+    PairInput,
     Preprocessing,
     QuestionInput,
     RankInput,
     Scores,
     ServedModel,
     Task,
+    TextInput,
 )
 from models.fake.answers import DIMENSIONS, generated, pixels, scores
 
 MAX_PROMPT_WORDS = 64
 MAX_TURNS = 8  # of a history
+TEMPERATURE = 10.0
 ROW_BYTES = 1024  # of KV cache that a row claims to need
 PREPROCESSING = Preprocessing(image_size=32, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 
@@ -157,12 +161,15 @@ class FakeRunner:
             case CaptionInput(prompt, settings):
                 if prompt is not None and len(prompt.split()) > MAX_PROMPT_WORDS:
                     raise InputError(f"the prompt has {len(prompt.split())} words; {MAX_PROMPT_WORDS} fit")
-                return Item(Op.GENERATE, (kind, settings), request, cache_bytes=ROW_BYTES)
-            case QuestionInput(settings=settings):
-                used = self._history_used(request)
-                return Item(Op.GENERATE, (kind, settings), request, history_used=used, cache_bytes=ROW_BYTES)
+                words = len((prompt or "").split())
+                return Item(Op.GENERATE, (kind, settings), request, cache_bytes=ROW_BYTES, num_prompt_tokens=words)
+            case QuestionInput(question, settings=settings):
+                used, words = self._history_used(request), len(question.split())
+                return Item(Op.GENERATE, (kind, settings), request, None, used, ROW_BYTES, words)
             case RankInput():
                 return Item(Op.SCORE, kind, request, history_used=self._history_used(request))
+            case PairInput(text) | TextInput(text):
+                return Item(Op.SCORE, kind, request, num_prompt_tokens=len(text.split()))
             case _:
                 return Item(Op.SCORE, kind, request)
 
@@ -207,6 +214,9 @@ class FakeGeneration:
         fault = self._runner.enter("step", list(self._rows))
         self._rows = {item: (left - 1, result) for item, (left, result) in self._rows.items()}
         finished = [(item, result) for item, (left, result) in self._rows.items() if left == 0]
+        for item, (left, result) in self._rows.items():
+            if item.tell is not None and left and _is_told(item.payload.settings):
+                item.tell(_so_far(result, left))
         for item, _ in finished:
             del self._rows[item]
         if fault is Fault.NAN:
@@ -219,6 +229,17 @@ class FakeGeneration:
             self._rows[item] = max(sequence.num_tokens for sequence in result.sequences), result
 
 
+def _is_told(settings: GenerationSettings) -> bool:
+    """As of real models: not while beams compete."""
+    return settings.sampling is not None or settings.num_beams == 1
+
+
+def _so_far(result: Generated, left: int) -> list[str]:
+    """What is there `left` steps before the end."""
+    steps = max(sequence.num_tokens for sequence in result.sequences) - left
+    return [" ".join(sequence.text.split()[:steps]) for sequence in result.sequences]
+
+
 def fake_models(tower: FakeRunner | None = None, heads: FakeRunner | None = None) -> list[ServedModel]:
     """One served model, `fake`, with every task: one checkpoint of one tower and one unit of heads."""
     checkpoint = Checkpoint(
@@ -229,6 +250,7 @@ def fake_models(tower: FakeRunner | None = None, heads: FakeRunner | None = None
         preprocessing=PREPROCESSING,
         dtype="fp32",
         device="cpu",
+        temperature=TEMPERATURE,
     )
     return [ServedModel("fake", "fake", dict.fromkeys(Task, checkpoint), note="names colours; has no weights")]
 

@@ -36,6 +36,9 @@ class Decoder(Protocol):
     def decode(self, step: Step) -> Tensor:
         """Feed one token a line. Returns float32 logits of the next, `(lines, vocabulary)`."""
 
+    def settled(self, ids: Sequence[int]) -> str:
+        """The part of their text that no further token changes."""
+
     def finish(self, item: Item, sequences: Sequence[GeneratedTokens]) -> Generated: ...
 
 
@@ -77,10 +80,17 @@ class TokenGeneration:
                 for row, own in zip(self._rows, list(self._lines()), strict=True)
             ]
         )
+        self._tell()
         finished = [row for row in self._rows if row.done]
         if finished:
             self._keep([number for number, row in enumerate(self._rows) if not row.done])
         return [(row.item, self._decoder.finish(row.item, row.results())) for row in finished]
+
+    def _tell(self) -> None:
+        """What the rows that go on have so far, where somebody asked for it. Beams may still be given up."""
+        for row in self._rows:
+            if row.item.tell is not None and not row.done and not row.plan.is_beam_search:
+                row.item.tell([self._decoder.settled(line.text_ids) for line in row.lines])
 
     def _lines(self) -> Iterator[slice]:
         """The place of each row's lines among the lines of all rows."""
@@ -174,9 +184,16 @@ class GeneratingRunner(HeadsRunner):
 
     def _to_generate(self, ids: list[int], plan: Plan, num_read_tokens: int, history_used: int | None = None) -> Item:
         """`num_read_tokens`: tokens before the prompt, or that the cross-attention attends to."""
-        num_tokens = num_read_tokens + len(plan.prompt) + plan.num_lines * plan.max_new_tokens
-        cache_bytes = num_tokens * self._token_bytes
-        return Item(Op.GENERATE, None, Asked(ids, plan), history_used=history_used, cache_bytes=cache_bytes)
+        num_prompt_tokens = num_read_tokens + len(plan.prompt)
+        num_tokens = num_prompt_tokens + plan.num_lines * plan.max_new_tokens
+        return Item(
+            Op.GENERATE,
+            None,
+            Asked(ids, plan),
+            history_used=history_used,
+            cache_bytes=num_tokens * self._token_bytes,
+            num_prompt_tokens=num_prompt_tokens,
+        )
 
     def plan(self, item: Item) -> Plan:
         return item.payload.how
@@ -187,10 +204,13 @@ class GeneratingRunner(HeadsRunner):
     @abstractmethod
     def decode(self, step: Step) -> Tensor: ...
 
+    def settled(self, ids: Sequence[int]) -> str:
+        return self._tokenizer.settled(ids)
+
     def finish(self, item: Item, sequences: Sequence[GeneratedTokens]) -> Generated:  # noqa: ARG002
         return Generated(
             tuple(
-                GeneratedSequence(self._tokenizer.text(tokens.ids), tokens.confidence, tokens.num_tokens)
+                GeneratedSequence(self._tokenizer.text(tokens.ids), tokens.confidence, tokens.num_tokens, tokens.is_cut)
                 for tokens in sequences
             )
         )

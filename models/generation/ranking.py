@@ -73,7 +73,9 @@ class RankingRunner(GeneratingRunner):
 
 def to_rank(ids: list[int], ranking: Ranking, history_used: int | None = None) -> Item:
     """Never batched with other items: its candidates are a batch already."""
-    return Item(Op.SCORE, ranking, Asked(ids, ranking), history_used=history_used)
+    num_prompt_tokens = len(ids) + len(ranking.prompt)
+    asked = Asked(ids, ranking)
+    return Item(Op.SCORE, ranking, asked, history_used=history_used, num_prompt_tokens=num_prompt_tokens)
 
 
 def likelihoods(

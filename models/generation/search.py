@@ -58,6 +58,7 @@ class GeneratedTokens:
     ids: tuple[int, ...]  # without the stop token
     confidence: float
     num_tokens: int  # with the stop token
+    is_cut: bool = False  # the limit of tokens ended it
 
 
 @dataclass(slots=True)
@@ -72,10 +73,14 @@ class Line:
     def extended(self, token: int, score: float, log_probability: float, *, stopped: bool = False) -> Line:
         return Line([*self.ids, token], score, self.log_probability + log_probability, stopped)
 
+    @property
+    def text_ids(self) -> list[int]:
+        """Without the stop token."""
+        return self.ids[:-1] if self.stopped else self.ids
+
     def result(self) -> GeneratedTokens:
-        ids = self.ids[:-1] if self.stopped else self.ids
         confidence = exp(self.log_probability / len(self.ids))
-        return GeneratedTokens(tuple(ids), confidence, len(self.ids))
+        return GeneratedTokens(tuple(self.text_ids), confidence, len(self.ids), not self.stopped)
 
 
 class Candidate(NamedTuple):

@@ -32,13 +32,16 @@ class MatchingRunner(HeadsRunner):
     def prepare(self, request: Input) -> Item:
         match request:
             case PairInput(text):
-                return Item(Op.SCORE, "itm", self._text(text, self._pair_id))
+                return self._item("itm", self._text(text, self._pair_id))
             case TextInput(text):
-                return Item(Op.SCORE, "text", self._text(text, self._tokenizer.first_id))
+                return self._item("text", self._text(text, self._tokenizer.first_id))
             case ImageEmbeddingInput(pooling):
                 return Item(Op.SCORE, "image", pooling)
             case _:
                 raise self._unsupported(request)
+
+    def _item(self, key: str, ids: list[int]) -> Item:
+        return Item(Op.SCORE, key, ids, num_prompt_tokens=len(ids))
 
     def _text(self, text: str, first_id: int) -> list[int]:
         return readable("text", self._tokenizer.ids(text, first_id, self.text_tokens), 2, self.text_tokens)

@@ -41,6 +41,12 @@ class Tokenizer:
         cleaned: str = self._tokenizer.clean_up_tokenization(decoded)
         return cleaned.strip()
 
+    def settled(self, ids: Sequence[int]) -> str:
+        """The part of the text that no further token changes: without its last word, which may go on, or be half a
+        character; without the last two where an apostrophe ends it, which may join the word before ("do n ' t")."""
+        before, _, last = self.text(ids).rpartition(" ")
+        return before.rpartition(" ")[0] if last == "'" else before
+
 
 class WordPiece(Tokenizer):
     """BERT's tokenizer, as used by BLIP and BLIP-2's Q-Former."""

@@ -1,4 +1,5 @@
-"""The real server process over the fake, which obeys lines on stdin: `hold`, `wait` (for a held call), `release`."""
+"""The real server process over the fake, which obeys lines on stdin: `hold`, `wait` (for a held call), `go` (that one),
+`release`."""
 
 from __future__ import annotations
 
@@ -24,6 +25,8 @@ def obey() -> None:
                 hold = stack.enter_context(heads.held())
             case "wait":
                 hold.entered()
+            case "go":
+                hold.let_one_go()
             case "release":
                 stack.close()
         print(line.strip(), flush=True)

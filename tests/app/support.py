@@ -28,12 +28,14 @@ from models.fake.runner import FakeRunner, Hold, fake_models
 T = TypeVar("T")
 PNG = {"content-type": "image/png"}
 ROUTES = ("/models", "/metrics", "/openapi.json", "/docs", "/health/live", "/health/ready")
-TASKS = ("/caption", "/vqa", "/match", "/embed")
-FIELDS: dict[str, dict[str, str]] = {
+TASKS = ("/caption", "/vqa", "/match", "/embed", "/classify")
+JSON_ONLY = ("/rerank", "/v1/rerank", "/v1/chat/completions", "/v1/responses", "/v1/embeddings")
+FIELDS: dict[str, dict[str, Any]] = {
     "/caption": {},
     "/vqa": {"question": "what color is it?"},
     "/match": {"text": "red"},
     "/embed": {},
+    "/classify": {"label": ["red", "blue"]},
 }
 
 
@@ -80,6 +82,12 @@ class Lab:
 
     def begin(self, path: str, image: bytes = RED, **fields: Any) -> asyncio.Task[httpx.Response]:
         return asyncio.create_task(self.ask(path, image, **fields))
+
+    async def say(self, path: str, body: Mapping[str, Any]) -> Any:
+        """The answer to a JSON body."""
+        response = await self.client.post(path, json=body)
+        assert response.status_code == 200, response.text
+        return response.json()
 
     def count(self, name: str, **labels: str) -> float:
         return self.service.metrics.registry.get_sample_value(f"blip_{name}", labels) or 0.0

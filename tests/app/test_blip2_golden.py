@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from tests import golden
 from tests.app.support import Asking, asking, b64
@@ -123,7 +124,7 @@ def test_retrieval(served: Asking, model: str) -> None:
     short = [texts[name]["n_tokens_untruncated"] <= 32 for name in retrieval["texts"]]
     body = {"images": [image(name) for name in retrieval["images"]], "text": texts_of(retrieval["texts"])}
     (answer,) = served.ask("/match", [{"model": model, **body}])
-    scores = np.array([[pair["itm_logits"][1] + pair["itc"] for pair in row] for row in answer["scores"]])
+    scores = np.array([[pair["sum"] for pair in row] for row in answer["scores"]])
     for ours, expected in (
         (scores, np.array(retrieval["score_matrix_i2t"])),
         (scores.T, np.array(retrieval["score_matrix_t2i"])),
@@ -133,3 +134,26 @@ def test_retrieval(served: Asking, model: str) -> None:
         )
         np.testing.assert_allclose(ours[kept], expected[kept], atol=3e-5)
         assert kept.sum() >= 12
+
+
+@pytest.mark.parametrize("model", ["opt", "opt-old"])
+def test_two_stage_ranking(served: Asking, model: str) -> None:
+    """The same, as /rerank ranks texts for an image and images for a text: ITC chooses whom ITM scores, the others have
+    -100. A longer text is left out."""
+    retrieval, texts = GOLDEN["itm"]["retrieval"], GOLDEN["itm"]["texts"]
+    short = np.array([texts[name]["n_tokens_untruncated"] <= 32 for name in retrieval["texts"]])
+    images, asked = [image(name) for name in retrieval["images"]], texts_of(retrieval["texts"])
+    how = {"model": model, "score": "sum", "prefilter": retrieval["k_test"]}
+
+    def ranked(bodies: list[dict[str, Any]]) -> NDArray[np.float64]:
+        rows = [sorted(answer["results"], key=lambda one: one["index"]) for answer in served.ask("/rerank", bodies)]
+        return np.array([[one["relevance_score"] for one in row] for row in rows])
+
+    ours = ranked([{"query": one, "documents": [{"image": each} for each in images], **how} for one in asked])
+    np.testing.assert_allclose(ours[short], np.array(retrieval["score_matrix_t2i"])[short], atol=3e-5)
+    ours = ranked([{"query": {"image": one}, "documents": asked, **how} for one in images])
+    expected = np.array(retrieval["score_matrix_i2t"])
+    fill = retrieval["not_reranked_fill"]
+    same = ((ours == fill) == (expected == fill))[:, short].all(1)  # for one image the longer text takes a place
+    assert same.sum() >= len(images) - 1
+    np.testing.assert_allclose(ours[same][:, short], expected[same][:, short], atol=3e-5)

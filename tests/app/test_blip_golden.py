@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -119,9 +120,26 @@ def test_retrieval(served: Asking) -> None:
     retrieval = golden.one("retrieval_eval")
     body = {"images": [image(name) for name in retrieval["images"]], "text": retrieval["texts_pre_caption30"]}
     (answer,) = served.ask("/match", [body])
-    scores = np.array([[pair["itm_logits"][1] + pair["itc"] for pair in row] for row in answer["scores"]])
+    scores = np.array([[pair["sum"] for pair in row] for row in answer["scores"]])
     for run in retrieval["runs"]:
         for ours, expected in ((scores, run["score_matrix_i2t"]), (scores.T, run["score_matrix_t2i"])):
             kept = np.array(expected) != -100
             np.testing.assert_allclose(ours[kept], np.array(expected)[kept], atol=2e-4)
             assert kept.sum() == run["k_test"] * len(ours)
+
+
+def test_two_stage_ranking(served: Asking) -> None:
+    """The same matrices, row by row, as /rerank ranks: ITC chooses the best k, which ITM scores; else -100."""
+    retrieval = golden.one("retrieval_eval")
+    images, texts = [image(name) for name in retrieval["images"]], retrieval["texts_pre_caption30"]
+    for run in retrieval["runs"]:
+        how = {"score": "sum", "prefilter": run["k_test"]}
+        texts_of = [{"query": {"image": one}, "documents": texts, **how} for one in images]
+        images_of = [{"query": one, "documents": [{"image": each} for each in images], **how} for one in texts]
+        for bodies, expected in ((texts_of, run["score_matrix_i2t"]), (images_of, run["score_matrix_t2i"])):
+            ours = np.array([in_order(answer["results"]) for answer in served.ask("/rerank", bodies)])
+            np.testing.assert_allclose(ours, np.array(expected), atol=2e-4)
+
+
+def in_order(results: list[dict[str, Any]]) -> list[float]:
+    return [one["relevance_score"] for one in sorted(results, key=lambda one: one["index"])]

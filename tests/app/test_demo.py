@@ -9,12 +9,14 @@ from random import Random
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 
 import models
 from app.main import load_models
 from bench.service import running_service
 from tests.app.support import b64, serving, until_ready
+from tests.app.test_streams import events, pieces, texts
 from training.captions import describe, random_caption
 from training.questions import random_question
 from training.scenes import png, random_scene
@@ -87,6 +89,60 @@ def test_it_says_that_it_is_a_demo(client: httpx.Client) -> None:
     for model in served:
         assert "coloured shapes, not photos" in model["note"]
         assert set(model["tasks"]) == {"caption", "vqa", "match", "embed"}
+
+
+# --- the doors of other tools ---------------------------------------------------------------------------------------
+
+LABELS = ["blue circle", "red triangle", "green rectangle"]
+
+
+def softmax(values: Any) -> Any:
+    weights = np.exp(np.array(values) - np.max(values))
+    return weights / weights.sum()
+
+
+@pytest.mark.parametrize("model", ["demo", "demo-blip2"])
+def test_classes_by_arithmetic_on_embed(client: httpx.Client, model: str) -> None:
+    served = {one["name"]: one for one in client.get("/models").json()["models"]}
+    temperature = served[model]["tasks"]["match"]["temperature"]
+    assert temperature == pytest.approx(14.3, abs=0.05)
+    texts = [f"a photo of {label}." for label in LABELS]
+    embedded = client.post("/embed", json={"model": model, "image": b64(EXAMPLE), "text": texts}).json()
+    image = np.atleast_2d(embedded["images"][0]["embedding"])
+    expected = softmax(temperature * (image @ np.array([one["embedding"] for one in embedded["texts"]]).T).max(0))
+    [row] = client.post("/classify", json={"model": model, "image": b64(EXAMPLE), "label": LABELS}).json()["classes"]
+    ours = {one["label"]: one["score"] for one in row}
+    assert ours == pytest.approx(dict(zip(LABELS, expected, strict=True)), abs=1e-5)
+    assert {row[0]["label"], row[1]["label"]} == {"blue circle", "green rectangle"}
+
+
+@pytest.mark.parametrize("model", ["demo", "demo-blip2"])
+@pytest.mark.parametrize("score", ["itm", "sum", "itc"])
+def test_reranked_as_matched(client: httpx.Client, model: str, score: str) -> None:
+    texts = [CAPTION, "a red triangle above a green rectangle", "a blue circle"]
+    body = {"model": model, "image": b64(EXAMPLE), "text": texts}
+    [pairs] = client.post("/match", json=body).json()["scores"]
+    asked = {"model": model, "query": {"image": b64(EXAMPLE)}, "documents": texts, "score": score}
+    results = client.post("/v1/rerank", json=asked).json()["results"]
+    assert {one["index"]: one["relevance_score"] for one in results} == pytest.approx(
+        {index: pair[score] for index, pair in enumerate(pairs)}, abs=1e-4
+    )
+    assert results[-1]["index"] == 1
+
+
+@pytest.mark.parametrize("model", ["demo", "demo-blip2"])
+@pytest.mark.parametrize("options", [{"num_beams": 1}, {"temperature": 1.5, "seed": 3, "n": 2}, {}])
+def test_a_stream_says_what_an_answer_at_once_does(client: httpx.Client, model: str, options: dict[str, Any]) -> None:
+    url = {"url": f"data:image/png;base64,{b64(EXAMPLE)}"}
+    message = {"role": "user", "content": [{"type": "image_url", "image_url": url}]}
+    body = {"model": model, "messages": [message], **options}
+    whole = client.post("/v1/chat/completions", json=body).json()
+    told = events(client.post("/v1/chat/completions", json=body | {"stream": True}).text)
+    number = options.get("n", 1)
+    assert texts(told, number) == [one["message"]["content"] for one in whole["choices"]]
+    assert (len(pieces(told)) > 3 * number) is bool(options)
+    if not options.get("seed"):
+        assert texts(told) == [CAPTION]
 
 
 # --- promise 1 ------------------------------------------------------------------------------------------------------

@@ -18,14 +18,15 @@ from app import __version__
 from app.problems import EVERY_PROBLEM
 from app.service import Phase
 from app.settings import Settings
-from app.wire import answers, schemas
+from app.wire import answers, retrieval, schemas
 from models.base import ServedModel
 from models.fake.answers import DIMENSIONS
 from models.fake.runner import fake_models
 from models.families.blip.runners import ANSWER, CAPTION
 from models.families.blip2.language import OPTRunner, T5Runner
 from tests.app.conftest import Shared
-from tests.app.support import BLUE, RED, TASKS, b64, lab, run, serving, until_ready
+from tests.app.support import BLUE, JSON_ONLY, RED, TASKS, b64, lab, run, serving, until_ready
+from tests.app.test_chat import volatile
 
 METRICS = (
     "requests_total",
@@ -147,14 +148,15 @@ def test_docs_have_a_form_for_each_task(shared: Shared, openapi: Any, path: str)
     schema = openapi["paths"][path]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
     assert re.findall(r' name="(\w+)"', form) == [*schema["properties"]]
     assert ('type="file" accept="image/*" name="image" multiple' in form) == (path != "/vqa")
-    lists = {name for name in ("question", "candidates", "text") if name in schema["properties"]}
+    lists = {"question", "candidates", "text", "label", *(["template"] if path == "/classify" else [])}
+    lists &= set(schema["properties"])
     assert set(re.findall(r'<textarea name="(\w+)"', form)) == lists
 
 
 def test_docs_tell_every_default(shared: Shared) -> None:
     """Of what is not told by its type or text: as a figure."""
     page = shared.get("/docs").text
-    assert "null" not in re.findall(r"<td>([^<]*)</td>", page)
+    assert "null" not in re.findall(r"<tr><td>[^<]*</td><td>[^<]*</td><td>([^<]*)</td>", page)
     assert not re.search("default: the authors", page)
     for name, fields in {"captions": CAPTION, "answers": ANSWER}.items():
         assert f"BLIP {fields.num_beams}, BLIP-2 5" in page
@@ -173,7 +175,8 @@ def _names(node: Any) -> Iterator[str]:
 
 
 def test_every_route_is_documented(openapi: Any) -> None:
-    assert set(openapi["paths"]) == {*TASKS, "/models", "/metrics", "/health/live", "/health/ready"}
+    operation = {"/models", "/metrics", "/health/live", "/health/ready"}
+    assert set(openapi["paths"]) == {*TASKS, *JSON_ONLY, *operation, "/v1/models", "/v1/models/{name}"}
     assert "$ref" not in json.dumps(openapi)
 
 
@@ -187,6 +190,7 @@ def test_every_form_and_field_is_documented(openapi: Any, path: str) -> None:
         "/vqa": schemas.VqaFields,
         "/match": schemas.MatchFields,
         "/embed": schemas.EmbedFields,
+        "/classify": retrieval.ClassifyFields,
     }
     fields = models[path].model_fields
     assert set(content["application/json"]["schema"]["properties"]) == {*fields, "image", "images"}
@@ -209,6 +213,28 @@ def test_examples_work(shared: Shared, openapi: Any, path: str) -> None:
     assert in_form.pop("image") in ("(a file)", ["(a file)"])
     form = shared.post(path, files={"image": ("example.png", base64.b64decode(encoded))}, data=in_form)
     assert form.json() == response.json()
+
+
+@pytest.mark.parametrize("path", JSON_ONLY)
+def test_examples_of_other_services_shapes_work(shared: Shared, openapi: Any, path: str) -> None:
+    post = openapi["paths"][path]["post"]
+    asked = post["requestBody"]["content"]["application/json"]["example"]
+    response = shared.post(path, json=asked)
+    assert response.status_code == 200
+    answer = post["responses"]["200"]["content"]["application/json"]
+    assert response.json()["model"] == answer["example"]["model"] == asked["model"] == "fake"
+    assert set(response.json()) >= set(answer["example"])  # from which FastAPI drops nulls
+    assert fits(response.json(), answer["schema"])
+
+
+@pytest.mark.parametrize("path", JSON_ONLY)
+def test_null_is_absent_and_so_is_a_model_without_a_name(shared: Shared, openapi: Any, path: str) -> None:
+    body = openapi["paths"][path]["post"]["requestBody"]["content"]["application/json"]
+    others = body["schema"]["properties"].keys() - body["example"].keys()
+    expected = volatile(shared.post(path, json=body["example"]).json())
+    for nameless in (None, ""):
+        asked = body["example"] | dict.fromkeys(others) | {"model": nameless}
+        assert volatile(shared.post(path, json=asked).json()) == expected
 
 
 def test_every_example_fits_its_schema(openapi: Any) -> None:
@@ -327,7 +353,8 @@ def fits(value: Any, schema: Any) -> bool:
     """As much of JSON Schema as ours use; an unknown word is an error."""
     unknown = schema.keys() - CHECKS.keys() - {"title", "description", "default", "format", "examples"}
     assert not unknown, unknown
-    return all(CHECKS[word](value, told, schema) for word, told in schema.items() if word in CHECKS)
+    type_first = sorted((word for word in schema if word in CHECKS), key=lambda word: word != "type")
+    return all(CHECKS[word](value, schema[word], schema) for word in type_first)
 
 
 def _fits_others(value: Any, told: Any, schema: Any) -> bool:
@@ -349,6 +376,7 @@ CHECKS: dict[str, Callable[[Any, Any, Any], bool]] = {
         isinstance(value, PYTHON_TYPES[told]) and (told == "boolean") >= isinstance(value, bool)
     ),
     "enum": lambda value, told, _: value in told,
+    "const": lambda value, told, _: value == told,
     "anyOf": lambda value, told, _: any(fits(value, one) for one in told),
     "required": lambda value, told, _: value.keys() >= set(told),
     "properties": lambda value, told, _: all(fits(value[name], one) for name, one in told.items() if name in value),
@@ -398,7 +426,7 @@ def test_the_root_leads_programs_to_links_and_people_to_the_docs(shared: Shared,
     assert (answer.status_code, answer.headers["vary"]) == (200, "Accept")
     links = answer.json()
     assert links["version"] == __version__ == openapi["info"]["version"]
-    assert links["tasks"] == list(TASKS)
+    assert links["tasks"] == [*TASKS, *JSON_ONLY]
     for name in ("docs", "openapi", "models", "ready", "metrics"):
         assert shared.get(links[name]).status_code == 200
     browser = shared.get("/", headers={"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"})

@@ -72,6 +72,10 @@ def test_options_of_a_language_model(tmp_path: Path) -> None:
             '[models.mine]\nfamily = "blip2"\nvqa = { checkpoint = "x", quantize = "int4" }',
             r"models\.mine\.vqa\.quantize",
         ),
+        (  # the authors' temp, by which they divide
+            '[models.mine]\nfamily = "blip"\nmatch = { checkpoint = "x", temperature = 0.07 }',
+            r"models\.mine\.match\.temperature",
+        ),
         (
             '[models.mine]\nfamily = "blip2"\nvqa = { checkpoint = "x", max_prompt_tokens = 0 }',
             r"models\.mine\.vqa\.max_prompt_tokens",

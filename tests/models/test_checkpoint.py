@@ -109,6 +109,17 @@ def test_a_shared_tower_counts_once(folder: Path, monkeypatch: pytest.MonkeyPatc
         load(folder, CAPTION + VQA + MATCH)
 
 
+def test_the_temperature_is_the_catalogs_or_that_of_the_start_of_training(folder: Path) -> None:
+    """BLIP-2's config.json holds none."""
+    checkpoints = load(folder, CAPTION + MATCH)
+    assert checkpoints[Task.MATCH].temperature == pytest.approx(1 / 0.07, rel=1e-4)
+    assert checkpoints[Task.CAPTION].temperature is None
+    own = load(folder, 'match = { checkpoint = "itm", temperature = 43.5 }')
+    assert own[Task.MATCH].temperature == own[Task.EMBED].temperature == 43.5
+    with pytest.raises(CheckpointError, match="temperature is for a checkpoint of match"):
+        load(folder, 'caption = { checkpoint = "opt", temperature = 43.5 }')
+
+
 @pytest.mark.parametrize("option", ['quantize = "int8"', "max_prompt_tokens = 32"])
 def test_an_option_without_a_language_model(folder: Path, option: str) -> None:
     reason = spoiling.complaint(folder, f'match = {{ checkpoint = "itm", {option} }}', "itm", "blip2")

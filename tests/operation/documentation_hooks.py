@@ -10,6 +10,7 @@ from schemathesis.specs.openapi.checks import negative_data_rejection
 
 from tests.operation.support import EXAMPLE
 
+PICTURE = f"data:image/png;base64,{base64.b64encode(EXAMPLE).decode()}"
 LEAST_SECONDS = 10.0  # less would rightly be answered 504
 
 
@@ -25,11 +26,28 @@ def give_it_a_picture_and_time(_: Any, case: Any, __: Any) -> None:
         return
     case.query = {}
     picture: Any = base64.b64encode(EXAMPLE).decode() if case.media_type == "application/json" else EXAMPLE
+    if case.media_type == "application/json":
+        _talk_of(body)
     for name in ("image", "images"):
         if isinstance(value := body.get(name), list):
             body[name] = [picture if one and isinstance(one, str | bytes) else one for one in value]
         elif value and isinstance(value, str | bytes):
             body[name] = picture
+
+
+def _talk_of(node: Any) -> None:
+    """Below /v1: messages are the user's, parts are pictures or texts."""
+    for each in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        _talk_of(each)
+    if not isinstance(node, dict):
+        return
+    for name in ("url", "image_url", "image", "data"):
+        if node.get(name) and isinstance(node[name], str):
+            node[name] = PICTURE
+    if isinstance(node.get("role"), str):
+        node["role"] = "user"
+    if isinstance(node.get("type"), str):
+        node["type"] = "image_url" if node.get("image_url") or node.get("data") else "text"
 
 
 def _longer(seconds: Any) -> Any:

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from app.settings import Settings
 from tests.app.support import PNG, RED, ROUTES, TASKS, kind, lab, run
+from tests.app.test_chat import CHAT, talk
 
 PAGE = "https://page.example"
 OTHERS = (
@@ -86,10 +87,12 @@ def test_errors_have_the_headers_too() -> None:
                 await client.get("/nothing", headers=origin | key),
                 await client.delete("/caption", headers=origin | key),
                 await client.options("/caption", headers=origin | key),
+                await client.post(CHAT, json=talk(num_beams=1, stream=True), headers=origin | key),
+                await client.post(CHAT, json={}, headers=origin | key),
             ]
             there.admission.drain()
             answers.append(await client.post("/caption", content=RED, headers=PNG | origin | key))
-            assert [one.status_code for one in answers] == [200, 422, 413, 401, 404, 405, 405, 503]
+            assert [one.status_code for one in answers] == [200, 422, 413, 401, 404, 405, 405, 200, 400, 503]
             for answer in answers:
                 assert answer.headers["access-control-allow-origin"] == PAGE
                 assert answer.headers["access-control-expose-headers"] == "X-Request-ID, Retry-After, Server-Timing"

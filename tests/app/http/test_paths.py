@@ -8,6 +8,7 @@ from starlette.types import Scope
 from app.http.paths import route_path, routed
 from app.settings import Settings
 from tests.app.support import FIELDS, PNG, RED, ROUTES, TASKS, kind, lab, run
+from tests.app.test_chat import CHAT, talk
 
 
 def scope(path: str, root_path: str = "", method: str = "GET") -> Scope:
@@ -63,6 +64,11 @@ def test_everything_is_served_with_and_without_the_prefix(prefix: str) -> None:
             assert kind(await client.get(prefix + "/models")) == (401, "unauthorized")
             told = (await client.get(prefix + "/vqa/", headers=key)).json()["detail"]
             assert told.endswith("nearest one is /blip/vqa")
+            answer = await client.post(prefix + CHAT, json=talk(), headers=key)
+            assert answer.json()["choices"][0]["message"]["content"] == "a red picture"
+            error = (await client.get(prefix + "/v1/modelz", headers=key)).json()["error"]
+            assert error["code"] == "unknown_route"
+            assert error["message"].endswith("nearest one is /blip/v1/models")
             openapi = (await client.get(prefix + "/openapi.json")).json()
             assert openapi["servers"] == [{"url": "/blip"}]
 

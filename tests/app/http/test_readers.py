@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import signal
 import socket
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import httpx
 import pytest
@@ -12,6 +15,7 @@ import pytest
 from app.http.exchange import SLOWEST_BYTES
 from app.http.gate import Progress
 from tests.app.support import RED, b64, lab, run
+from tests.app.test_chat import CHAT, talk
 from tests.app.test_server import Server, start, until_metric
 
 QUESTIONS, CANDIDATES = (
@@ -21,24 +25,30 @@ QUESTIONS, CANDIDATES = (
 SPAN = 30.0
 
 
-def ask_for_much(server: Server) -> socket.socket:
-    """An answer of some 17 MB, to a client that has read its first byte."""
-    body = json.dumps({"image": b64(RED), "question": QUESTIONS, "candidates": CANDIDATES, "rank_k": 1}).encode()
+MUCH = ("/vqa", {"image": b64(RED), "question": QUESTIONS, "candidates": CANDIDATES, "rank_k": 1})
+LONG_CANDIDATES = [one.ljust(4000) + "." for one in CANDIDATES]
+MUCH_STREAMED = (CHAT, talk("is it?", stream=True, candidates=LONG_CANDIDATES))
+
+
+def ask_for_much(server: Server, path: str, asked: dict[str, Any]) -> socket.socket:
+    """An answer of some 12 or 17 MB, to a client that has read its first byte."""
+    body = json.dumps(asked).encode()
     connection = socket.socket()
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     connection.settimeout(60)
     host, port = server.url.removeprefix("http://").split(":")
     connection.connect((host, int(port)))
-    head = f"POST /vqa HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    head = f"POST {path} HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     connection.sendall(head.encode() + body)
     assert connection.recv(1) == b"H"
     return connection
 
 
-def test_who_does_not_read_is_cut_off_and_nothing_of_it_stays() -> None:
+@pytest.mark.parametrize(("path", "asked"), [MUCH, MUCH_STREAMED], ids=["at once", "streamed"])
+def test_who_does_not_read_is_cut_off_and_nothing_of_it_stays(path: str, asked: dict[str, Any]) -> None:
     with start(BLIP_BODY_TIMEOUT_SECONDS="0.3") as server, httpx.Client(base_url=server.url, timeout=30) as client:
         server.until_ready(client)
-        with ask_for_much(server):
+        with ask_for_much(server, path, asked):
             until_metric(client, "blip_readers_cut_off_total 1.0")
             until_metric(client, "blip_answer_bytes 0.0")
             until_metric(client, "blip_inflight_bytes 0.0")
@@ -48,7 +58,7 @@ def test_who_does_not_read_is_cut_off_and_nothing_of_it_stays() -> None:
 def test_an_answer_counts_until_it_is_read_and_a_drain_waits_for_it() -> None:
     with start() as server, httpx.Client(base_url=server.url, timeout=30) as client:
         server.until_ready(client)
-        with ask_for_much(server) as connection:
+        with ask_for_much(server, *MUCH) as connection:
             metrics = client.get("/metrics").text
             counted = float(
                 next(line.split()[1] for line in metrics.splitlines() if line.startswith("blip_answer_bytes"))
@@ -61,6 +71,35 @@ def test_an_answer_counts_until_it_is_read_and_a_drain_waits_for_it() -> None:
         head, _, answer = text.partition(b"\r\n\r\n")
         assert f"content-length: {len(answer)}".encode() in head
         assert len(json.loads(answer)["answers"]) == 64
+        assert server.process.wait(30) == 0
+
+
+def test_a_drain_waits_for_a_stream() -> None:
+    """Which has begun, and goes on while new work is refused."""
+    with start() as server, httpx.Client(base_url=server.url, timeout=30) as client:
+        server.until_ready(client)
+        server.tell("hold")
+        with ThreadPoolExecutor(1) as pool:
+            begun = threading.Event()
+            told: list[str] = []
+
+            def listen() -> None:
+                with client.stream("POST", CHAT, json=talk(num_beams=1, stream=True)) as response:
+                    for line in response.iter_lines():
+                        told.append(line)
+                        begun.set()
+
+            listening = pool.submit(listen)
+            server.tell("wait", "go", "wait", "go")  # the start, and the first token
+            assert begun.wait(30)
+            assert '"content":"a"' in told[0]
+            server.process.send_signal(signal.SIGTERM)
+            while client.get("/health/ready").status_code == 200:
+                pass
+            assert client.post(CHAT, json=talk()).json()["error"]["code"] == "draining"
+            server.tell("release")
+            listening.result()
+        assert told[-2:] == ["data: [DONE]", ""]
         assert server.process.wait(30) == 0
 
 

@@ -201,6 +201,9 @@ def test_a_stop_token_that_is_certain_but_forbidden_leaves_the_confidence_finite
         def decode(self, step: Step) -> torch.Tensor:
             return torch.tensor([[100.0, 1.0, 0.0]]).expand(len(step.ids), -1)
 
+        def settled(self, ids: Sequence[int]) -> str:
+            return str(ids)
+
         def finish(self, _: Item, sequences: Sequence[GeneratedTokens]) -> Generated:
             return Generated(tuple(GeneratedSequence("", one.confidence, one.num_tokens) for one in sequences))
 
@@ -212,6 +215,55 @@ def test_a_stop_token_that_is_certain_but_forbidden_leaves_the_confidence_finite
     ((_, generated),) = generation.step()
     assert generated.sequences[0].num_tokens == 3
     assert generated.sequences[0].confidence == pytest.approx((0.7310586**2 * 1.0) ** (1 / 3), abs=1e-5)
+
+
+TOLD = {
+    "greedy": GenerationSettings(num_beams=1),
+    "sampling": GenerationSettings(2, max_new_tokens=12, sampling=Sampling(seed=5, temperature=2.0)),
+}
+
+
+@pytest.mark.parametrize("decoder", REQUESTS)
+@pytest.mark.parametrize("settings", TOLD.values(), ids=TOLD)
+def test_what_is_told_begins_the_final_text(
+    checkpoints: dict[str, Checkpoint], decoder: str, settings: GenerationSettings
+) -> None:
+    """Of every row, in one batch; and to tell it changes nothing."""
+    items = items_of(checkpoints, decoder, settings)
+    alone = [asking.generate(checkpoints[decoder], [item])[0] for item in items]
+    told: list[list[Sequence[str]]] = [[] for _ in items]
+    listened = [replace(item, tell=own.append) for item, own in zip(items, told, strict=True)]
+    together = asking.generate(checkpoints[decoder], listened)
+    assert_equal(together, alone)
+    for generated, own in zip(together, told, strict=True):
+        steps = max(one.num_tokens for one in generated.sequences)
+        assert len(own) == steps - 1  # the last is the result's
+        for texts in own:
+            assert all(one.text.startswith(text) for one, text in zip(generated.sequences, texts, strict=True))
+    words = max(len(text.split()) for own in told for texts in own for text in texts)
+    assert words >= 2 or decoder == "vqa"  # whose answers are a word or two
+
+
+def test_beams_are_not_told_before_the_end(checkpoints: dict[str, Checkpoint]) -> None:
+    (item,) = items_of(checkpoints, "caption", GenerationSettings(num_beams=3))[:1]
+    told: list[Sequence[str]] = []
+    asking.generate(checkpoints["caption"], [replace(item, tell=told.append)])
+    assert told == []
+
+
+@pytest.mark.parametrize("decoder", REQUESTS)
+def test_a_sequence_says_whether_the_limit_cut_it(checkpoints: dict[str, Checkpoint], decoder: str) -> None:
+    for beams in (1, 3):
+        for longest in (2, 30):
+            settings = GenerationSettings(num_beams=beams, max_new_tokens=longest)
+            for item in items_of(checkpoints, decoder, settings)[:3]:
+                (one,) = asking.generate(checkpoints[decoder], [item])[0].sequences
+                assert not one.is_cut or one.num_tokens == longest
+                assert one.is_cut or one.num_tokens <= longest
+                longer = replace(item, payload=replace(item.payload, how=replace(item.payload.how, max_new_tokens=40)))
+                (whole,) = asking.generate(checkpoints[decoder], [longer])[0].sequences
+                if beams == 1:
+                    assert one.is_cut == (whole.num_tokens > longest)
 
 
 @pytest.mark.parametrize("decoder", REQUESTS)

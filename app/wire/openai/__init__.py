@@ -1,0 +1,1 @@
+"""The shapes of OpenAI's API, as its clients send and read them."""
