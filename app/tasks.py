@@ -1,4 +1,4 @@
-"""What the service does: the four tasks, from validated fields to an answer.
+"""What the service does: its tasks, from validated fields to an answer (CapFilt, which is made of two, in capfilt.py).
 
 Each checks and tokenises first, then asks for the features of its images (which decodes those that are new), and only
 then puts its own work into the queue. Bad input never gets there.
@@ -7,9 +7,9 @@ then puts its own work into the queue. Bad input never gets there.
 from __future__ import annotations
 
 import base64
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from starlette.requests import Request
@@ -31,23 +31,30 @@ from app.wire.answers import (
     VqaAnswer,
 )
 from app.wire.forms import Form
-from app.wire.schemas import CaptionFields, EmbedFields, MatchFields, VqaFields
+from app.wire.schemas import VIDEO_FRAMES, CaptionFields, EmbedFields, MatchFields, VqaFields
 from models.base import (
     Capabilities,
     CaptionInput,
+    Checkpoint,
+    Features,
     Generated,
     ImageEmbeddingInput,
     Item,
+    LikelihoodInput,
     Op,
     PairInput,
     QuestionInput,
     RankInput,
     Scores,
+    ServedModel,
+    StatesInput,
     Task,
     TextInput,
 )
 
 FEW_CANDIDATES = 4096  # over all questions: ranked in about a millisecond
+FEW_NUMBERS = 2**15  # of embeddings: converted in about a millisecond
+T = TypeVar("T")
 
 
 def answering(fields: type[F], task: Callable[[Inference, Form[F]], Awaitable[Mapping[str, Any]]]) -> Function:
@@ -101,14 +108,18 @@ async def vqa(inference: Inference, form: Form[VqaFields]) -> VqaAnswer:
 
 
 async def match(inference: Inference, form: Form[MatchFields]) -> MatchAnswer:
-    """Every image against every text. ITM runs once for each pair, ITC once for each image and each text."""
+    """Every image, or the one video, against every text. ITM runs once for each pair, ITC once for each image and each
+    text."""
     fields = form.fields
+    if fields.head == "lm":
+        return await _likelihoods(inference, form)
     model, checkpoint = inference.served(Task.MATCH, fields.model)
+    _check_video(fields.video, model, checkpoint)
     itm, itc = fields.head != "itc", fields.head != "itm"
-    images = form.distinct_images
     texts = list(dict.fromkeys(fields.text))
-    num_items = len(images) * len(texts) * itm + (len(images) + len(texts)) * itc
-    inference.admit(checkpoint, len(images), Op.SCORE, num_items)
+    num_images = 1 if fields.video else len(form.distinct_images)
+    num_items = num_images * len(texts) * itm + (num_images + len(texts)) * itc
+    inference.admit(checkpoint, VIDEO_FRAMES if fields.video else num_images, Op.SCORE, num_items)
     pair_items, text_items, [image_item] = await inference.prepare(
         checkpoint.heads,
         [PairInput(text) for text in fields.text if itm],
@@ -116,57 +127,108 @@ async def match(inference: Inference, form: Form[MatchFields]) -> MatchAnswer:
         [ImageEmbeddingInput()],
     )
     pair_items, text_items = _distinct(fields.text, pair_items), _distinct(fields.text, text_items)
-    features = await inference.features(checkpoint, images)
+    features = await _looked_at(inference, checkpoint, form, fields.video)
     logits, text_vectors, image_vectors = await inference.score(
         checkpoint.heads,
         [replace(item, features=each) for each in features for item in pair_items],
         text_items,
         [replace(image_item, features=each) for each in features if itc],
     )
-    scores: dict[tuple[bytes, str], PairScores] = {}
-    for i, image in enumerate(images):
+    rows: list[dict[str, PairScores]] = [{} for _ in features]
+    for i, row in enumerate(rows):
         for t, text in enumerate(texts):
-            pair = scores[image.digest, text] = _itm(logits[i * len(texts) + t]) if itm else {}
+            pair = row[text] = itm_scores(logits[i * len(texts) + t]) if itm else {}
             if itc:
                 pair["itc"] = float((image_vectors[i] @ text_vectors[t].T).max())  # (vectors, D) x (D, 1)
-    return {
-        "model": model.name,
-        "scores": [[scores[image.digest, text] for text in fields.text] for image in form.images],
-    }
+            if itm and itc:
+                pair["sum"] = pair["itm_logits"][1] + pair["itc"]
+    return {"model": model.name, "scores": _of_all(form, rows)}
+
+
+async def _likelihoods(inference: Inference, form: Form[MatchFields]) -> MatchAnswer:
+    """Of every text as a caption of every image."""
+    fields = form.fields
+    model, checkpoint = inference.served(Task.CAPTION, fields.model)
+    images, texts = form.distinct_images, list(dict.fromkeys(fields.text))
+    inference.admit(checkpoint, len(images), Op.SCORE, len(images) * len(texts))
+    [items] = await inference.prepare(checkpoint.heads, [LikelihoodInput(text) for text in fields.text])
+    features = await inference.features(checkpoint, images)
+    items = _distinct(fields.text, items)
+    [scores] = await inference.score(
+        checkpoint.heads, [replace(item, features=each) for each in features for item in items]
+    )
+    means = iter([float(score[0]) for score in scores])
+    rows: list[dict[str, PairScores]] = [{text: {"lm": next(means)} for text in texts} for _ in features]
+    return {"model": model.name, "scores": _of_all(form, rows)}
 
 
 async def embed(inference: Inference, form: Form[EmbedFields]) -> EmbedAnswer:
-    """The vectors that ITC compares."""
+    """The vectors that ITC compares, or the states before them."""
     fields = form.fields
     model, checkpoint = inference.served(Task.EMBED, fields.model)
+    _check_video(fields.video, model, checkpoint)
+    if fields.space != "itc":
+        return await _states(inference, form, model, checkpoint)
     poolings = checkpoint.heads.capabilities.pooling
     if fields.pooling is not None and fields.pooling not in poolings:
         raise InvalidInputError(f"pooling: the model {model.name} has one vector for each image")
-    images = form.distinct_images
     texts = list(dict.fromkeys(fields.text))
-    inference.admit(checkpoint, len(images), Op.SCORE, len(images) + len(texts))
+    num_images = 1 if fields.video else len(form.distinct_images)
+    inference.admit(checkpoint, VIDEO_FRAMES if fields.video else num_images, Op.SCORE, num_images + len(texts))
     text_items, [image_item] = await inference.prepare(
         checkpoint.heads, [TextInput(text) for text in fields.text], [ImageEmbeddingInput(fields.pooling or "none")]
     )
     text_items = _distinct(fields.text, text_items)
-    features = await inference.features(checkpoint, images)
+    features = await _looked_at(inference, checkpoint, form, fields.video)
     text_vectors, image_vectors = await inference.score(
         checkpoint.heads, text_items, [replace(image_item, features=each) for each in features]
     )
     several = bool(poolings) and fields.pooling != "mean"
-    of_image = {
-        image.digest: _embedding(vectors, several, fields.encoding)
-        for image, vectors in zip(images, image_vectors, strict=True)
-    }
-    of_text = {
-        text: _embedding(vectors, False, fields.encoding) for text, vectors in zip(texts, text_vectors, strict=True)
-    }
+    of_image = await _embeddings(inference, image_vectors, several, fields.encoding)
+    of_text = dict(zip(texts, await _embeddings(inference, text_vectors, False, fields.encoding), strict=True))
     return {
         "model": model.name,
         "dimensions": (text_vectors or image_vectors)[0].shape[-1],
-        "images": [of_image[image.digest] for image in form.images],
+        "images": [of_image[place] for place in _places(form)],
         "texts": [of_text[text] for text in fields.text],
     }
+
+
+async def _states(
+    inference: Inference, form: Form[EmbedFields], model: ServedModel, checkpoint: Checkpoint
+) -> EmbedAnswer:
+    """Of each image, text, or pair of both; equal ones are computed once."""
+    fields, capabilities = form.fields, checkpoint.heads.capabilities
+    if fields.space not in capabilities.spaces:
+        raise InvalidInputError(f"space: the model {model.name} has {', '.join(capabilities.spaces)}")
+    number = max(len(form.images), len(fields.text))
+    digests: list[bytes | None] = [image.digest for image in form.images] or [None]
+    texts: list[str | None] = [*fields.text] or [None]
+    wanted = list(zip(_spread(digests, number), _spread(texts, number), strict=True))
+    distinct = list(dict.fromkeys(wanted))
+    inference.admit(checkpoint, len(form.distinct_images), Op.SCORE, len(distinct))
+    pooling = fields.pooling or "none"
+    [prepared] = await inference.prepare(checkpoint.heads, [StatesInput(fields.space, one, pooling) for one in texts])
+    items = dict(zip(texts, prepared, strict=True))
+    features = {
+        image.digest: each
+        for image, each in zip(form.images, await inference.features(checkpoint, form.images), strict=True)
+    }
+    [vectors] = await inference.score(
+        checkpoint.heads,
+        [replace(items[text], features=None if digest is None else features[digest]) for digest, text in distinct],
+    )
+    several = bool(capabilities.pooling) and pooling != "mean" and fields.space != "text"
+    embeddings = dict(zip(distinct, await _embeddings(inference, vectors, several, fields.encoding), strict=True))
+    answer: EmbedAnswer = {"model": model.name, "dimensions": vectors[0].shape[-1], "images": [], "texts": []}
+    every = [embeddings[one] for one in wanted]
+    match fields.space:
+        case "image":
+            return answer | {"images": every}
+        case "text":
+            return answer | {"texts": every}
+        case _:
+            return answer | {"pairs": every}
 
 
 # --- checks and answers ---------------------------------------------------------------------------------------------
@@ -177,6 +239,38 @@ def _check_dialogue(fields: VqaFields, capabilities: Capabilities) -> None:
         raise InvalidInputError("history: the model takes no earlier turns")
     if fields.template is not None and not capabilities.template:
         raise InvalidInputError("template: the model takes no template")
+
+
+def _check_video(video: bool, model: ServedModel, checkpoint: Checkpoint) -> None:
+    if video and not checkpoint.heads.capabilities.video:
+        raise InvalidInputError(f"video: the model {model.name} does not take it: its authors have no method for it")
+
+
+async def _looked_at(
+    inference: Inference, checkpoint: Checkpoint, form: Form[MatchFields] | Form[EmbedFields], video: bool
+) -> Sequence[Features]:
+    """The video, or the distinct images."""
+    if video:
+        return [await inference.video(checkpoint, form.images)]
+    return await inference.features(checkpoint, form.distinct_images)
+
+
+def _places(form: Form[MatchFields] | Form[EmbedFields]) -> list[int]:
+    """Of each image among the distinct ones; the video is one."""
+    if form.fields.video:
+        return [0]
+    places = {image.digest: place for place, image in enumerate(form.distinct_images)}
+    return [places[image.digest] for image in form.images]
+
+
+def _of_all(form: Form[MatchFields], rows: Sequence[Mapping[str, PairScores]]) -> list[list[PairScores]]:
+    """`rows`: of what was looked at, the scores of each text."""
+    return [[rows[place][text] for text in form.fields.text] for place in _places(form)]
+
+
+def _spread(values: list[T], number: int) -> list[T]:
+    """A single one is that of all."""
+    return values * number if len(values) == 1 else values
 
 
 def _distinct(texts: list[str], items: list[Item]) -> list[Item]:
@@ -217,9 +311,18 @@ def _ranked(question: str, candidates: list[str], probabilities: Scores, num_ret
     }
 
 
-def _itm(logits: Scores) -> PairScores:
+def itm_scores(logits: Scores) -> PairScores:
+    """`logits`: `(2,)`, [no match, match]."""
     weights = np.exp(logits.astype(np.float64) - logits.max())
     return {"itm": float(weights[1] / weights.sum()), "itm_logits": logits.tolist()}
+
+
+async def _embeddings(inference: Inference, every: Sequence[Scores], several: bool, encoding: str) -> list[Embedding]:
+    """Each as `_embedding` writes it."""
+    return await inference.on_cpu(
+        lambda: [_embedding(vectors, several, encoding) for vectors in every],
+        small=sum(vectors.size for vectors in every) <= FEW_NUMBERS,
+    )
 
 
 def _embedding(vectors: Scores, several: bool, encoding: str) -> Embedding:

@@ -73,7 +73,7 @@ class WorkItem:
     arrival: int = field(init=False, default=0)  # the queue's order
 
     def __post_init__(self) -> None:
-        self.key = BatchKey(self.runner.unit, self.item.op, self.item.key)
+        self.key = BatchKey(self.runner.unit, self.item.op, self.item.shape)
 
     def is_expired(self, now: float) -> bool:
         return self.deadline is not None and self.deadline <= now

@@ -46,25 +46,51 @@ class PairScores(TypedDict):
     itm: NotRequired[Annotated[float, Field(ge=0, le=1, description="probability of a match")]]
     itm_logits: NotRequired[Annotated[list[float], Field(description="[no match, match]")]]
     itc: NotRequired[Annotated[float, Field(description="cosine")]]
+    sum: NotRequired[Annotated[float, Field(description="match logit + cosine, what the papers rank by")]]
+    lm: NotRequired[
+        Annotated[float, Field(le=0, description="mean log-probability of the text's tokens under the caption decoder")]
+    ]
 
 
 class MatchAnswer(TypedDict):
     model: str
-    scores: Annotated[list[list[PairScores]], Field(description="scores[i][t]: image i against text t")]
+    scores: Annotated[
+        list[list[PairScores]], Field(description="scores[i][t]: image i against text t; a video is one image")
+    ]
 
 
 class Embedding(TypedDict):
     embedding: Annotated[
         list[float] | list[list[float]] | str | list[str],
-        Field(description="a unit vector, or one for each query; base64 strings if asked for"),
+        Field(description="a vector, or one for each query, of length 1 in space itc; base64 strings if asked for"),
     ]
 
 
 class EmbedAnswer(TypedDict):
     model: str
     dimensions: int
-    images: list[Embedding]
+    images: Annotated[list[Embedding], Field(description="one for each image, in order; a video is one image")]
     texts: list[Embedding]
+    pairs: NotRequired[Annotated[list[Embedding], Field(description="space multimodal: one for each pair, in order")]]
+
+
+Source = Literal["web", "synthetic"]
+
+
+class JudgedText(TypedDict):
+    text: str
+    source: Source
+    itm: Annotated[float, Field(ge=0, le=1, description="probability of a match")]
+    kept: Annotated[bool, Field(description="whether itm is at least the threshold")]
+
+
+class JudgedImage(TypedDict):
+    texts: Annotated[list[JudgedText], Field(description="web texts in order, then the synthetic captions")]
+
+
+class CapfiltAnswer(TypedDict):
+    model: str
+    images: Annotated[list[JudgedImage], Field(description="one for each image, in order")]
 
 
 class ProblemAnswer(TypedDict):
@@ -92,6 +118,8 @@ class CheckpointInfo(TypedDict):
     pooling: NotRequired[
         Annotated[list[str], Field(description="embed: values of `pooling`; empty if an image has one vector")]
     ]
+    spaces: NotRequired[Annotated[list[str], Field(description="embed: values of `space`")]]
+    video: NotRequired[Annotated[bool, Field(description="match, embed: whether it takes `video`")]]
 
 
 class ModelInfo(TypedDict):

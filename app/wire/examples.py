@@ -46,8 +46,8 @@ EXAMPLES: dict[Task, tuple[dict[str, Any], dict[str, Any]]] = {
             "model": MODEL,
             "scores": [
                 [
-                    {"itm": 0.98, "itm_logits": [-2.1, 1.8], "itc": 0.41},
-                    {"itm": 0.02, "itm_logits": [1.9, -2.0], "itc": 0.11},
+                    {"itm": 0.98, "itm_logits": [-2.1, 1.8], "itc": 0.41, "sum": 2.21},
+                    {"itm": 0.02, "itm_logits": [1.9, -2.0], "itc": 0.11, "sum": -1.89},
                 ]
             ],
         },
@@ -61,12 +61,28 @@ EXAMPLES: dict[Task, tuple[dict[str, Any], dict[str, Any]]] = {
             "texts": [{"embedding": "zcxMP5qZGT8="}],
         },
     ),
+    Task.CAPFILT: (
+        {"image": RED_SQUARE, "text": ["a red square", "buy one, get one free"], "seed": 1},
+        {
+            "model": MODEL,
+            "images": [
+                {
+                    "texts": [
+                        {"text": "a red square", "source": "web", "itm": 0.98, "kept": True},
+                        {"text": "buy one, get one free", "source": "web", "itm": 0.02, "kept": False},
+                        {"text": "a small red square", "source": "synthetic", "itm": 0.97, "kept": True},
+                    ]
+                }
+            ],
+        },
+    ),
 }
 SUMMARIES = {
     Task.CAPTION: "Describe images",
     Task.VQA: "Answer questions about an image",
     Task.MATCH: "Score images against texts",
     Task.EMBED: "Embed images and texts",
+    Task.CAPFILT: "Caption images, and keep the captions and web texts that match",
 }
 MODELS_EXAMPLE = {
     "models": [

@@ -13,6 +13,7 @@ from models.base import GenerationSettings, Sampling, Turn
 DEFAULT_RANK_K = 128
 MAX_CANDIDATES = 4096
 MAX_RETURNED = 2**18  # candidates of one answer, over all its questions
+VIDEO_FRAMES = 8  # num_frm_test of salesforce/BLIP configs/retrieval_msrvtt.yaml
 
 
 class Context(NamedTuple):
@@ -234,13 +235,28 @@ class VqaFields(GenerationFields):
             )
 
 
+Video = Annotated[
+    bool,
+    Field(
+        description=f"the images, or the frames of one animated GIF or WebP, are one video of {VIDEO_FRAMES} frames at "
+        "most (only models with `video` in /models)"
+    ),
+]
+
+
 class MatchFields(Fields):
     text: Texts = Field(min_length=1, description="one text or a list")
-    head: Literal["itm", "itc", "both"] = Field("both", description="which of the two scores")
+    head: Literal["itm", "itc", "both", "lm"] = Field(
+        "both",
+        description="which of the two scores; lm: the likelihood of each text as a caption (only with `caption`)",
+    )
+    video: Video = False
 
     @model_validator(mode="after")
     def _bounded(self, info: ValidationInfo) -> Self:
-        _check_pairs(len(self.text) * _context(info).num_images, info)
+        if self.video and self.head == "lm":
+            raise ValueError("video: not with head lm")
+        _check_pairs(len(self.text) * (VIDEO_FRAMES if self.video else _context(info).num_images), info)
         return self
 
 
@@ -249,15 +265,80 @@ class EmbedFields(Fields):
 
     text: TextsOrNone = Field([], description="one text or a list")
     pooling: Literal["none", "mean"] | None = Field(
-        None, description="of an image's vectors (only models with several); ITC compares each vector, not the mean"
+        None,
+        description="of an image's vectors (itc: only models with several); ITC compares each vector, not the mean. "
+        "In another space: of the tokens, or of BLIP-2's queries",
     )
     encoding: Literal["float", "base64"] = Field("float", description="numbers, or little-endian float32 in base64")
+    space: Literal["itc", "image", "text", "multimodal"] = Field(
+        "itc",
+        description="itc: unit vectors, which ITC compares; else states before the projections, of images, of texts, "
+        "or of pairs: image i with text i, or one of either with each of the others",
+    )
+    video: Video = False
 
     @model_validator(mode="after")
-    def _something(self, info: ValidationInfo) -> Self:
-        if not self.text and not _context(info).num_images:
-            raise ValueError("at least one image or text is needed")
+    def _fits_its_space(self, info: ValidationInfo) -> Self:
+        num_images, num_texts = _context(info).num_images, len(self.text)
+        match self.space:
+            case "itc" if not num_texts and not num_images:
+                raise ValueError("at least one image or text is needed")
+            case "image" if num_texts:
+                raise ValueError("text: not with space image")
+            case "text" if num_images:
+                raise ValueError("image: not with space text")
+            case "image" | "multimodal" if not num_images:
+                raise ValueError(f"image: is missing, space {self.space} needs one")
+            case "text" | "multimodal" if not num_texts:
+                raise ValueError(f"text: is missing, space {self.space} needs one")
+            case "multimodal" if 1 not in (num_images, num_texts) and num_images != num_texts:
+                raise ValueError(f"text: {num_texts} for {num_images} images, but as many are needed, or one of either")
+            case _ if self.video and not num_images:
+                raise ValueError("video: needs an image")
+            case space if self.video and space != "itc":
+                raise ValueError("video: only with space itc")
         return self
+
+
+def _of_each_image(texts: object, info: ValidationInfo) -> object:
+    """One text, or a list of them, for each image; all are the only image's. Their number is checked before each is."""
+    num_images = _context(info).num_images
+    entries = texts if isinstance(texts, list) else [texts]
+    if num_images == 1 and not any(isinstance(entry, list) for entry in entries):
+        entries = [entries]
+    if len(entries) != num_images:
+        raise ValueError(f"{len(entries)} given for {num_images} images: one is needed for each, or a list (in JSON)")
+    lists = [entry if isinstance(entry, list) else [entry] for entry in entries]
+    _check_pairs(sum(map(len, lists)), info)
+    return lists
+
+
+class CapfiltFields(Fields):
+    text: Annotated[
+        list[list[Text]], BeforeValidator(_of_each_image, json_schema_input_type=Said | list[Said | list[Said]])
+    ] = Field(
+        [],
+        description="web texts: of the only image, one or a list; of several, for each one or (in JSON) a list",
+    )
+    num_captions: int = Field(1, ge=1, le=8, description="synthetic captions of each image, drawn with top_p 0.9")
+    seed: int | None = Field(None, ge=0, lt=2**63, description="makes them repeatable; default: none")
+    threshold: float = Field(0.5, ge=0, le=1, description="the least ITM probability of a text that is kept")
+    keep: Literal["all", "best", "filtered"] = Field(
+        "all", description="which texts are returned: all, of each image the one with the best ITM, or the kept ones"
+    )
+
+    @model_validator(mode="after")
+    def _bounded(self, info: ValidationInfo) -> Self:
+        _check_pairs(sum(map(len, self.text)) + self.num_captions * _context(info).num_images, info)
+        return self
+
+    def texts(self, num_images: int) -> list[list[str]]:
+        """The web texts of each image."""
+        return self.text or [[] for _ in range(num_images)]
+
+    def settings(self) -> GenerationSettings:
+        """Nucleus sampling, as in section 3.3 of the paper: it surprises more than beams do, and the filter follows."""
+        return GenerationSettings(num_sequences=self.num_captions, sampling=Sampling(seed=self.seed))
 
 
 def _check_pairs(num_pairs: int, info: ValidationInfo) -> None:

@@ -1,0 +1,17 @@
+"""POST /capfilt"""
+
+from __future__ import annotations
+
+from app import capfilt, tasks
+from app.http.endpoints import Endpoint
+from app.wire.answers import CapfiltAnswer
+from app.wire.documentation import document
+from app.wire.schemas import CapfiltFields
+from models.base import Task
+
+ENDPOINT = Endpoint(
+    path="/capfilt",
+    task=Task.CAPFILT,
+    function=tasks.answering(CapfiltFields, capfilt.capfilt),
+    documentation=document(Task.CAPFILT, CapfiltFields, CapfiltAnswer),
+)
