@@ -86,6 +86,7 @@ def _with_one_place(template: str) -> str:
 MaxChars = Field(json_schema_extra={"x-maxLength": "max_text_chars"})
 Said = Annotated[str, MaxChars, Field(json_schema_extra={"minLength": 1, "pattern": r"\S"})]
 Few = Field(json_schema_extra={"x-maxItems": "max_items"})
+Many = Field(json_schema_extra={"x-maxItems": "max_pairs"})
 Some = Annotated[list[Said], Few, Field(json_schema_extra={"minItems": 1})]
 
 Listed = BeforeValidator(_listed, json_schema_input_type=list[Said])
@@ -304,6 +305,8 @@ def _of_each_image(texts: object, info: ValidationInfo) -> object:
     """One text, or a list of them, for each image; all are the only image's. Their number is checked before each is."""
     num_images = _context(info).num_images
     entries = texts if isinstance(texts, list) else [texts]
+    if not entries:
+        return []
     if num_images == 1 and not any(isinstance(entry, list) for entry in entries):
         entries = [entries]
     if len(entries) != num_images:
@@ -315,7 +318,11 @@ def _of_each_image(texts: object, info: ValidationInfo) -> object:
 
 class CapfiltFields(Fields):
     text: Annotated[
-        list[list[Text]], BeforeValidator(_of_each_image, json_schema_input_type=Said | list[Said | list[Said]])
+        list[list[Text]],
+        BeforeValidator(
+            _of_each_image,
+            json_schema_input_type=Said | Annotated[list[Said | Annotated[list[Said], Many]], Many],
+        ),
     ] = Field(
         [],
         description="web texts: of the only image, one or a list; of several, for each one or (in JSON) a list",

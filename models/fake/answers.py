@@ -80,9 +80,13 @@ def scores(item: Item, capabilities: Capabilities) -> Scores:
             num_vectors = NUM_VECTORS if capabilities.pooling and pooling == "none" else 1
             return np.repeat(_image_embedding(item), num_vectors, axis=0)
         case StatesInput(space, text, pooling):
-            parts = [_image_embedding(item)] * (space != "text") + [_text_embedding(text or "")] * (space != "image")
-            num_vectors = NUM_VECTORS if capabilities.pooling and pooling == "none" and space != "text" else 1
-            return np.repeat(sum(parts, np.zeros((1, DIMENSIONS), np.float32)), num_vectors, axis=0)
+            vector = np.zeros((1, DIMENSIONS), np.float32)
+            if space != "text":
+                vector = vector + _image_embedding(item)
+            if text is not None:
+                vector = vector + _text_embedding(text)
+            several = bool(capabilities.pooling) and pooling == "none" and space != "text"
+            return np.repeat(vector, NUM_VECTORS if several else 1, axis=0)
         case LikelihoodInput(text):
             named = [-float(distance) for name, distance in zip(NAMES, _distances(item), strict=True) if name in text]
             return np.array([max(named, default=-9.0)], np.float32)

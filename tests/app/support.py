@@ -28,12 +28,13 @@ from models.fake.runner import FakeRunner, Hold, fake_models
 T = TypeVar("T")
 PNG = {"content-type": "image/png"}
 ROUTES = ("/models", "/metrics", "/openapi.json", "/docs", "/health/live", "/health/ready")
-TASKS = ("/caption", "/vqa", "/match", "/embed")
-FIELDS: dict[str, dict[str, str]] = {
+TASKS = ("/caption", "/vqa", "/match", "/embed", "/capfilt")
+FIELDS: dict[str, dict[str, Any]] = {
     "/caption": {},
     "/vqa": {"question": "what color is it?"},
     "/match": {"text": "red"},
     "/embed": {},
+    "/capfilt": {"seed": 1},
 }
 
 
@@ -55,6 +56,14 @@ def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
 
 def png(colour: str | tuple[int, ...] = "red", size: tuple[int, int] = (32, 32)) -> bytes:
     return encoded(picture(colour, size))
+
+
+def animated(
+    colours: Sequence[str | tuple[int, ...]], kind: str = "GIF", size: tuple[int, int] = (64, 48), **options: Any
+) -> bytes:
+    first, *others = (picture(colour, size) for colour in colours)
+    lossless = {"lossless": True} if kind == "WEBP" else {}
+    return encoded(first, kind, save_all=True, append_images=others, **lossless, **options)
 
 
 def b64(data: bytes) -> str:
