@@ -12,9 +12,8 @@ from functools import partial
 
 from app.inference import Inference, work_of
 from app.tasks import itm_scores
-from app.wire.answers import CapfiltAnswer, JudgedImage, JudgedText, Source
+from app.wire.capfilt import CapfiltAnswer, CapfiltFields, JudgedImage, JudgedText, Source
 from app.wire.forms import Form, Upload
-from app.wire.schemas import CapfiltFields
 from models.base import CaptionInput, Checkpoint, Features, InputError, Item, ModelRunner, Op, PairInput, Task
 
 FEW_CAPTIONS = 16  # tokenised in about a millisecond

@@ -1,4 +1,4 @@
-"""What the service does: its tasks, from validated fields to an answer (CapFilt, which is made of two, in capfilt.py).
+"""What the service does: its tasks, from validated fields to an answer (CapFilt, made of two, is in capfilt.py).
 
 Each checks and tokenises first, then asks for the features of its images (which decodes those that are new), and only
 then puts its own work into the queue. Bad input never gets there.
@@ -6,15 +6,15 @@ then puts its own work into the queue. Bad input never gets there.
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from starlette.requests import Request
 from starlette.responses import Response
 
+from app.embeddings import embeddings, states
 from app.errors import InvalidInputError
 from app.http.endpoints import Function
 from app.inference import F, Inference
@@ -23,7 +23,6 @@ from app.wire.answers import (
     Caption,
     CaptionAnswer,
     EmbedAnswer,
-    Embedding,
     MatchAnswer,
     PairScores,
     RankedCandidate,
@@ -47,14 +46,11 @@ from models.base import (
     RankInput,
     Scores,
     ServedModel,
-    StatesInput,
     Task,
     TextInput,
 )
 
 FEW_CANDIDATES = 4096  # over all questions: ranked in about a millisecond
-FEW_NUMBERS = 2**15  # of embeddings: converted in about a millisecond
-T = TypeVar("T")
 
 
 def answering(fields: type[F], task: Callable[[Inference, Form[F]], Awaitable[Mapping[str, Any]]]) -> Function:
@@ -168,7 +164,7 @@ async def embed(inference: Inference, form: Form[EmbedFields]) -> EmbedAnswer:
     model, checkpoint = inference.served(Task.EMBED, fields.model)
     _check_video(fields.video, model, checkpoint)
     if fields.space != "itc":
-        return await _states(inference, form, model, checkpoint)
+        return await states(inference, form, model, checkpoint)
     poolings = checkpoint.heads.capabilities.pooling
     if fields.pooling is not None and fields.pooling not in poolings:
         raise InvalidInputError(f"pooling: the model {model.name} has one vector for each image")
@@ -184,51 +180,14 @@ async def embed(inference: Inference, form: Form[EmbedFields]) -> EmbedAnswer:
         checkpoint.heads, text_items, [replace(image_item, features=each) for each in features]
     )
     several = bool(poolings) and fields.pooling != "mean"
-    of_image = await _embeddings(inference, image_vectors, several, fields.encoding)
-    of_text = dict(zip(texts, await _embeddings(inference, text_vectors, False, fields.encoding), strict=True))
+    of_image = await embeddings(inference, image_vectors, several, fields.encoding)
+    of_text = dict(zip(texts, await embeddings(inference, text_vectors, False, fields.encoding), strict=True))
     return {
         "model": model.name,
         "dimensions": (text_vectors or image_vectors)[0].shape[-1],
         "images": [of_image[place] for place in _places(form)],
         "texts": [of_text[text] for text in fields.text],
     }
-
-
-async def _states(
-    inference: Inference, form: Form[EmbedFields], model: ServedModel, checkpoint: Checkpoint
-) -> EmbedAnswer:
-    """Of each image, text, or pair of both; equal ones are computed once."""
-    fields, capabilities = form.fields, checkpoint.heads.capabilities
-    if fields.space not in capabilities.spaces:
-        raise InvalidInputError(f"space: the model {model.name} has {', '.join(capabilities.spaces)}")
-    number = max(len(form.images), len(fields.text))
-    digests: list[bytes | None] = [image.digest for image in form.images] or [None]
-    texts: list[str | None] = [*fields.text] or [None]
-    wanted = list(zip(_spread(digests, number), _spread(texts, number), strict=True))
-    distinct = list(dict.fromkeys(wanted))
-    inference.admit(checkpoint, len(form.distinct_images), Op.SCORE, len(distinct))
-    pooling = fields.pooling or "none"
-    [prepared] = await inference.prepare(checkpoint.heads, [StatesInput(fields.space, one, pooling) for one in texts])
-    items = dict(zip(texts, prepared, strict=True))
-    features = {
-        image.digest: each
-        for image, each in zip(form.images, await inference.features(checkpoint, form.images), strict=True)
-    }
-    [vectors] = await inference.score(
-        checkpoint.heads,
-        [replace(items[text], features=None if digest is None else features[digest]) for digest, text in distinct],
-    )
-    several = bool(capabilities.pooling) and pooling != "mean" and fields.space != "text"
-    embeddings = dict(zip(distinct, await _embeddings(inference, vectors, several, fields.encoding), strict=True))
-    answer: EmbedAnswer = {"model": model.name, "dimensions": vectors[0].shape[-1], "images": [], "texts": []}
-    every = [embeddings[one] for one in wanted]
-    match fields.space:
-        case "image":
-            return answer | {"images": every}
-        case "text":
-            return answer | {"texts": every}
-        case _:
-            return answer | {"pairs": every}
 
 
 # --- checks and answers ---------------------------------------------------------------------------------------------
@@ -266,11 +225,6 @@ def _places(form: Form[MatchFields] | Form[EmbedFields]) -> list[int]:
 def _of_all(form: Form[MatchFields], rows: Sequence[Mapping[str, PairScores]]) -> list[list[PairScores]]:
     """`rows`: of what was looked at, the scores of each text."""
     return [[rows[place][text] for text in form.fields.text] for place in _places(form)]
-
-
-def _spread(values: list[T], number: int) -> list[T]:
-    """A single one is that of all."""
-    return values * number if len(values) == 1 else values
 
 
 def _distinct(texts: list[str], items: list[Item]) -> list[Item]:
@@ -315,20 +269,3 @@ def itm_scores(logits: Scores) -> PairScores:
     """`logits`: `(2,)`, [no match, match]."""
     weights = np.exp(logits.astype(np.float64) - logits.max())
     return {"itm": float(weights[1] / weights.sum()), "itm_logits": logits.tolist()}
-
-
-async def _embeddings(inference: Inference, every: Sequence[Scores], several: bool, encoding: str) -> list[Embedding]:
-    """Each as `_embedding` writes it."""
-    return await inference.on_cpu(
-        lambda: [_embedding(vectors, several, encoding) for vectors in every],
-        small=sum(vectors.size for vectors in every) <= FEW_NUMBERS,
-    )
-
-
-def _embedding(vectors: Scores, several: bool, encoding: str) -> Embedding:
-    """`vectors`: (vectors, dimensions). One that is alone stands without a list around it."""
-    if encoding == "base64":
-        encoded = [base64.b64encode(vector.astype("<f4").tobytes()).decode() for vector in vectors]
-        return {"embedding": encoded if several else encoded[0]}
-    numbers = vectors.tolist()
-    return {"embedding": numbers if several else numbers[0]}

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from app import capfilt, tasks
 from app.http.endpoints import Endpoint
-from app.wire.answers import CapfiltAnswer
+from app.wire.capfilt import CapfiltAnswer, CapfiltFields
 from app.wire.documentation import document
-from app.wire.schemas import CapfiltFields
 from models.base import Task
 
 ENDPOINT = Endpoint(

@@ -74,25 +74,6 @@ class EmbedAnswer(TypedDict):
     pairs: NotRequired[Annotated[list[Embedding], Field(description="space multimodal: one for each pair, in order")]]
 
 
-Source = Literal["web", "synthetic"]
-
-
-class JudgedText(TypedDict):
-    text: str
-    source: Source
-    itm: Annotated[float, Field(ge=0, le=1, description="probability of a match")]
-    kept: Annotated[bool, Field(description="whether itm is at least the threshold")]
-
-
-class JudgedImage(TypedDict):
-    texts: Annotated[list[JudgedText], Field(description="web texts in order, then the synthetic captions")]
-
-
-class CapfiltAnswer(TypedDict):
-    model: str
-    images: Annotated[list[JudgedImage], Field(description="one for each image, in order")]
-
-
 class ProblemAnswer(TypedDict):
     type: str
     title: str

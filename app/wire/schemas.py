@@ -23,14 +23,14 @@ class Context(NamedTuple):
     num_images: int
 
 
-def _context(info: ValidationInfo) -> Context:
+def context_of(info: ValidationInfo) -> Context:
     return cast("Context", info.context)
 
 
 def _limited(text: str, info: ValidationInfo) -> str:
     if not _is_unicode(text):
         raise ValueError("is not valid Unicode")
-    limit = _context(info).settings.max_text_chars
+    limit = context_of(info).settings.max_text_chars
     if len(text) > limit:
         raise ValueError(f"has {len(text)} characters, at most {limit} are allowed")
     return text
@@ -57,7 +57,7 @@ def _listed(value: object) -> object:
 
 def _few(texts: object, info: ValidationInfo) -> object:
     """Checked before each text is."""
-    limit = _context(info).settings.max_items
+    limit = context_of(info).settings.max_items
     if isinstance(texts, list) and len(texts) > limit:
         raise ValueError(f"{len(texts)} items, at most {limit} are allowed")
     return texts
@@ -217,8 +217,8 @@ class VqaFields(GenerationFields):
             return self
         if generating := self.model_fields_set & GenerationFields.model_fields.keys() - Fields.model_fields.keys():
             raise ValueError(f"{', '.join(sorted(generating))}: not with `candidates`, which are ranked")
-        _check_pairs(len(self.question) * self.num_ranked, info)
-        self._check_answer(self.candidates, _context(info).settings.max_body_bytes)
+        check_pairs(len(self.question) * self.num_ranked, info)
+        self._check_answer(self.candidates, context_of(info).settings.max_body_bytes)
         return self
 
     def _check_answer(self, candidates: list[str], max_chars: int) -> None:
@@ -257,7 +257,7 @@ class MatchFields(Fields):
     def _bounded(self, info: ValidationInfo) -> Self:
         if self.video and self.head == "lm":
             raise ValueError("video: not with head lm")
-        _check_pairs(len(self.text) * (VIDEO_FRAMES if self.video else _context(info).num_images), info)
+        check_pairs(len(self.text) * (VIDEO_FRAMES if self.video else context_of(info).num_images), info)
         return self
 
 
@@ -280,7 +280,7 @@ class EmbedFields(Fields):
 
     @model_validator(mode="after")
     def _fits_its_space(self, info: ValidationInfo) -> Self:
-        num_images, num_texts = _context(info).num_images, len(self.text)
+        num_images, num_texts = context_of(info).num_images, len(self.text)
         match self.space:
             case "itc" if not num_texts and not num_images:
                 raise ValueError("at least one image or text is needed")
@@ -301,55 +301,8 @@ class EmbedFields(Fields):
         return self
 
 
-def _of_each_image(texts: object, info: ValidationInfo) -> object:
-    """One text, or a list of them, for each image; all are the only image's. Their number is checked before each is."""
-    num_images = _context(info).num_images
-    entries = texts if isinstance(texts, list) else [texts]
-    if not entries:
-        return []
-    if num_images == 1 and not any(isinstance(entry, list) for entry in entries):
-        entries = [entries]
-    if len(entries) != num_images:
-        raise ValueError(f"{len(entries)} given for {num_images} images: one is needed for each, or a list (in JSON)")
-    lists = [entry if isinstance(entry, list) else [entry] for entry in entries]
-    _check_pairs(sum(map(len, lists)), info)
-    return lists
-
-
-class CapfiltFields(Fields):
-    text: Annotated[
-        list[list[Text]],
-        BeforeValidator(
-            _of_each_image,
-            json_schema_input_type=Said | Annotated[list[Said | Annotated[list[Said], Many]], Many],
-        ),
-    ] = Field(
-        [],
-        description="web texts: of the only image, one or a list; of several, for each one or (in JSON) a list",
-    )
-    num_captions: int = Field(1, ge=1, le=8, description="synthetic captions of each image, drawn with top_p 0.9")
-    seed: int | None = Field(None, ge=0, lt=2**63, description="makes them repeatable; default: none")
-    threshold: float = Field(0.5, ge=0, le=1, description="the least ITM probability of a text that is kept")
-    keep: Literal["all", "best", "filtered"] = Field(
-        "all", description="which texts are returned: all, of each image the one with the best ITM, or the kept ones"
-    )
-
-    @model_validator(mode="after")
-    def _bounded(self, info: ValidationInfo) -> Self:
-        _check_pairs(sum(map(len, self.text)) + self.num_captions * _context(info).num_images, info)
-        return self
-
-    def texts(self, num_images: int) -> list[list[str]]:
-        """The web texts of each image."""
-        return self.text or [[] for _ in range(num_images)]
-
-    def settings(self) -> GenerationSettings:
-        """Nucleus sampling, as in section 3.3 of the paper: it surprises more than beams do, and the filter follows."""
-        return GenerationSettings(num_sequences=self.num_captions, sampling=Sampling(seed=self.seed))
-
-
-def _check_pairs(num_pairs: int, info: ValidationInfo) -> None:
-    limit = _context(info).settings.max_pairs
+def check_pairs(num_pairs: int, info: ValidationInfo) -> None:
+    limit = context_of(info).settings.max_pairs
     if num_pairs > limit:
         raise ValueError(f"{num_pairs} pairs to score, at most {limit} are allowed")
 

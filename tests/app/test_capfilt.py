@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from app.wire.answers import CapfiltAnswer
+from app.wire.capfilt import CapfiltAnswer
 from bench.service import running_service
 from models.base import CaptionInput, PairInput, Sampling
 from tests.app.conftest import Shared

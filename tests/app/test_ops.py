@@ -19,6 +19,7 @@ from app.problems import EVERY_PROBLEM
 from app.service import Phase
 from app.settings import Settings
 from app.wire import answers, schemas
+from app.wire.capfilt import CapfiltFields
 from models.base import ServedModel
 from models.fake.answers import DIMENSIONS
 from models.fake.runner import fake_models
@@ -190,7 +191,7 @@ def test_every_form_and_field_is_documented(openapi: Any, path: str) -> None:
         "/vqa": schemas.VqaFields,
         "/match": schemas.MatchFields,
         "/embed": schemas.EmbedFields,
-        "/capfilt": schemas.CapfiltFields,
+        "/capfilt": CapfiltFields,
     }
     fields = models[path].model_fields
     assert set(content["application/json"]["schema"]["properties"]) == {*fields, "image", "images"}

@@ -200,7 +200,7 @@ class MatchRunner(MatchingRunner):
         groups = ImageGroups(batch)
         num_images, _, width = groups.images.shape
         frames = groups.images.view(num_images, groups.num_frames, -1, width)
-        return self.network.norm(frames[:, :, 0]).mean(1, keepdim=True)[groups.numbers]
+        return self.network.norm(frames[:, :, 0]).float().mean(1, keepdim=True)[groups.numbers]
 
 
 def _encode_grounded(network: Any, groups: ImageGroups, texts: Sequence[list[int]]) -> tuple[Tensor, Tensor]:

@@ -107,7 +107,7 @@ def test_frames_are_put_onto_those_before() -> None:
 
 def test_its_frames_are_walked_as_pillow_does() -> None:
     for kind in range(4):
-        options = {"disposal": kind, "loop": kind, "comment": b"x" * 300, "duration": 40}
+        options: dict[str, Any] = {"disposal": kind, "loop": kind, "comment": b"x" * 300, "duration": 40}
         data = animated(COLOURS[: 2 + kind], "GIF", **options)
         with Image.open(io.BytesIO(data)) as image:
             assert len(gif_frames(data)) == image.n_frames == 2 + kind  # type: ignore[attr-defined]
