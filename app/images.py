@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 
 import numpy as np
@@ -84,7 +84,7 @@ def open_image(data: bytes, *, max_pixels: int, max_side: int, enough_side: int 
             raise UnsupportedMediaError(f"Not an image in one of the formats {', '.join(FORMATS)}.") from None
         except (Image.DecompressionBombError, Image.DecompressionBombWarning):
             raise BadImageError(f"The image has more than {max_pixels} pixels.") from None
-        _check_size(image.size, max_pixels, max_side)
+        check_size(image.size, max_pixels, max_side)
         if isinstance(image, TiffImageFile):
             _check_tiles(image, data, max_pixels)
         if has_run_lengths(image):
@@ -160,6 +160,20 @@ def decode_image(image: Image.Image) -> Image.Image:
         return rgb if upright is None else rgb.transpose(upright)
 
 
+def every_frame(image: Image.Image, places: Iterable[int]) -> Iterator[Image.Image]:
+    """Frames of an animation from `open_image`, in ascending order, as `decode_image` makes the first.
+
+    Raises BadImageError.
+    """
+    with _broken_if_it_fails(), image:
+        upright = _TRANSPOSITIONS.get(_orientation(image))
+        for place in places:
+            image.seek(place)
+            image.load()
+            rgb = _to_rgb(image.copy())
+            yield rgb if upright is None else rgb.transpose(upright)
+
+
 @contextmanager
 def _broken_if_it_fails() -> Iterator[None]:
     try:
@@ -172,7 +186,8 @@ def _broken_if_it_fails() -> Iterator[None]:
         raise BadImageError("The image is broken: it cannot be decoded.") from error
 
 
-def _check_size(size: tuple[int, int], max_pixels: int, max_side: int) -> None:
+def check_size(size: tuple[int, int], max_pixels: int, max_side: int) -> None:
+    """Raises BadImageError."""
     width, height = size
     if width * height > max_pixels:
         raise BadImageError(f"The image has {width} x {height} pixels; at most {max_pixels} are allowed.")

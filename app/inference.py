@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypeVar, cast
 
 from starlette.requests import Request
 
+from app.decoding.animation import uniformly
 from app.decoding.protocol import Job
 from app.engine.batching import Kind
 from app.engine.features import FeatureKey
@@ -25,7 +26,7 @@ from app.service import Service
 from app.settings import Settings
 from app.wire.answers import json_pieces
 from app.wire.forms import Form, Upload, distinct, read_form
-from app.wire.schemas import Fields
+from app.wire.schemas import VIDEO_FRAMES, Fields
 from models.base import (
     Checkpoint,
     Features,
@@ -43,11 +44,13 @@ from models.base import (
     ServedModel,
     Task,
     Tell,
+    Video,
 )
 
 BYTES_PER_PREPARED_PIXEL = 12  # three float32
 SMALL_BODY_BYTES = 256 * 1024  # parsed and hashed, or encoded
 SMALL_TEXT_CHARS = 1000  # tokenised
+Work = dict[Kind, int]  # how many items of each kind are to run
 F = TypeVar("F", bound=Fields)
 T = TypeVar("T")
 W = TypeVar("W", bound="Worded")
@@ -108,7 +111,10 @@ class Inference:
 
     def admit(self, checkpoint: Checkpoint, num_images: int, op: Op, num_items: int) -> None:
         """The request's work is known: pictures to encode, and items of the heads. Raises QueueFullError."""
-        work = {Kind(checkpoint.tower.unit, Op.ENCODE): num_images, Kind(checkpoint.heads.unit, op): num_items}
+        self.admit_work(work_of(checkpoint, num_images, op, num_items))
+
+    def admit_work(self, work: Work) -> None:
+        """As `admit`, of several checkpoints."""
         self._admission.admit_work(self._exchange, work)
 
     async def on_cpu(self, function: Callable[[], T], *, small: bool = False) -> T:
@@ -182,19 +188,39 @@ class Inference:
 
         Raises BadImageError, UnsupportedMediaError.
         """
+        return await self._features(checkpoint, images, most_frames=1)
+
+    async def video(self, checkpoint: Checkpoint, images: Sequence[Upload]) -> Video:
+        """The images as one video of VIDEO_FRAMES at most: the frames of an animation that is alone, else the images
+        themselves; of more, some at equal distances. (The authors' step between frames is rounded down, and to 0 where
+        there are few: here neither the end of a video is lost, nor is its first frame all of it.)
+
+        Raises BadImageError, UnsupportedMediaError."""
+        if len(images) == 1:
+            [video] = await self._features(checkpoint, images, most_frames=VIDEO_FRAMES)
+            return cast("Video", video)
+        shown = [images[place] for place in uniformly(len(images), VIDEO_FRAMES)]
+        return Video(tuple(await self._features(checkpoint, shown, most_frames=0)))
+
+    async def _features(self, checkpoint: Checkpoint, images: Sequence[Upload], most_frames: int) -> list[Features]:
+        """As `features`; `most_frames` as in `Job`: if it is more than one, each is a `Video`."""
         tower = checkpoint.tower
         decoding = _Decoding()
 
         async def encode(image: Upload) -> Features:
             async with decoding.turn():
-                item = await self._pixels(checkpoint, image.data)
+                items = await self._pixels(checkpoint, image.data, most_frames)
             await decoding.all_done.wait()
+            frames = tuple(await all_of([encode_frame(item) for item in items]))
+            return Video(frames) if most_frames > 1 else frames[0]
+
+        async def encode_frame(item: Item) -> Features:
             # Without a deadline: others may wait for the same image. When nobody does any more, it is cancelled.
             async with self._window:
                 return cast("Features", await self._submit(tower, item, deadline=None))
 
         async def get(image: Upload) -> Features:
-            key = FeatureKey(tower.unit, checkpoint.preprocessing, image.digest)
+            key = FeatureKey(tower.unit, checkpoint.preprocessing, image.digest, most_frames)
             with _naming(image):  # here: other requests that wait for the same image have it in another place
                 return await self._service.cache.get(key, partial(encode, image))
 
@@ -203,21 +229,23 @@ class Inference:
             features = dict(zip(firsts, await all_of([get(image) for image in firsts.values()]), strict=True))
         finally:
             decoding.all_done.set()
-        self._exchange.lease.finish(Kind(tower.unit, Op.ENCODE), len(firsts))
+        self._exchange.lease.finish(Kind(tower.unit, Op.ENCODE), len(firsts) * max(1, most_frames))
         return [features[image.digest] for image in images]
 
-    async def _pixels(self, checkpoint: Checkpoint, data: bytes) -> Item:
-        """Decoded and shrunk by a decoder, normalised on a CPU thread. Raises BadImageError, UnsupportedMediaError."""
+    async def _pixels(self, checkpoint: Checkpoint, data: bytes, most_frames: int) -> list[Item]:
+        """Of each frame: decoded and shrunk by a decoder, normalised on a CPU thread.
+
+        Raises BadImageError, UnsupportedMediaError."""
         settings, size, lease = self._service.settings, checkpoint.preprocessing.image_size, self._exchange.lease
         enough_side = size if settings.fast_decode else None
-        job = Job(data, size, settings.max_pixels, settings.max_side, enough_side)
+        job = Job(data, size, settings.max_pixels, settings.max_side, enough_side, most_frames)
         decoded = await self._service.decoder.decode(job, lease.pixels)
-        image = ImageInput(decoded.image, checkpoint.preprocessing)
-        item = await self.on_cpu(partial(checkpoint.tower.prepare, image))
-        lease.add_pixels(BYTES_PER_PREPARED_PIXEL * size**2)
+        frames = [ImageInput(frame, checkpoint.preprocessing) for frame in decoded.frames]
+        items = await self.on_cpu(lambda: [checkpoint.tower.prepare(frame) for frame in frames])
+        lease.add_pixels(BYTES_PER_PREPARED_PIXEL * size**2 * len(items))
         self._exchange.times.record("decode", decoded.began, decoded.decoded)
         self._exchange.times.record("preprocess", decoded.decoded, time.monotonic())
-        return item
+        return items
 
     async def _run(self, runner: ModelRunner, items: Sequence[Item]) -> list[Output]:
         """All items, as many at a time as the window lets into the queue."""
@@ -244,6 +272,10 @@ class Inference:
         self._exchange.lease.submit(Kind(runner.unit, item.op))
         engine, exchange = self._service.engine, self._exchange
         return await engine.submit(runner, item, deadline=deadline, times=exchange.times, owner=exchange)
+
+
+def work_of(checkpoint: Checkpoint, num_images: int, op: Op, num_items: int) -> Work:
+    return {Kind(checkpoint.tower.unit, Op.ENCODE): num_images, Kind(checkpoint.heads.unit, op): num_items}
 
 
 class _Decoding:

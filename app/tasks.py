@@ -1,4 +1,4 @@
-"""What the service does: the four tasks, from validated fields to an answer.
+"""What the service does: its tasks, from validated fields to an answer (CapFilt, made of two, is in capfilt.py).
 
 Each checks and tokenises first, then asks for the features of its images (which decodes those that are new), and only
 then puts its own work into the queue. Bad input never gets there.
@@ -6,8 +6,7 @@ then puts its own work into the queue. Bad input never gets there.
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +14,7 @@ import numpy as np
 from starlette.requests import Request
 from starlette.responses import Response
 
+from app.embeddings import embeddings, states
 from app.errors import InvalidInputError
 from app.http.endpoints import Function
 from app.inference import F, Inference
@@ -23,7 +23,6 @@ from app.wire.answers import (
     Caption,
     CaptionAnswer,
     EmbedAnswer,
-    Embedding,
     MatchAnswer,
     PairScores,
     RankedCandidate,
@@ -31,18 +30,22 @@ from app.wire.answers import (
     VqaAnswer,
 )
 from app.wire.forms import Form
-from app.wire.schemas import CaptionFields, EmbedFields, MatchFields, VqaFields
+from app.wire.schemas import VIDEO_FRAMES, CaptionFields, EmbedFields, MatchFields, VqaFields
 from models.base import (
     Capabilities,
     CaptionInput,
+    Checkpoint,
+    Features,
     Generated,
     ImageEmbeddingInput,
     Item,
+    LikelihoodInput,
     Op,
     PairInput,
     QuestionInput,
     RankInput,
     Scores,
+    ServedModel,
     Task,
     TextInput,
 )
@@ -101,14 +104,18 @@ async def vqa(inference: Inference, form: Form[VqaFields]) -> VqaAnswer:
 
 
 async def match(inference: Inference, form: Form[MatchFields]) -> MatchAnswer:
-    """Every image against every text. ITM runs once for each pair, ITC once for each image and each text."""
+    """Every image, or the one video, against every text. ITM runs once for each pair, ITC once for each image and each
+    text."""
     fields = form.fields
+    if fields.head == "lm":
+        return await _likelihoods(inference, form)
     model, checkpoint = inference.served(Task.MATCH, fields.model)
+    _check_video(fields.video, model, checkpoint)
     itm, itc = fields.head != "itc", fields.head != "itm"
-    images = form.distinct_images
     texts = list(dict.fromkeys(fields.text))
-    num_items = len(images) * len(texts) * itm + (len(images) + len(texts)) * itc
-    inference.admit(checkpoint, len(images), Op.SCORE, num_items)
+    num_images = 1 if fields.video else len(form.distinct_images)
+    num_items = num_images * len(texts) * itm + (num_images + len(texts)) * itc
+    inference.admit(checkpoint, VIDEO_FRAMES if fields.video else num_images, Op.SCORE, num_items)
     pair_items, text_items, [image_item] = await inference.prepare(
         checkpoint.heads,
         [PairInput(text) for text in fields.text if itm],
@@ -116,57 +123,69 @@ async def match(inference: Inference, form: Form[MatchFields]) -> MatchAnswer:
         [ImageEmbeddingInput()],
     )
     pair_items, text_items = _distinct(fields.text, pair_items), _distinct(fields.text, text_items)
-    features = await inference.features(checkpoint, images)
+    features = await _looked_at(inference, checkpoint, form, fields.video)
     logits, text_vectors, image_vectors = await inference.score(
         checkpoint.heads,
         [replace(item, features=each) for each in features for item in pair_items],
         text_items,
         [replace(image_item, features=each) for each in features if itc],
     )
-    scores: dict[tuple[bytes, str], PairScores] = {}
-    for i, image in enumerate(images):
+    rows: list[dict[str, PairScores]] = [{} for _ in features]
+    for i, row in enumerate(rows):
         for t, text in enumerate(texts):
-            pair = scores[image.digest, text] = _itm(logits[i * len(texts) + t]) if itm else {}
+            pair = row[text] = itm_scores(logits[i * len(texts) + t]) if itm else {}
             if itc:
                 pair["itc"] = float((image_vectors[i] @ text_vectors[t].T).max())  # (vectors, D) x (D, 1)
             if itm and itc:
                 pair["sum"] = pair["itm_logits"][1] + pair["itc"]
-    return {
-        "model": model.name,
-        "scores": [[scores[image.digest, text] for text in fields.text] for image in form.images],
-    }
+    return {"model": model.name, "scores": _of_all(form, rows)}
+
+
+async def _likelihoods(inference: Inference, form: Form[MatchFields]) -> MatchAnswer:
+    """Of every text as a caption of every image."""
+    fields = form.fields
+    model, checkpoint = inference.served(Task.CAPTION, fields.model)
+    images, texts = form.distinct_images, list(dict.fromkeys(fields.text))
+    inference.admit(checkpoint, len(images), Op.SCORE, len(images) * len(texts))
+    [items] = await inference.prepare(checkpoint.heads, [LikelihoodInput(text) for text in fields.text])
+    features = await inference.features(checkpoint, images)
+    items = _distinct(fields.text, items)
+    [scores] = await inference.score(
+        checkpoint.heads, [replace(item, features=each) for each in features for item in items]
+    )
+    means = iter([float(score[0]) for score in scores])
+    rows: list[dict[str, PairScores]] = [{text: {"lm": next(means)} for text in texts} for _ in features]
+    return {"model": model.name, "scores": _of_all(form, rows)}
 
 
 async def embed(inference: Inference, form: Form[EmbedFields]) -> EmbedAnswer:
-    """The vectors that ITC compares."""
+    """The vectors that ITC compares, or the states before them."""
     fields = form.fields
     model, checkpoint = inference.served(Task.EMBED, fields.model)
+    _check_video(fields.video, model, checkpoint)
+    if fields.space != "itc":
+        return await states(inference, form, model, checkpoint)
     poolings = checkpoint.heads.capabilities.pooling
     if fields.pooling is not None and fields.pooling not in poolings:
         raise InvalidInputError(f"pooling: the model {model.name} has one vector for each image")
-    images = form.distinct_images
     texts = list(dict.fromkeys(fields.text))
-    inference.admit(checkpoint, len(images), Op.SCORE, len(images) + len(texts))
+    num_images = 1 if fields.video else len(form.distinct_images)
+    inference.admit(checkpoint, VIDEO_FRAMES if fields.video else num_images, Op.SCORE, num_images + len(texts))
     text_items, [image_item] = await inference.prepare(
         checkpoint.heads, [TextInput(text) for text in fields.text], [ImageEmbeddingInput(fields.pooling or "none")]
     )
     text_items = _distinct(fields.text, text_items)
-    features = await inference.features(checkpoint, images)
+    features = await _looked_at(inference, checkpoint, form, fields.video)
     text_vectors, image_vectors = await inference.score(
         checkpoint.heads, text_items, [replace(image_item, features=each) for each in features]
     )
     several = bool(poolings) and fields.pooling != "mean"
-    of_image = {
-        image.digest: _embedding(vectors, several, fields.encoding)
-        for image, vectors in zip(images, image_vectors, strict=True)
-    }
-    of_text = {
-        text: _embedding(vectors, False, fields.encoding) for text, vectors in zip(texts, text_vectors, strict=True)
-    }
+    of_image = await embeddings(inference, image_vectors, several, fields.encoding)
+    of_text = dict(zip(texts, await embeddings(inference, text_vectors, False, fields.encoding), strict=True))
     return {
         "model": model.name,
         "dimensions": (text_vectors or image_vectors)[0].shape[-1],
-        "images": [of_image[image.digest] for image in form.images],
+        "images": [of_image[place] for place in _places(form)],
         "texts": [of_text[text] for text in fields.text],
     }
 
@@ -179,6 +198,33 @@ def _check_dialogue(fields: VqaFields, capabilities: Capabilities) -> None:
         raise InvalidInputError("history: the model takes no earlier turns")
     if fields.template is not None and not capabilities.template:
         raise InvalidInputError("template: the model takes no template")
+
+
+def _check_video(video: bool, model: ServedModel, checkpoint: Checkpoint) -> None:
+    if video and not checkpoint.heads.capabilities.video:
+        raise InvalidInputError(f"video: the model {model.name} does not take it: its authors have no method for it")
+
+
+async def _looked_at(
+    inference: Inference, checkpoint: Checkpoint, form: Form[MatchFields] | Form[EmbedFields], video: bool
+) -> Sequence[Features]:
+    """The video, or the distinct images."""
+    if video:
+        return [await inference.video(checkpoint, form.images)]
+    return await inference.features(checkpoint, form.distinct_images)
+
+
+def _places(form: Form[MatchFields] | Form[EmbedFields]) -> list[int]:
+    """Of each image among the distinct ones; the video is one."""
+    if form.fields.video:
+        return [0]
+    places = {image.digest: place for place, image in enumerate(form.distinct_images)}
+    return [places[image.digest] for image in form.images]
+
+
+def _of_all(form: Form[MatchFields], rows: Sequence[Mapping[str, PairScores]]) -> list[list[PairScores]]:
+    """`rows`: of what was looked at, the scores of each text."""
+    return [[rows[place][text] for text in form.fields.text] for place in _places(form)]
 
 
 def _distinct(texts: list[str], items: list[Item]) -> list[Item]:
@@ -219,15 +265,7 @@ def _ranked(question: str, candidates: list[str], probabilities: Scores, num_ret
     }
 
 
-def _itm(logits: Scores) -> PairScores:
+def itm_scores(logits: Scores) -> PairScores:
+    """`logits`: `(2,)`, [no match, match]."""
     weights = np.exp(logits.astype(np.float64) - logits.max())
     return {"itm": float(weights[1] / weights.sum()), "itm_logits": logits.tolist()}
-
-
-def _embedding(vectors: Scores, several: bool, encoding: str) -> Embedding:
-    """`vectors`: (vectors, dimensions). One that is alone stands without a list around it."""
-    if encoding == "base64":
-        encoded = [base64.b64encode(vector.astype("<f4").tobytes()).decode() for vector in vectors]
-        return {"embedding": encoded if several else encoded[0]}
-    numbers = vectors.tolist()
-    return {"embedding": numbers if several else numbers[0]}

@@ -20,6 +20,7 @@ class Task(StrEnum):
     VQA = "vqa"
     MATCH = "match"
     EMBED = "embed"
+    CAPFILT = "capfilt"
 
 
 class Op(StrEnum):
@@ -142,7 +143,38 @@ class ImageEmbeddingInput:
     pooling: str = "none"
 
 
-Input = ImageInput | CaptionInput | QuestionInput | RankInput | PairInput | TextInput | ImageEmbeddingInput
+@dataclass(frozen=True, slots=True)
+class StatesInput:
+    """score: hidden states before the projections, `(vectors, width)`, not normalised: the authors'
+    `extract_features`.
+
+    BLIP has one vector, of the first token; BLIP-2's images, alone or with a text, have one for each query. `mean`: the
+    mean of all tokens or queries. `text`: for the spaces text and multimodal."""
+
+    space: str
+    text: str | None = None
+    pooling: str = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class LikelihoodInput:
+    """score: the mean log-probability `(1,)` of the tokens of a given caption, stop token included, after the authors'
+    prompt: the logarithm of the confidence that it would have as a generated one."""
+
+    text: str
+
+
+Input = (
+    ImageInput
+    | CaptionInput
+    | QuestionInput
+    | RankInput
+    | PairInput
+    | TextInput
+    | ImageEmbeddingInput
+    | StatesInput
+    | LikelihoodInput
+)
 
 
 # --- outputs --------------------------------------------------------------------------------------------------------
@@ -153,6 +185,17 @@ class Features(Protocol):
 
     @property
     def nbytes(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Video:
+    """The features of its frames, in order."""
+
+    frames: tuple[Features, ...]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(frame.nbytes for frame in self.frames)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,16 +236,24 @@ token changes, so that it begins the final text. The whole each time, as a row t
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Item:
-    """A prepared input. Items with equal `key`s, of one runner and op, can share a batch."""
+    """A prepared input. Items with equal `shape`s, of one runner and op, can share a batch."""
 
     op: Op
     key: Hashable
     payload: Any  # the runner's own: token ids, pixels, resolved settings
-    features: Features | None = None  # of the image; None for encode, and for text alone
+    features: Features | None = None  # of the image, or a `Video`; None for encode, and for text alone
     history_used: int | None = None  # turns of the history that fit; None: no history was given
     cache_bytes: int = 0  # upper bound of its KV cache in a generation
     num_prompt_tokens: int = 0  # what is read before it generates, or scored
     tell: Tell | None = None  # of a generation; where beams compete there is nothing to tell before the end
+
+    @property
+    def shape(self) -> Hashable:
+        """Its key; of a video also how many frames it has."""
+        return (self.key, len(self.features.frames)) if isinstance(self.features, Video) else self.key
+
+
+SPACES = ("itc", "image", "text", "multimodal")  # those of BLIP and BLIP-2
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +264,8 @@ class Capabilities:
     template: bool = False
     pooling: tuple[str, ...] = ()  # the choices; empty: an image has a single vector
     dimensions: int | None = None  # of the embeddings
+    spaces: tuple[str, ...] = ("itc",)  # in which it embeds: see `StatesInput`
+    video: bool = False  # whether ITM and ITC take a `Video`
 
 
 class Generation(Protocol):

@@ -47,7 +47,8 @@ class Sanity(_Entry):
 
 
 class ModelEntry(_Entry):
-    """A served model, with at least one checkpoint. The one for `match` also serves embed."""
+    """A served model, with at least one checkpoint. The one for `match` also serves embed, and, with one for `caption`,
+    capfilt."""
 
     family: FamilyName
     caption: CheckpointEntry | None = None

@@ -20,6 +20,7 @@ from models.base import (
     ImageInput,
     Input,
     Item,
+    LikelihoodInput,
     ModelRunner,
     Op,
     Output,
@@ -42,7 +43,7 @@ log = logging.getLogger("blip.loader")
 
 MEMORY_MARGIN = 1.15  # memory that loading needs at its peak, relative to the weights
 WARM_UP: dict[Task, tuple[Input, ...]] = {
-    Task.CAPTION: (CaptionInput(settings=GenerationSettings(max_new_tokens=2)),),
+    Task.CAPTION: (LikelihoodInput("a picture"), CaptionInput(settings=GenerationSettings(max_new_tokens=2))),
     Task.VQA: (
         QuestionInput("what is it?", settings=GenerationSettings(max_new_tokens=2)),
         RankInput("is it?", ("yes", "no"), 2),
@@ -129,6 +130,8 @@ class _Loader:
                 _check_caption(checkpoints[Task.CAPTION], sanity)
         if Task.MATCH in checkpoints:
             checkpoints[Task.EMBED] = checkpoints[Task.MATCH]
+            if Task.CAPTION in checkpoints:
+                checkpoints[Task.CAPFILT] = checkpoints[Task.MATCH]  # the filter; the captioner is its own task's
         return checkpoints
 
     def _checkpoint(self, plan: CheckpointPlan, task: Task) -> Checkpoint:

@@ -20,6 +20,8 @@ MOST_SCANS = 100
 MOST_EXIF_SEGMENTS = 100  # Pillow puts them together one by one
 MOST_FILLING = 2**16  # bytes between parts
 MOST_STRIPS = 2**16
+MOST_FRAMES = 1000  # of an animation
+LEAST_BLOCK_BYTES = 64  # of a GIF's pixels, on average; encoders make 255
 USUAL_CHUNK_BYTES = 1024  # of pixels; libpng makes 8 KiB
 PARTS_OF_COMPRESSED = 10  # that a chunk counts for which is inflated, to a megabyte at most
 _COMPRESSED = {b"iCCP", b"iTXt", b"zTXt"}
@@ -155,9 +157,43 @@ def _check_chunks(kinds: Iterator[bytes], of_pixels: tuple[bytes, ...], num_byte
 
 def _check_gif(data: bytes) -> None:
     """Up to the first image."""
-    count, at = _Count("sub-blocks"), 13
-    if data[10] & 0x80:
-        at += 6 << (data[10] & 7)
+    _next_gif_image(data, 13 + _colours(data[10]), _Count("sub-blocks"), is_first=True)
+
+
+def gif_frames(data: bytes) -> list[tuple[int, int]]:
+    """Of each frame, how far to the right and down it goes. Raises BadImageError: more than any animation needs."""
+    frames: list[tuple[int, int]] = []
+    most_blocks = MOST_PARTS + len(data) // LEAST_BLOCK_BYTES
+    num_blocks = 0
+    try:
+        at = 13 + _colours(data[10])
+        while True:
+            at = _next_gif_image(data, at, _Count("sub-blocks"), is_first=not frames)
+            if data[at] == ord(";"):
+                break
+            x, y, width, height, flags = unpack_from("<4HB", data, at + 1)
+            frames.append((x + width, y + height))
+            if len(frames) > MOST_FRAMES:
+                raise BadImageError(f"The image has more than {MOST_FRAMES} frames.")
+            at += 11 + _colours(flags)  # and the byte before the pixels
+            while length := data[at]:
+                num_blocks += 1
+                if num_blocks > most_blocks:
+                    raise BadImageError(f"The image has more than {most_blocks} sub-blocks of pixels.")
+                at += 1 + length
+            at += 1
+    except (IndexError, struct.error):  # cut off
+        pass
+    return frames
+
+
+def _colours(flags: int) -> int:
+    """Bytes of the table that the flags tell of."""
+    return 6 << (flags & 7) if flags & 0x80 else 0
+
+
+def _next_gif_image(data: bytes, at: int, count: _Count, *, is_first: bool) -> int:
+    """Where the next image begins, or the end."""
     while (introducer := data[at]) not in b",;":
         at += 1
         if introducer != ord("!"):
@@ -166,13 +202,14 @@ def _check_gif(data: bytes) -> None:
         label, at = data[at], at + 1
         count.part()
         if label != 0xFE:  # whatever follows the first block of others is skipped to the next empty one
-            if label == 0xFF and data.startswith(b"NETSCAPE2.0", at + 1):
+            if is_first and label == 0xFF and data.startswith(b"NETSCAPE2.0", at + 1):
                 at += 1 + data[at]
             at += 1 + data[at]
         while length := data[at]:
             count.part()
             at += 1 + length
         at += 1
+    return at
 
 
 # --- AVIF ---

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
+from app.decoding.animation import Animation, animation_of, decode_frames
 from app.decoding.look import look
 from app.decoding.mending import ENDINGS, JPEG_END, mended, pixel_digest
 from app.decoding.protocol import Decoded, Job
@@ -22,6 +23,7 @@ OF_FORMAT = {"PNG": 25.0, "WEBP": 20.0, "AVIF": 15.0, "TIFF": 20.0}
 @dataclass(frozen=True, slots=True)
 class Opened:
     image: Image.Image
+    animation: Animation | None  # its frames are decoded; None: it alone
     num_bytes: int  # that decoding will hold
     seconds: float  # of a CPU, that it may take
     began: float  # monotonic seconds
@@ -30,13 +32,20 @@ class Opened:
 def open_picture(job: Job) -> Opened:
     """What the bytes and the header tell. Raises BadImageError, UnsupportedMediaError."""
     began = time.monotonic()
-    num_scans = look(job.data)
-    image = _open(mended(job.data), job)
-    return Opened(image, bitmap_bytes(image), _nanoseconds(image, num_scans) * 1e-9, began)
+    num_scans, data = look(job.data), mended(job.data)
+    image = _open(data, job)
+    animation = animation_of(image, data, job)
+    num_bytes, seconds = bitmap_bytes(image), _nanoseconds(image, num_scans) * 1e-9
+    if animation is not None:
+        num_bytes, seconds = animation.num_bytes(job), seconds * animation.num_decoded
+    return Opened(image, animation, num_bytes, seconds, began)
 
 
 def finish(opened: Opened, job: Job) -> Decoded:
     """Raises BadImageError."""
+    if opened.animation is not None:
+        frames = decode_frames(opened.image, opened.animation, job.image_size)
+        return Decoded(frames, opened.began, time.monotonic())
     try:
         image = decode_image(opened.image)
     except BadImageError:
@@ -44,7 +53,7 @@ def finish(opened: Opened, job: Job) -> Decoded:
             raise
         image = _without_end(job)
     decoded = time.monotonic()
-    return Decoded(to_square(image, job.image_size), opened.began, decoded)
+    return Decoded((to_square(image, job.image_size),), opened.began, decoded)
 
 
 def _open(data: bytes, job: Job) -> Image.Image:
@@ -64,7 +73,7 @@ def _without_end(job: Job) -> Image.Image:
 
 
 def _nanoseconds(image: Image.Image, num_scans: int) -> float:
-    """Frames do not count: the first alone is decoded."""
+    """Of one frame."""
     if image.format in ("JPEG", "MPO"):
         of_pixel = BASELINE_JPEG + (SCAN * num_scans if num_scans > 1 else 0)
     elif has_run_lengths(image):

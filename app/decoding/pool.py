@@ -214,9 +214,7 @@ class Decoders:
         ticket = decoder.ticket
         if ticket is not None and not ticket.answer.done():
             began, decoded = DONE.unpack_from(payload)
-            size = (ticket.job.image_size, ticket.job.image_size)
-            image = Image.frombytes("RGB", size, payload[DONE.size :])
-            ticket.answer.set_result(Decoded(image, began, decoded))
+            ticket.answer.set_result(Decoded(_frames(payload[DONE.size :], ticket.job.image_size), began, decoded))
         self._set_free(decoder)
 
     def _refused(self, decoder: DecoderProcess, error: Exception) -> None:
@@ -297,3 +295,12 @@ class Decoders:
         task = asyncio.get_running_loop().create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _frames(pixels: Buffer, side: int) -> tuple[Image.Image, ...]:
+    """Raises ValueError unless they are those of squares."""
+    num_bytes = 3 * side**2
+    if not pixels or len(pixels) % num_bytes:
+        raise ValueError("no whole number of frames")
+    starts = range(0, len(pixels), num_bytes)
+    return tuple(Image.frombytes("RGB", (side, side), pixels[start : start + num_bytes]) for start in starts)

@@ -15,14 +15,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
-from app.decoding.protocol import HEAD, MOST_IMAGE_SIZE, MOST_TOLD_BYTES, Buffer, Kind
+from app.decoding.protocol import HEAD, MOST_TOLD_BYTES, Buffer, Kind
 
 if TYPE_CHECKING:
     from app.decoding.pool import Ticket
 
 ROOT = Path(__file__).parents[2]  # that `app` is imported from
 KEPT_VARIABLES = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TZ")  # no key or token of the service's
-MOST_FRAME_BYTES = 3 * MOST_IMAGE_SIZE**2 + MOST_TOLD_BYTES
 WAIT_SECONDS = 10  # for a process that was killed
 
 
@@ -136,7 +135,8 @@ class DecoderProcess(asyncio.BufferedProtocol):
 
     def _begin_message(self) -> None:
         kind, length = HEAD.unpack(self._wanted)
-        if length > (MOST_FRAME_BYTES if kind == Kind.DONE else MOST_TOLD_BYTES):
+        asked = self.ticket.job.most_bytes if self.ticket is not None and kind == Kind.DONE else 0
+        if length > asked + MOST_TOLD_BYTES:
             raise ValueError("too long")
         if length:
             self._want(length, Kind(kind))

@@ -18,13 +18,12 @@ from PIL import Image
 from app.errors import BadImageError, ServiceError, UnsupportedMediaError
 
 HEAD = Struct("!BI")  # kind, bytes that follow
-JOB = Struct("!QQQQ?d")  # image_size, max_pixels, max_side, enough_side or 0; dear, CPU seconds. Then the upload
+JOB = Struct("!QQQQB?d")  # image_size, max_pixels, max_side, enough_side or 0, most_frames; dear, CPU seconds; upload
 GO = Struct("!?d")  # whether it has become dear, CPU seconds from now on
 OPENED = Struct("!Qd")  # bytes that decoding will hold, seconds that it may take
-DONE = Struct("!dd")  # when it began and when it was decoded, monotonic seconds. Then the pixels
+DONE = Struct("!dd")  # when it began and when it was decoded, monotonic seconds. Then the pixels of each frame
 ERRORS: tuple[type[ServiceError], ...] = (BadImageError, UnsupportedMediaError)
 MOST_TOLD_BYTES = 4096  # of any frame of a decoder without pixels
-MOST_IMAGE_SIZE = 4096  # pixels
 
 
 class Kind(IntEnum):
@@ -40,26 +39,40 @@ class Kind(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """An upload to be decoded within limits (see `open_image`), and shrunk to a square of `image_size` pixels."""
+    """An upload to be decoded within limits (see `open_image`), and shrunk to a square of `image_size` pixels.
+
+    `most_frames`: of an animation (GIF, WebP), at equal distances over its length; 1: the first, as of any picture; 0:
+    an animation is refused."""
 
     data: bytes
     image_size: int
     max_pixels: int
     max_side: int
     enough_side: int | None = None
+    most_frames: int = 1
+
+    @property
+    def most_bytes(self) -> int:
+        """Of its pixels."""
+        return 3 * self.image_size**2 * max(1, self.most_frames)
 
     def pack(self, *, is_dear: bool, cpu_seconds: float) -> bytes:
         """The frame, without the upload."""
-        sizes = self.image_size, self.max_pixels, self.max_side, self.enough_side or 0
+        sizes = self.image_size, self.max_pixels, self.max_side, self.enough_side or 0, self.most_frames
         head = JOB.pack(*sizes, is_dear, cpu_seconds)
         return HEAD.pack(Kind.JOB, len(head) + len(self.data)) + head
 
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    image: Image.Image  # RGB, a square
-    began: float  # monotonic seconds, as `decoded`: before it was resized
+    frames: tuple[Image.Image, ...]  # RGB, squares; one, unless more were asked for
+    began: float  # monotonic seconds, as `decoded`: before the last was resized
     decoded: float
+
+    @property
+    def image(self) -> Image.Image:
+        """The first frame."""
+        return self.frames[0]
 
 
 Buffer = bytes | memoryview

@@ -51,8 +51,11 @@ class Worker:
 
     def _take(self, length: int) -> None:
         self._send(frame(Kind.TAKEN))
-        image_size, max_pixels, max_side, enough_side, is_dear, cpu_seconds = JOB.unpack(self._read(JOB.size))
-        job = Job(self._read(length - JOB.size), image_size, max_pixels, max_side, enough_side or None)
+        image_size, max_pixels, max_side, enough_side, most_frames, is_dear, cpu_seconds = JOB.unpack(
+            self._read(JOB.size)
+        )
+        data = self._read(length - JOB.size)
+        job = Job(data, image_size, max_pixels, max_side, enough_side or None, most_frames)
         limit_cpu(cpu_seconds)
         try:
             _at_priority(lambda: self._decode(job), is_dear=is_dear)
@@ -76,7 +79,7 @@ class Worker:
 
     def _finish(self, opened: Opened, job: Job) -> None:
         decoded = finish(opened, job)
-        pixels = decoded.image.tobytes()
+        pixels = b"".join(frame.tobytes() for frame in decoded.frames)
         head = DONE.pack(decoded.began, decoded.decoded)
         self._send(HEAD.pack(Kind.DONE, len(head) + len(pixels)) + head)
         self._send(pixels)

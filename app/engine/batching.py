@@ -74,7 +74,7 @@ class WorkItem:
     turn: tuple[float, int] | None = field(init=False, default=None)  # its place in the queue, while it waits
 
     def __post_init__(self) -> None:
-        self.key = BatchKey(self.runner.unit, self.item.op, self.item.key)
+        self.key = BatchKey(self.runner.unit, self.item.op, self.item.shape)
 
     def is_expired(self, now: float) -> bool:
         return self.deadline is not None and self.deadline <= now

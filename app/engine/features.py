@@ -18,6 +18,7 @@ class FeatureKey(NamedTuple):
     tower: str  # its unit
     preprocessing: Preprocessing
     digest: bytes  # SHA-256 of the uploaded bytes
+    most_frames: int = 1  # as in `Job`
 
 
 @dataclass(slots=True, eq=False)

@@ -97,4 +97,7 @@ def _checkpoint(task: Task, checkpoint: Checkpoint) -> CheckpointInfo:
         info["temperature"] = checkpoint.temperature
     if task is Task.EMBED:
         info |= {"dimensions": capabilities.dimensions, "pooling": list(capabilities.pooling)}
+        info |= {"spaces": list(capabilities.spaces)}
+    if task in (Task.MATCH, Task.EMBED):
+        info |= {"video": capabilities.video}
     return info

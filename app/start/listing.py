@@ -38,7 +38,8 @@ def _rows(catalog: Catalog) -> Iterator[tuple[str, ...]]:
 def _tasks(model: ModelEntry) -> dict[str, list[str]]:
     tasks: dict[str, list[str]] = {}
     for task, entry in model.checkpoints.items():
-        tasks.setdefault(entry.checkpoint, []).extend([task, *([Task.EMBED] if task is Task.MATCH else [])])
+        filters = [Task.CAPFILT] if model.caption is not None else []
+        tasks.setdefault(entry.checkpoint, []).extend([task, *([Task.EMBED, *filters] if task is Task.MATCH else [])])
     return tasks
 
 

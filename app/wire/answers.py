@@ -47,25 +47,31 @@ class PairScores(TypedDict):
     itm_logits: NotRequired[Annotated[list[float], Field(description="[no match, match]")]]
     itc: NotRequired[Annotated[float, Field(description="cosine")]]
     sum: NotRequired[Annotated[float, Field(description="match logit + cosine, what the papers rank by")]]
+    lm: NotRequired[
+        Annotated[float, Field(le=0, description="mean log-probability of the text's tokens under the caption decoder")]
+    ]
 
 
 class MatchAnswer(TypedDict):
     model: str
-    scores: Annotated[list[list[PairScores]], Field(description="scores[i][t]: image i against text t")]
+    scores: Annotated[
+        list[list[PairScores]], Field(description="scores[i][t]: image i against text t; a video is one image")
+    ]
 
 
 class Embedding(TypedDict):
     embedding: Annotated[
         list[float] | list[list[float]] | str | list[str],
-        Field(description="a unit vector, or one for each query; base64 strings if asked for"),
+        Field(description="a vector, or one for each query, of length 1 in space itc; base64 strings if asked for"),
     ]
 
 
 class EmbedAnswer(TypedDict):
     model: str
     dimensions: int
-    images: list[Embedding]
+    images: Annotated[list[Embedding], Field(description="one for each image, in order; a video is one image")]
     texts: list[Embedding]
+    pairs: NotRequired[Annotated[list[Embedding], Field(description="space multimodal: one for each pair, in order")]]
 
 
 class ProblemAnswer(TypedDict):
@@ -96,6 +102,8 @@ class CheckpointInfo(TypedDict):
     pooling: NotRequired[
         Annotated[list[str], Field(description="embed: values of `pooling`; empty if an image has one vector")]
     ]
+    spaces: NotRequired[Annotated[list[str], Field(description="embed: values of `space`")]]
+    video: NotRequired[Annotated[bool, Field(description="match, embed: whether it takes `video`")]]
 
 
 class ModelInfo(TypedDict):

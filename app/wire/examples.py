@@ -73,6 +73,21 @@ EXAMPLES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
             ],
         },
     ),
+    Task.CAPFILT: (
+        {"image": RED_SQUARE, "text": ["a red square", "buy one, get one free"], "seed": 1},
+        {
+            "model": MODEL,
+            "images": [
+                {
+                    "texts": [
+                        {"text": "a red square", "source": "web", "itm": 0.98, "kept": True},
+                        {"text": "buy one, get one free", "source": "web", "itm": 0.02, "kept": False},
+                        {"text": "a small red square", "source": "synthetic", "itm": 0.97, "kept": True},
+                    ]
+                }
+            ],
+        },
+    ),
 }
 SUMMARIES: dict[str, str] = {
     Task.CAPTION: "Describe images",
@@ -80,6 +95,7 @@ SUMMARIES: dict[str, str] = {
     Task.MATCH: "Score images against texts",
     Task.EMBED: "Embed images and texts",
     "classify": "Say which labels fit images best",
+    Task.CAPFILT: "Caption images, and keep the captions and web texts that match",
 }
 MODELS_EXAMPLE = {
     "models": [

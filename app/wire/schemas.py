@@ -13,6 +13,7 @@ from models.base import GenerationSettings, Sampling, Turn
 DEFAULT_RANK_K = 128
 MAX_CANDIDATES = 4096
 MAX_RETURNED = 2**18  # candidates of one answer, over all its questions
+VIDEO_FRAMES = 8  # num_frm_test of salesforce/BLIP configs/retrieval_msrvtt.yaml
 
 
 class Context(NamedTuple):
@@ -86,6 +87,7 @@ def with_one_place(template: str) -> str:
 MaxChars = Field(json_schema_extra={"x-maxLength": "max_text_chars"})
 Said = Annotated[str, MaxChars, Field(json_schema_extra={"minLength": 1, "pattern": r"\S"})]
 Few = Field(json_schema_extra={"x-maxItems": "max_items"})
+Many = Field(json_schema_extra={"x-maxItems": "max_pairs"})
 Some = Annotated[list[Said], Few, Field(json_schema_extra={"minItems": 1})]
 
 Prompt = Annotated[str, AfterValidator(_limited), MaxChars]
@@ -235,13 +237,28 @@ class VqaFields(GenerationFields):
             )
 
 
+Video = Annotated[
+    bool,
+    Field(
+        description=f"the images, or the frames of one animated GIF or WebP, are one video of {VIDEO_FRAMES} frames at "
+        "most (only models with `video` in /models)"
+    ),
+]
+
+
 class MatchFields(Fields):
     text: Texts = Field(min_length=1, description="one text or a list")
-    head: Literal["itm", "itc", "both"] = Field("both", description="which of the two scores")
+    head: Literal["itm", "itc", "both", "lm"] = Field(
+        "both",
+        description="which of the two scores; lm: the likelihood of each text as a caption (only with `caption`)",
+    )
+    video: Video = False
 
     @model_validator(mode="after")
     def _bounded(self, info: ValidationInfo) -> Self:
-        check_pairs(len(self.text) * context_of(info).num_images, info)
+        if self.video and self.head == "lm":
+            raise ValueError("video: not with head lm")
+        check_pairs(len(self.text) * (VIDEO_FRAMES if self.video else context_of(info).num_images), info)
         return self
 
 
@@ -250,14 +267,38 @@ class EmbedFields(Fields):
 
     text: TextsOrNone = Field([], description="one text or a list")
     pooling: Literal["none", "mean"] | None = Field(
-        None, description="of an image's vectors (only models with several); ITC compares each vector, not the mean"
+        None,
+        description="of an image's vectors (itc: only models with several); ITC compares each vector, not the mean. "
+        "In another space: of the tokens, or of BLIP-2's queries",
     )
     encoding: Literal["float", "base64"] = Field("float", description="numbers, or little-endian float32 in base64")
+    space: Literal["itc", "image", "text", "multimodal"] = Field(
+        "itc",
+        description="itc: unit vectors, which ITC compares; else states before the projections, of images, of texts, "
+        "or of pairs: image i with text i, or one of either with each of the others",
+    )
+    video: Video = False
 
     @model_validator(mode="after")
-    def _something(self, info: ValidationInfo) -> Self:
-        if not self.text and not context_of(info).num_images:
-            raise ValueError("at least one image or text is needed")
+    def _fits_its_space(self, info: ValidationInfo) -> Self:
+        num_images, num_texts = context_of(info).num_images, len(self.text)
+        match self.space:
+            case "itc" if not num_texts and not num_images:
+                raise ValueError("at least one image or text is needed")
+            case "image" if num_texts:
+                raise ValueError("text: not with space image")
+            case "text" if num_images:
+                raise ValueError("image: not with space text")
+            case "image" | "multimodal" if not num_images:
+                raise ValueError(f"image: is missing, space {self.space} needs one")
+            case "text" | "multimodal" if not num_texts:
+                raise ValueError(f"text: is missing, space {self.space} needs one")
+            case "multimodal" if 1 not in (num_images, num_texts) and num_images != num_texts:
+                raise ValueError(f"text: {num_texts} for {num_images} images, but as many are needed, or one of either")
+            case _ if self.video and not num_images:
+                raise ValueError("video: needs an image")
+            case space if self.video and space != "itc":
+                raise ValueError("video: only with space itc")
         return self
 
 

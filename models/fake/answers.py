@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import exp
-from typing import Any
+from typing import Any, cast
 from zlib import crc32
 
 import numpy as np
@@ -18,11 +18,14 @@ from models.base import (
     GenerationSettings,
     ImageEmbeddingInput,
     Item,
+    LikelihoodInput,
     PairInput,
     QuestionInput,
     RankInput,
     Scores,
+    StatesInput,
     TextInput,
+    Video,
 )
 
 COLOURS: dict[str, tuple[int, int, int]] = {
@@ -76,6 +79,17 @@ def scores(item: Item, capabilities: Capabilities) -> Scores:
         case ImageEmbeddingInput(pooling):
             num_vectors = NUM_VECTORS if capabilities.pooling and pooling == "none" else 1
             return np.repeat(_image_embedding(item), num_vectors, axis=0)
+        case StatesInput(space, text, pooling):
+            vector = np.zeros((1, DIMENSIONS), np.float32)
+            if space != "text":
+                vector = vector + _image_embedding(item)
+            if text is not None:
+                vector = vector + _text_embedding(text)
+            several = bool(capabilities.pooling) and pooling == "none" and space != "text"
+            return np.repeat(vector, NUM_VECTORS if several else 1, axis=0)
+        case LikelihoodInput(text):
+            named = [-float(distance) for name, distance in zip(NAMES, _distances(item), strict=True) if name in text]
+            return np.array([max(named, default=-9.0)], np.float32)
         case RankInput() as request:
             return _rank(item, request)
     raise TypeError(f"the fake does not score {type(item.payload).__name__}")
@@ -84,6 +98,8 @@ def scores(item: Item, capabilities: Capabilities) -> Scores:
 def _distances(item: Item) -> NDArray[np.float32]:
     """`(10,)`: how far the mean colour of the picture is from each that has a name."""
     features: Any = item.features
+    if isinstance(features, Video):
+        features = np.concatenate(cast("tuple[NDArray[np.float32], ...]", features.frames))
     return np.asarray(np.linalg.norm(PALETTE - features.mean(0), axis=1))
 
 

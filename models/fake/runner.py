@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from models.base import (
+    SPACES,
     Capabilities,
     CaptionInput,
     Checkpoint,
@@ -111,7 +112,7 @@ class FakeRunner:
 
     def __init__(self, unit: str = "fake", capabilities: Capabilities | None = None) -> None:
         self.unit = unit
-        self.capabilities = replace(capabilities or Capabilities(), dimensions=DIMENSIONS)
+        self.capabilities = replace(capabilities or Capabilities(spaces=SPACES, video=True), dimensions=DIMENSIONS)
         self.calls: deque[Call] = deque(maxlen=1000)
         self._hold: Hold | None = None
         self._fault: tuple[Fault, Callable[[Call], bool]] | None = None

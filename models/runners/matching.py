@@ -4,28 +4,41 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.base import Capabilities, ImageEmbeddingInput, Input, Item, Op, PairInput, Scores, TextInput
+from models.base import (
+    Capabilities,
+    ImageEmbeddingInput,
+    Input,
+    Item,
+    Op,
+    PairInput,
+    Scores,
+    StatesInput,
+    TextInput,
+)
 from models.device import on_device
 from models.runners.text import WordPiece, pad, readable
 from models.runners.unit import HeadsRunner
 
 
 class MatchingRunner(HeadsRunner):
-    """ITM logits and ITC embeddings. The payload of a text is its ids; of an image, its pooling."""
+    """ITM logits, ITC embeddings, and the states before their projections. The payload of a text is its ids; of an
+    image, its pooling."""
 
     text_tokens: int  # longer texts are cut, as the authors do
 
     def __init__(
-        self, unit: str, network: Any, tokenizer: WordPiece, device: torch.device, pooling: tuple[str, ...] = ()
+        self, unit: str, network: Any, tokenizer: WordPiece, device: torch.device, capabilities: Capabilities
     ) -> None:
+        """`capabilities`: without the dimensions."""
         dimensions = network.text_projection.out_features
-        super().__init__(unit, network, device, Capabilities(pooling=pooling, dimensions=dimensions))
+        super().__init__(unit, network, device, replace(capabilities, dimensions=dimensions))
         self._tokenizer = tokenizer
         self._pair_id = tokenizer.first_id  # the first token of image-grounded texts
 
@@ -37,6 +50,9 @@ class MatchingRunner(HeadsRunner):
                 return self._item("text", self._text(text, self._tokenizer.first_id))
             case ImageEmbeddingInput(pooling):
                 return Item(Op.SCORE, "image", pooling)
+            case StatesInput(space, text, pooling):
+                first_id = self._pair_id if space == "multimodal" else self._tokenizer.first_id
+                return Item(Op.SCORE, (space, pooling), None if text is None else self._text(text, first_id))
             case _:
                 raise self._unsupported(request)
 
@@ -52,20 +68,53 @@ class MatchingRunner(HeadsRunner):
             case "itm":
                 return list(self._itm(batch).cpu().numpy())
             case "text":
-                ids, mask = pad([item.payload for item in batch], self._device)
-                states = self._text_states(ids, mask)[:, :1]
+                states = self._text_states(*self._padded(batch))[:, :1]
                 return list(F.normalize(self.network.text_projection(states), dim=-1).cpu().numpy())
-            case _:
+            case "image":
                 vectors = F.normalize(self.network.image_projection(self._image_states(batch)), dim=-1).cpu()
                 return [_pooled(own, item.payload).numpy() for own, item in zip(vectors, batch, strict=True)]
+            case (str(space), str(pooling)):
+                return list(self._states(batch, space, pooling).cpu().numpy())
+            case key:
+                raise ValueError(key)
+
+    def _padded(self, batch: Sequence[Item]) -> tuple[Tensor, Tensor]:
+        return pad([item.payload for item in batch], self._device)
+
+    def _states(self, batch: Sequence[Item], space: str, pooling: str) -> Tensor:
+        """As `StatesInput` says: `(items, vectors, width)`, float32."""
+        mask: Tensor | None = None
+        match space:
+            case "text":
+                ids, mask = self._padded(batch)
+                states = self._text_states(ids, mask)
+            case "multimodal":
+                states, mask = self._pair_states(batch)
+            case _:
+                states = self._image_tokens(batch)
+        states = states.float()
+        if pooling != "mean":
+            return states if self.capabilities.pooling and space != "text" else states[:, :1]
+        if mask is None:
+            return states.mean(1, keepdim=True)
+        return (states * mask[..., None]).sum(1, keepdim=True) / mask.sum(1)[:, None, None]
 
     @abstractmethod
     def _itm(self, batch: Sequence[Item]) -> Tensor:
         """Logits `(pairs, 2)`."""
 
     @abstractmethod
+    def _pair_states(self, batch: Sequence[Item]) -> tuple[Tensor, Tensor | None]:
+        """What ITM reads of texts that look at their images, `(pairs, tokens or queries, width)`, and the mask of
+        padding; None: there is none."""
+
+    @abstractmethod
     def _text_states(self, ids: Tensor, mask: Tensor) -> Tensor:
         """`(texts, tokens)` -> `(texts, tokens, width)`, without an image."""
+
+    @abstractmethod
+    def _image_tokens(self, batch: Sequence[Item]) -> Tensor:
+        """`(images, tokens or queries, width)`."""
 
     @abstractmethod
     def _image_states(self, batch: Sequence[Item]) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer
 
-from models.base import InputError, Item
+from models.base import InputError, Item, Video
 from models.device import to_device
 from models.layers.attention import Lines
 
@@ -88,26 +88,35 @@ def pad(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Te
     return to_device(ids, device), to_device(mask, device)
 
 
+def _frames(item: Item) -> tuple[Tensor, ...]:
+    """Of an image that is no video: itself."""
+    features = item.features
+    return cast("tuple[Tensor, ...]", features.frames if isinstance(features, Video) else (features,))
+
+
 class ImageGroups:
     """The items of a batch, grouped by image: each distinct image is projected once, and the texts about it are query
     positions of one attention call.
 
-    `images`: features of the distinct images, `(images, tokens, width)`. `numbers`: the index of each item's image.
-    `lines`: the items of each image, in the order of `sort`."""
+    `images`: features of the distinct images, `(images, tokens, width)`; those of a video's frames, one after the
+    other. `num_frames`: of each; 1 unless they are videos. `numbers`: the index of each item's image. `lines`: the
+    items of each image, in the order of `sort`."""
 
     def __init__(self, batch: Sequence[Item]) -> None:
-        distinct = {id(item.features): cast("Tensor", item.features) for item in batch}
+        distinct = {id(item.features): _frames(item) for item in batch}
         places = {key: number for number, key in enumerate(distinct)}
-        self.images = torch.stack(list(distinct.values()))
+        self.images = torch.stack([torch.cat(frames) if len(frames) > 1 else frames[0] for frames in distinct.values()])
+        (self.num_frames,) = {len(frames) for frames in distinct.values()}
         self.numbers = [places[id(item.features)] for item in batch]
         counts = [self.numbers.count(number) for number in range(len(distinct))]
         self.lines = Lines.of(counts, self.images.device)
-        self._order = sorted(range(len(batch)), key=self.numbers.__getitem__)
-        self._back = torch.tensor(self._order).argsort()
+        order = sorted(range(len(batch)), key=self.numbers.__getitem__)
+        self.order = torch.tensor(order)  # of `sort`: the index of each row's item
+        self._back = self.order.argsort()
 
     def sort(self, rows: Sequence[T]) -> list[T]:
         """Reorder rows, one for each item, so that those of one image are side by side."""
-        return [rows[index] for index in self._order]
+        return [rows[index] for index in self.order.tolist()]
 
     def unsort(self, lines: Tensor) -> Tensor:
         """From the order of `sort` back to that of the batch."""

@@ -28,7 +28,7 @@ from models.fake.runner import FakeRunner, Hold, fake_models
 T = TypeVar("T")
 PNG = {"content-type": "image/png"}
 ROUTES = ("/models", "/metrics", "/openapi.json", "/docs", "/health/live", "/health/ready")
-TASKS = ("/caption", "/vqa", "/match", "/embed", "/classify")
+TASKS = ("/caption", "/vqa", "/match", "/embed", "/classify", "/capfilt")
 JSON_ONLY = ("/rerank", "/v1/rerank", "/v1/chat/completions", "/v1/responses", "/v1/embeddings")
 FIELDS: dict[str, dict[str, Any]] = {
     "/caption": {},
@@ -36,6 +36,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "/match": {"text": "red"},
     "/embed": {},
     "/classify": {"label": ["red", "blue"]},
+    "/capfilt": {"seed": 1},
 }
 
 
@@ -57,6 +58,14 @@ def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
 
 def png(colour: str | tuple[int, ...] = "red", size: tuple[int, int] = (32, 32)) -> bytes:
     return encoded(picture(colour, size))
+
+
+def animated(
+    colours: Sequence[str | tuple[int, ...]], kind: str = "GIF", size: tuple[int, int] = (64, 48), **options: Any
+) -> bytes:
+    first, *others = (picture(colour, size) for colour in colours)
+    lossless = {"lossless": True} if kind == "WEBP" else {}
+    return encoded(first, kind, save_all=True, append_images=others, **lossless, **options)
 
 
 def b64(data: bytes) -> str:

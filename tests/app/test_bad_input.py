@@ -11,7 +11,7 @@ import pytest
 from app.wire.multipart import MAX_PARTS
 from models.base import Input, InputError, Item
 from tests.app.conftest import Shared
-from tests.app.support import BLUE, FIELDS, RED, TASKS, b64
+from tests.app.support import BLUE, FIELDS, RED, TASKS, animated, b64
 
 JSON = {"content-type": "application/json"}
 PNG = {"content-type": "image/png"}
@@ -180,6 +180,17 @@ BAD_FIELDS: list[tuple[str, dict[str, Any], str]] = [
     ("/embed", {"pooling": "mean"}, "pooling"),
     ("/embed", {"pooling": "max"}, "pooling"),
     ("/embed", {"encoding": "hex"}, "encoding"),
+    ("/match", {"head": "lm", "video": True}, "video: not with head lm"),
+    ("/match", {"video": "yes"}, "video"),
+    ("/embed", {"space": "video"}, "space"),
+    ("/embed", {"space": "image", "text": "red"}, "text: not with space image"),
+    ("/embed", {"space": "text", "text": "red"}, "image: not with space text"),
+    ("/embed", {"space": "multimodal"}, "text: is missing"),
+    ("/embed", {"space": "image", "video": True}, "video: only with space itc"),
+    ("/embed", {"space": "multimodal", "text": "red", "video": True}, "video: only with space itc"),
+    ("/embed", {"video": 1}, "video"),
+    ("/caption", {"video": True}, "video"),
+    ("/capfilt", {"video": True}, "video"),
 ]
 
 
@@ -244,6 +255,14 @@ def test_query_beside_another_form(shared: Shared) -> None:
         ("/match", {"images": [b64(RED)] * 33, "text": ["red"] * 32}, "pairs"),
         ("/embed", {}, "at least one"),
         ("/embed", {"text": []}, "at least one"),
+        ("/embed", {"text": "red", "video": True}, "video: needs an image"),
+        ("/embed", {"space": "image"}, "image: is missing"),
+        ("/embed", {"space": "text"}, "text: is missing"),
+        ("/embed", {"space": "multimodal", "text": "red"}, "image: is missing"),
+        ("/embed", {"space": "multimodal", "images": [b64(RED)] * 2, "text": ["red"] * 3}, "3 for 2 images"),
+        ("/match", {"images": [b64(animated(["red", "blue"])), b64(RED)], "text": "a", "video": True}, "image: 0: "),
+        ("/match", {"images": [b64(RED), b64(animated(["red", "blue"]))], "text": "a", "video": True}, "animated"),
+        ("/embed", {"images": [b64(RED), b64(animated(["red", "blue"], "WEBP"))], "video": True}, "image: 1: "),
     ],
 )
 def test_images_and_items(shared: Shared, path: str, body: dict[str, Any], word: str) -> None:

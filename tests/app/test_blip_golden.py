@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from tests import golden
 from tests.app.support import Asking, asking, b64
@@ -143,3 +144,53 @@ def test_two_stage_ranking(served: Asking) -> None:
 
 def in_order(results: list[dict[str, Any]]) -> list[float]:
     return [one["relevance_score"] for one in sorted(results, key=lambda one: one["index"])]
+
+
+def test_likelihoods(served: Asking) -> None:
+    """The mean over what follows the authors' prompt, of the log-probabilities that their logits give."""
+    cases = golden.cases("caption_teacher_forced")
+    bodies = [
+        {
+            "model": golden.SERVED[case["checkpoint"]],
+            "image": image(case["image"]),
+            "text": case["text"].removeprefix("a picture of "),
+            "head": "lm",
+        }
+        for case in cases
+        if case["checkpoint"] == "caption"
+    ]
+    expected = [
+        np.mean(case["target_logprobs"][case["prompt_length_masked"] - 1 :])
+        for case in cases
+        if case["checkpoint"] == "caption"
+    ]
+    assert len(bodies) == 8
+    scores = [answer["scores"][0][0]["lm"] for answer in served.ask("/match", bodies)]
+    assert scores == pytest.approx(expected, abs=1e-5)
+
+
+def test_features(served: Asking) -> None:
+    """`BLIP_Base` of models/blip.py: the first row of each mode."""
+    cases = golden.cases("feature_extractor")
+    for space, kind in (("image", "images"), ("text", "texts"), ("multimodal", "pairs")):
+        bodies = [
+            {"space": space}
+            | ({"image": image(case["image"])} if space != "text" else {})
+            | ({"text": case["text"]} if space != "image" else {})
+            for case in cases
+        ]
+        for case, answer in zip(cases, served.ask("/embed", bodies), strict=True):
+            np.testing.assert_allclose(answer[kind][0]["embedding"], case[f"{space}_row0"], atol=1e-5)
+
+
+def test_a_video(served: Asking) -> None:
+    """eval_retrieval_video.py, from what /embed says of each frame. ITM: tests/models/runners/test_more.py."""
+    names = [f"s{number}" for number in (0, 1, 2, 3, 4, 5, 0, 1)]
+    known = {case["image"].partition("_")[0]: case["image"] for case in golden.cases("itm")}
+    frames = [image(known[name]) for name in names]
+    (single,) = served.ask("/embed", [{"images": frames, "space": "image"}])
+    (video,) = served.ask("/embed", [{"images": frames, "video": True}])
+    state = np.mean([one["embedding"] for one in single["images"]], axis=0)
+    weights = load_file(golden.BLIP / "checkpoints" / "retrieval" / "model.safetensors")
+    projected = weights["vision_proj.weight"] @ state + weights["vision_proj.bias"]
+    np.testing.assert_allclose(video["images"][0]["embedding"], projected / np.linalg.norm(projected), atol=1e-5)

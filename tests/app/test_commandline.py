@@ -184,7 +184,7 @@ def test_models_lists_what_the_catalog_has(command: CommandLine, tmp_path: Path)
     assert code == 0
     lines = [re.sub(r" +", " ", line) for line in text.splitlines()]
     assert f"mine blip caption {tmp_path / 'weights'}" in lines
-    assert "mine blip match, embed some/one" in lines
+    assert "mine blip match, embed, capfilt some/one" in lines
     assert "blip2-opt blip2 caption, vqa Salesforce/blip2-opt-2.7b" in lines
     assert "blip-and-blip2 blip-base, blip2-opt" in lines
 

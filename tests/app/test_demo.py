@@ -11,11 +11,12 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from PIL import Image
 
 import models
 from app.main import load_models
 from bench.service import running_service
-from tests.app.support import b64, serving, until_ready
+from tests.app.support import b64, encoded, serving, until_ready
 from tests.app.test_streams import events, pieces, texts
 from training.captions import describe, random_caption
 from training.questions import random_question
@@ -88,7 +89,7 @@ def test_it_says_that_it_is_a_demo(client: httpx.Client) -> None:
     assert [(model["name"], model["family"]) for model in served] == [("demo", "blip"), ("demo-blip2", "blip2")]
     for model in served:
         assert "coloured shapes, not photos" in model["note"]
-        assert set(model["tasks"]) == {"caption", "vqa", "match", "embed"}
+        assert set(model["tasks"]) == {"caption", "vqa", "match", "embed", "capfilt"}
 
 
 # --- the doors of other tools ---------------------------------------------------------------------------------------
@@ -226,3 +227,41 @@ def test_64_mixed_requests_at_once_equal_one_at_a_time() -> None:
     assert counts["encode_sum"] == num_images < len(bodies)  # both families have one tower
     assert counts["encode_count"] < counts["encode_sum"]
     assert counts["score_count"] < counts["score_sum"] / 2
+
+
+def test_more_of_what_they_know_at_once_equals_one_at_a_time() -> None:
+    """CapFilt, likelihoods, states and videos, among captions."""
+    rng = Random("more")
+    scenes = [random_scene(rng, 1 + index % 3) for index in range(12)]
+    shown = [b64(png(pixels)) for _, pixels in scenes]
+    frames = [Image.fromarray(pixels) for _, pixels in scenes]
+    animation = b64(encoded(frames[0], "GIF", save_all=True, append_images=frames[1:]))
+    bodies: list[Body] = []
+    for index, (scene, _) in enumerate(scenes):
+        model = {"model": ("demo", "demo-blip2")[index % 2]}
+        texts = [str(describe(scene)), str(random_caption(rng, scene)), "a red circle"]
+        image, several = (
+            {"image": shown[index]},
+            {"images": [shown[(index + more) % 12] for more in range(1 + index % 8)]},
+        )
+        bodies += [
+            ("/match", model | several | {"text": texts, "head": "lm"}),
+            ("/match", several | {"text": texts, "video": True}),
+            ("/match", {"image": animation, "text": texts[:1], "video": True}),
+            ("/embed", several | {"text": texts, "video": True}),
+            ("/embed", model | image | {"text": texts, "space": "multimodal"}),
+            ("/embed", model | several | {"space": "image", "pooling": ("none", "mean")[index % 2]}),
+            ("/embed", model | {"text": texts, "space": "text", "pooling": ("mean", "none")[index % 2]}),
+            ("/capfilt", model | image | {"text": texts, "num_captions": 2, "seed": index}),
+            ("/caption", model | image),
+        ]
+    alone, _ = ask(bodies, num_at_a_time=1)
+    together, counts = ask(bodies, num_at_a_time=64)
+    assert_same(together, alone)
+    assert counts["score_count"] < counts["score_sum"] / 2
+    assert len(bodies) == 108
+
+
+def test_blip2_has_no_video(client: httpx.Client) -> None:
+    response = client.post("/match", json={"model": "demo-blip2", "image": b64(EXAMPLE), "text": "a", "video": True})
+    assert (response.status_code, "no method" in response.json()["detail"]) == (422, True)

@@ -19,6 +19,7 @@ from app.problems import EVERY_PROBLEM
 from app.service import Phase
 from app.settings import Settings
 from app.wire import answers, retrieval, schemas
+from app.wire.capfilt import CapfiltFields
 from models.base import ServedModel
 from models.fake.answers import DIMENSIONS
 from models.fake.runner import fake_models
@@ -51,7 +52,7 @@ def test_models(shared: Shared) -> None:
     TypeAdapter(answers.ModelsAnswer).validate_python(answer, strict=True)
     [model] = answer["models"]
     assert (model["name"], model["family"], model["note"]) == ("fake", "fake", "names colours; has no weights")
-    assert set(model["tasks"]) == {"caption", "vqa", "match", "embed"}
+    assert set(model["tasks"]) == {"caption", "vqa", "match", "embed", "capfilt"}
     assert model["tasks"]["vqa"] == {
         "checkpoint": "fake",
         "revision": None,
@@ -62,7 +63,10 @@ def test_models(shared: Shared) -> None:
         "template": False,
     }
     assert model["template"] is None
-    assert (model["tasks"]["embed"]["dimensions"], model["tasks"]["embed"]["pooling"]) == (DIMENSIONS, [])
+    embed = model["tasks"]["embed"]
+    assert (embed["dimensions"], embed["pooling"]) == (DIMENSIONS, [])
+    assert (embed["spaces"], embed["video"]) == (["itc", "image", "text", "multimodal"], True)
+    assert model["tasks"]["match"]["video"] is True
     assert answer["limits"]["max_body_bytes"] == 20 * 2**20
     assert answer["limits"]["max_items"] == 64
 
@@ -191,6 +195,7 @@ def test_every_form_and_field_is_documented(openapi: Any, path: str) -> None:
         "/match": schemas.MatchFields,
         "/embed": schemas.EmbedFields,
         "/classify": retrieval.ClassifyFields,
+        "/capfilt": CapfiltFields,
     }
     fields = models[path].model_fields
     assert set(content["application/json"]["schema"]["properties"]) == {*fields, "image", "images"}

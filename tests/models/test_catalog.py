@@ -20,14 +20,25 @@ match = { checkpoint = "weights" }
 BLIP2 = '[models.mine]\nfamily = "blip2"\nvqa = { checkpoint = "x" }\n'
 
 
-def test_the_packaged_profiles_are_whole_and_pinned() -> None:
+def test_the_packaged_profiles_are_whole_and_pinned_where_they_can_be() -> None:
     catalog = read_catalog()
     assert {"demo", "blip-base", "blip-large", "blip2-opt", "blip2-t5", "blip-and-blip2"} <= set(catalog.profiles)
+    unpinned = set()  # as no revision is known
     for name in catalog.profiles:
-        for model in catalog.profile(name).values():
-            assert set(model.checkpoints) == {Task.CAPTION, Task.VQA, Task.MATCH}
+        for served, model in catalog.profile(name).items():
+            answers = set() if served.endswith("-coco") else {Task.VQA}
+            assert set(model.checkpoints) == {Task.CAPTION, Task.MATCH} | answers
             for entry in model.checkpoints.values():
-                assert Path(entry.checkpoint).is_dir() or re.fullmatch(r"[0-9a-f]{40}", entry.revision or "")
+                if not Path(entry.checkpoint).is_dir() and not re.fullmatch(r"[0-9a-f]{40}", entry.revision or ""):
+                    unpinned.add(entry.checkpoint)
+    assert unpinned == {"Salesforce/blip2-opt-2.7b-coco", "Salesforce/blip2-flan-t5-xl-coco"}
+    assert {model for models in catalog.profiles.values() for model in models} == set(catalog.models)
+
+
+def test_a_checkpoint_has_one_revision() -> None:
+    """Else it would be fetched and loaded twice."""
+    entries = {entry for model in read_catalog().models.values() for entry in model.checkpoints.values()}
+    assert len(entries) == len({entry.checkpoint for entry in entries})
 
 
 def test_an_operators_entries_join_the_packaged_ones(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """BLIP's runners: one for each kind of checkpoint.
 
-Source: salesforce/BLIP models/blip.py, blip_vqa.py, blip_itm.py; train_retrieval.py for ITM's [ENC] token.
+Source: salesforce/BLIP models/blip.py, blip_vqa.py, blip_itm.py; train_retrieval.py for ITM's [ENC] token;
+eval_retrieval_video.py for videos.
 """
 
 from __future__ import annotations
@@ -14,9 +15,24 @@ import torch
 from torch import Tensor
 from transformers import BlipConfig
 
-from models.base import CaptionInput, GenerationSettings, Input, Item, ModelRunner, QuestionInput, RankInput, Task
+from models.base import (
+    SPACES,
+    Capabilities,
+    CaptionInput,
+    GenerationSettings,
+    Input,
+    Item,
+    LikelihoodInput,
+    ModelRunner,
+    QuestionInput,
+    RankInput,
+    Scores,
+    Task,
+)
+from models.device import on_device
 from models.families.family import RunnerParts
 from models.generation.kv_cache import Prefix, Step, empty_prefix
+from models.generation.likelihood import LikelihoodRunner
 from models.generation.loop import GeneratingRunner, Ranking
 from models.generation.ranking import RankingRunner, likelihoods, to_rank
 from models.generation.search import Defaults, Plan, check_room, make_plan
@@ -27,6 +43,7 @@ from models.weights import CheckpointError
 
 PROMPT = "a picture of "  # configs/caption_coco.yaml
 TEXT_TOKENS = 35  # the authors' max_length of captions and questions
+GIVEN_TOKENS = 40  # and of captions whose loss they compute, prompt included
 LABEL_SMOOTHING = 0.1  # of the answer decoder's loss, when training and when ranking
 # The authors' lengths count the four tokens of their prompt; ours do not.
 CAPTION = Defaults(num_beams=3, max_new_tokens=20 - 4, min_new_tokens=5 - 4, sampling_penalty=1.1)
@@ -80,15 +97,33 @@ class _DecodingRunner(GeneratingRunner):
         return self.network.head(states[:, -1], decoder.tokens)
 
 
-class CaptionRunner(_DecodingRunner):
-    """The heads of a captioning checkpoint: the decoder looks at the image."""
+class CaptionRunner(_DecodingRunner, LikelihoodRunner):
+    """The heads of a captioning checkpoint: the decoder looks at the image. It writes captions, or reads given ones."""
 
     def prepare(self, request: Input) -> Item:
-        if not isinstance(request, CaptionInput):
-            raise self._unsupported(request)
-        text = PROMPT if request.prompt is None else request.prompt
-        prompt = self._tokenizer.ids(text, self._special.dec)[:-1]
-        return self._to_generate([], self._plan(request.settings, CAPTION, prompt), self.network.num_image_tokens)
+        match request:
+            case CaptionInput(text, settings):
+                plan = self._plan(settings, CAPTION, self._prompt(PROMPT if text is None else text))
+                return self._to_generate([], plan, self.network.num_image_tokens)
+            case LikelihoodInput(text):
+                ids = self._tokenizer.ids(PROMPT + text, self._special.dec, GIVEN_TOKENS)
+                return self._given(ids, len(self._prompt(PROMPT)))
+            case _:
+                raise self._unsupported(request)
+
+    def _prompt(self, text: str) -> list[int]:
+        return self._tokenizer.ids(text, self._special.dec)[:-1]
+
+    @on_device
+    def score(self, batch: Sequence[Item]) -> list[Scores]:
+        return self._likelihoods_of(batch)
+
+    def _next_logits(self, batch: Sequence[Item], ids: Tensor, mask: Tensor) -> Tensor:
+        groups, decoder = ImageGroups(batch), self.network.decoder
+        source = decoder.look_at(self.network.norm(groups.images), lines=groups.lines)
+        order = groups.order.to(ids.device)
+        states, _ = decoder(ids[order], causal_mask(mask[order]), source)
+        return self.network.head(groups.unsort(states), decoder.tokens)
 
     def _source(self, batch: Sequence[Item]) -> Source:
         groups = ImageGroups(batch)
@@ -142,20 +177,30 @@ class MatchRunner(MatchingRunner):
     def __init__(
         self, unit: str, network: Any, tokenizer: WordPiece, special: SpecialTokens, device: torch.device
     ) -> None:
-        super().__init__(unit, network, tokenizer, device)
+        super().__init__(unit, network, tokenizer, device, Capabilities(spaces=SPACES, video=True))
         self._pair_id = special.enc
 
     def _itm(self, batch: Sequence[Item]) -> Tensor:
-        states, _ = _encode_grounded(self.network, ImageGroups(batch), [item.payload for item in batch])
+        states, _ = self._pair_states(batch)
         return self.network.itm(states[:, 0])
+
+    def _pair_states(self, batch: Sequence[Item]) -> tuple[Tensor, Tensor]:
+        return _encode_grounded(self.network, ImageGroups(batch), [item.payload for item in batch])
 
     def _text_states(self, ids: Tensor, mask: Tensor) -> Tensor:
         states, _ = self.network.encoder(ids, padding_mask(mask))
         return states
 
-    def _image_states(self, batch: Sequence[Item]) -> Tensor:
+    def _image_tokens(self, batch: Sequence[Item]) -> Tensor:
         groups = ImageGroups(batch)
-        return self.network.norm(groups.images)[groups.numbers, :1]
+        return self.network.norm(groups.images)[groups.numbers]
+
+    def _image_states(self, batch: Sequence[Item]) -> Tensor:
+        """The class token; of a video the mean over its frames, whose projection is the mean of the projections."""
+        groups = ImageGroups(batch)
+        num_images, _, width = groups.images.shape
+        frames = groups.images.view(num_images, groups.num_frames, -1, width)
+        return self.network.norm(frames[:, :, 0]).float().mean(1, keepdim=True)[groups.numbers]
 
 
 def _encode_grounded(network: Any, groups: ImageGroups, texts: Sequence[list[int]]) -> tuple[Tensor, Tensor]:

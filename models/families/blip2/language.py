@@ -19,23 +19,27 @@ from models.base import (
     GenerationSettings,
     Input,
     Item,
+    LikelihoodInput,
     QuestionInput,
     RankInput,
+    Scores,
     Turn,
 )
+from models.device import on_device
 from models.families.blip2 import dialogue
 from models.generation.kv_cache import Prefix, Step, empty_prefix
+from models.generation.likelihood import KEY, LikelihoodRunner
 from models.generation.loop import Ranking
 from models.generation.ranking import RankingRunner, likelihoods, to_rank
 from models.generation.search import Defaults, check_room, make_plan
-from models.layers.attention import causal_mask
+from models.layers.attention import Source, causal_mask
 from models.runners.text import ImageGroups, Tokenizer, pad, readable
 
 T5_TOKENS = 512  # the most that its encoder was trained on, the image's queries included
-CANDIDATE_TOKENS = 32  # LAVIS' max_txt_len
+TEXT_TOKENS = 32  # LAVIS' max_txt_len, of candidates and of given captions
 
 
-class LanguageRunner(RankingRunner):
+class LanguageRunner(RankingRunner, LikelihoodRunner):
     """Captions and answers, from one checkpoint: they differ in prompt and defaults."""
 
     caption: Defaults
@@ -73,6 +77,8 @@ class LanguageRunner(RankingRunner):
                 check_room(len(ids), self._room(len(ids)), longest)
                 encoded, decoded = self._split(ids)
                 return to_rank(encoded, Ranking(tuple(decoded), candidates, k), used)
+            case LikelihoodInput(text):
+                return self._given([self._start_id, *self._caption(self._tokenizer.pieces(text))], 1)
             case _:
                 raise self._unsupported(request)
 
@@ -84,6 +90,10 @@ class LanguageRunner(RankingRunner):
         encoded, decoded = self._split(ids)
         plan = make_plan(settings, defaults, decoded, counted=[self._start_id], room=room)
         return self._to_generate(encoded, plan, self._num_queries + len(encoded), history_used)
+
+    @on_device
+    def score(self, batch: Sequence[Item]) -> list[Scores]:
+        return self._likelihoods_of(batch) if batch[0].key == KEY else super().score(batch)
 
     @property
     def _token_bytes(self) -> int:
@@ -113,6 +123,10 @@ class LanguageRunner(RankingRunner):
         """The prompt's token ids, with its special token."""
 
     @abstractmethod
+    def _caption(self, pieces: list[int]) -> list[int]:
+        """What follows the decoder's first token in a caption: with the stop token, cut as LAVIS does."""
+
+    @abstractmethod
     def _split(self, ids: list[int]) -> tuple[list[int], list[int]]:
         """Of a prompt's `ids`: what the encoder reads, and what the decoder continues."""
 
@@ -136,6 +150,9 @@ class OPTRunner(LanguageRunner):
     def _ids(self, text: str) -> list[int]:
         return [self._start_id, *self._pieces(text)]
 
+    def _caption(self, pieces: list[int]) -> list[int]:
+        return [*pieces, self.stop_id][: TEXT_TOKENS - 1] if pieces else []
+
     def _split(self, ids: list[int]) -> tuple[list[int], list[int]]:
         return [], ids
 
@@ -146,7 +163,7 @@ class OPTRunner(LanguageRunner):
     def _candidate(self, text: str) -> list[int]:
         """With the space that a generated answer has after "Answer:"."""
         pieces = self._tokenizer.pieces(f" {text.strip()}") if text.strip() else []
-        return readable("candidate", [*pieces, self.stop_id], 1, CANDIDATE_TOKENS)
+        return readable("candidate", [*pieces, self.stop_id], 1, TEXT_TOKENS)
 
     def prefill(self, batch: Sequence[Item]) -> Prefix:
         model = self.network.language_model
@@ -162,6 +179,13 @@ class OPTRunner(LanguageRunner):
         positions = step.positions + self._num_queries
         states, _ = model(model.tokens(step.ids), positions, step.mask, step.past, step.lines)
         return model.logits(states[:, -1])
+
+    def _next_logits(self, batch: Sequence[Item], ids: Tensor, mask: Tensor) -> Tensor:
+        model = self.network.language_model
+        x = torch.cat([self.queries(batch), model.tokens(ids)], dim=1)
+        mask = F.pad(mask, (self._num_queries, 0), value=True)
+        states, _ = model(x, torch.arange(x.shape[1], device=self._device)[None], causal_mask(mask))
+        return model.logits(states[:, self._num_queries :])
 
     def _likelihoods(self, candidates: Sequence[list[int]], first: Tensor, known: Prefix) -> Tensor:
         """All candidates are one line, so that the prompt's KV cache is not copied for each; a candidate sees only the
@@ -191,6 +215,9 @@ class T5Runner(LanguageRunner):
     def _ids(self, text: str) -> list[int]:
         return [*self._pieces(text), self.stop_id]
 
+    def _caption(self, pieces: list[int]) -> list[int]:
+        return [*pieces[: TEXT_TOKENS - 1], self.stop_id] if pieces else []
+
     def _split(self, ids: list[int]) -> tuple[list[int], list[int]]:
         return ids, [self._start_id]
 
@@ -200,14 +227,24 @@ class T5Runner(LanguageRunner):
         return T5_TOKENS if self._num_queries + num_prompt_tokens <= T5_TOKENS else 0
 
     def _candidate(self, text: str) -> list[int]:
-        return readable("candidate", [*self._tokenizer.pieces(text.strip()), self.stop_id], 1, CANDIDATE_TOKENS)
+        return readable("candidate", [*self._tokenizer.pieces(text.strip()), self.stop_id], 1, TEXT_TOKENS)
 
     def prefill(self, batch: Sequence[Item]) -> Prefix:
+        return empty_prefix(self._source(batch, [item.payload.ids for item in batch]))
+
+    def _source(self, batch: Sequence[Item], prompts: Sequence[list[int]]) -> Source:
+        """The encoded queries and prompts, one row for each item."""
         model = self.network.language_model
-        ids, mask = pad([item.payload.ids for item in batch], self._device)
+        ids, mask = pad(prompts, self._device)
         x = torch.cat([self.queries(batch), model.tokens(ids)], dim=1)
         mask = F.pad(mask, (self._num_queries, 0), value=True)
-        return empty_prefix(model.look_at(model.encode(x, mask), mask))
+        source: Source = model.look_at(model.encode(x, mask), mask)
+        return source
+
+    def _next_logits(self, batch: Sequence[Item], ids: Tensor, mask: Tensor) -> Tensor:
+        model = self.network.language_model
+        states, _ = model.decode(ids, causal_mask(mask), self._source(batch, [self._ids("")] * len(batch)))
+        return model.logits(states)
 
     def decode(self, step: Step) -> Tensor:
         model = self.network.language_model

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models.base import Item, ModelRunner, Task
+from models.base import SPACES, Capabilities, Item, ModelRunner, Task
 from models.families.blip2.language import LanguageRunner, OPTRunner, T5Runner
 from models.families.blip2.qformer import beside_queries
 from models.families.family import RunnerParts
@@ -29,22 +29,30 @@ class RetrievalRunner(MatchingRunner):
     text_tokens = 32  # LAVIS' max_txt_len
 
     def __init__(self, unit: str, network: Any, tokenizer: WordPiece, device: torch.device) -> None:
-        super().__init__(unit, network, tokenizer, device, pooling=("none", "mean"))
+        super().__init__(unit, network, tokenizer, device, Capabilities(pooling=("none", "mean"), spaces=SPACES))
 
     def _itm(self, batch: Sequence[Item]) -> Tensor:
         """The mean of the queries' logits."""
+        states, _ = self._pair_states(batch)
+        return self.network.itm(states).mean(1)
+
+    def _pair_states(self, batch: Sequence[Item]) -> tuple[Tensor, None]:
+        """Of the queries."""
         groups, num_queries = ImageGroups(batch), self.network.qformer.config.num_queries
         ids, mask = pad(groups.sort([item.payload for item in batch]), self._device)
         source = self._look_at(groups.images, groups.lines)
         states = self.network.qformer(source, ids, beside_queries(mask, num_queries))
-        return groups.unsort(self.network.itm(states[:, :num_queries]).mean(1))
+        return groups.unsort(states[:, :num_queries]), None
 
     def _text_states(self, ids: Tensor, mask: Tensor) -> Tensor:
         return self.network.qformer(None, ids, padding_mask(mask))
 
-    def _image_states(self, batch: Sequence[Item]) -> Tensor:
+    def _image_tokens(self, batch: Sequence[Item]) -> Tensor:
+        """Of the queries."""
         groups = ImageGroups(batch)
         return self.network.qformer(self._look_at(groups.images))[groups.numbers]
+
+    _image_states = _image_tokens
 
     def _look_at(self, images: Tensor, lines: Lines | None = None) -> Source:
         return self.network.qformer.look_at(self.network.norm(images.float()), lines)
