@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from math import isfinite
 from typing import Any, Protocol
@@ -20,6 +20,7 @@ class Task(StrEnum):
     VQA = "vqa"
     MATCH = "match"
     EMBED = "embed"
+    LOCALIZE = "localize"
 
 
 class Op(StrEnum):
@@ -28,6 +29,7 @@ class Op(StrEnum):
     ENCODE = "encode"  # pixels -> features
     SCORE = "score"  # one forward pass: ITM, ITC, text embedding, ranked candidates
     GENERATE = "generate"  # token by token
+    LOCALIZE = "localize"  # forward, and back to the attention: where in the picture a text is
 
 
 class InputError(ValueError):
@@ -142,7 +144,25 @@ class ImageEmbeddingInput:
     pooling: str = "none"
 
 
-Input = ImageInput | CaptionInput | QuestionInput | RankInput | PairInput | TextInput | ImageEmbeddingInput
+@dataclass(frozen=True, slots=True)
+class LocalizeInput:
+    """localize: where in the image each token of `text` is, by the cross-attention of `layer` (from 0; None: the
+    default)."""
+
+    text: str
+    layer: int | None = None
+
+
+Input = (
+    ImageInput
+    | CaptionInput
+    | QuestionInput
+    | RankInput
+    | PairInput
+    | TextInput
+    | ImageEmbeddingInput
+    | LocalizeInput
+)
 
 
 # --- outputs --------------------------------------------------------------------------------------------------------
@@ -170,11 +190,24 @@ class Generated:
 
 
 Scores = NDArray[np.float32]
-Output = Features | Scores | Generated
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Localized:
+    """Where the tokens of a text are: for each, the heat of every patch of the picture, at least 0."""
+
+    tokens: tuple[str, ...]  # without those that are special
+    maps: Scores  # (tokens, rows, columns)
+    logits: Scores  # (2,), of ITM
+
+
+Output = Features | Scores | Generated | Localized
 
 
 def is_finite(output: Output) -> bool:
     """Whether no number of an output is NaN or infinite."""
+    if isinstance(output, Localized):
+        return is_finite(output.maps) and is_finite(output.logits)
     if isinstance(output, Generated):
         return all(isfinite(sequence.confidence) for sequence in output.sequences)
     values: Any = output  # an array or a tensor; x - x is 0 only where x is finite
@@ -198,6 +231,14 @@ class Item:
 
 
 @dataclass(frozen=True, slots=True)
+class Localizing:
+    """The layers that a text can be localised at: 0 to `num_layers` - 2, as the last one has no gradient."""
+
+    num_layers: int
+    default: int
+
+
+@dataclass(frozen=True, slots=True)
 class Capabilities:
     """What a runner accepts, as data, so that no route knows a family."""
 
@@ -205,6 +246,8 @@ class Capabilities:
     template: bool = False
     pooling: tuple[str, ...] = ()  # the choices; empty: an image has a single vector
     dimensions: int | None = None  # of the embeddings
+    localizing: Localizing | None = None  # None: it does not localise
+    lacks: Mapping[Task, str] = field(default_factory=dict)  # why it has not a task that others of its kind have
 
 
 class Generation(Protocol):
@@ -246,6 +289,9 @@ class ModelRunner(Protocol):
     def generate(self, batch: Sequence[Item]) -> Generation:
         """Start a generation of the items; if it raises, nothing has started."""
 
+    def localize(self, batch: Sequence[Item]) -> list[Localized]:
+        """The result of each item, in order."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Checkpoint:
@@ -269,3 +315,10 @@ class ServedModel:
     checkpoints: Mapping[Task, Checkpoint]
     note: str | None = None  # what its users must know, such as "knows coloured shapes, not photos"
     template: str | None = None  # the operator's, for questions; None: the authors'
+
+
+def lacking(models: Iterable[ServedModel], task: Task) -> str:
+    """What is told to who asks these models for a task that none of them has."""
+    every = [checkpoint.heads.capabilities for model in models for checkpoint in model.checkpoints.values()]
+    reasons = dict.fromkeys(one.lacks[task] for one in every if task in one.lacks)
+    return ": ".join((f"does not have the task {task}", *filter(None, ["; ".join(reasons)])))

@@ -20,6 +20,7 @@ from models.base import (
     ImageInput,
     Input,
     Item,
+    LocalizeInput,
     ModelRunner,
     Op,
     Output,
@@ -48,6 +49,7 @@ WARM_UP: dict[Task, tuple[Input, ...]] = {
         RankInput("is it?", ("yes", "no"), 2),
     ),
     Task.MATCH: (PairInput("a picture"), TextInput("a picture"), ImageEmbeddingInput()),
+    Task.LOCALIZE: (LocalizeInput("a picture"),),
 }
 
 
@@ -129,6 +131,8 @@ class _Loader:
                 _check_caption(checkpoints[Task.CAPTION], sanity)
         if Task.MATCH in checkpoints:
             checkpoints[Task.EMBED] = checkpoints[Task.MATCH]
+            if checkpoints[Task.MATCH].heads.capabilities.localizing is not None:
+                checkpoints[Task.LOCALIZE] = self._checkpoint(plans[Task.MATCH], Task.LOCALIZE)
         return checkpoints
 
     def _checkpoint(self, plan: CheckpointPlan, task: Task) -> Checkpoint:
@@ -209,6 +213,8 @@ def _answers(checkpoint: Checkpoint, image: Image.Image, requests: tuple[Input, 
 def _run(runner: ModelRunner, item: Item) -> Output:
     if item.op is Op.SCORE:
         return runner.score([item])[0]
+    if item.op is Op.LOCALIZE:
+        return runner.localize([item])[0]
     generation = runner.generate([item])
     while True:
         for _, generated in generation.step():

@@ -12,6 +12,10 @@ from typing import NamedTuple, Protocol
 from models.base import Item, ModelRunner, Op, Output
 
 
+# What a gradient needs of a forward pass is kept: it is neither cheaper in large batches, nor short.
+MOST_OF_OP = {Op.LOCALIZE: 4}
+
+
 class Future(Protocol):
     """Where the outcome of a work item goes."""
 
@@ -124,7 +128,7 @@ class BatchQueue:
     """Waiting work items, handed out in batches with one key.
 
     Rules: the oldest item that may run sets the key, and the others with that key join it in turns over the owners, up
-    to `max_batch_size`. A running generation takes rows of its key while the KV caches of all rows fit into
+    to `max_batch_size` or what its op may have. A running generation takes rows of its key while the KV caches of all rows fit into
     `max_cache_bytes`; no row overtakes one that waits for memory. Parts of a failed batch run first, each by itself.
     The cost of every operation but expiry depends on the items it takes, not on how many wait.
     """
@@ -191,7 +195,7 @@ class BatchQueue:
         has_memory = True
         for oldest in self._oldest_of_each_key():
             key = oldest.key
-            room = int(min(self._max_batch_size, most_items(key)))
+            room = int(min(self._max_batch_size, MOST_OF_OP.get(key.op, inf), most_items(key)))
             if key.op is not Op.GENERATE:
                 return self._take(key, room)
             if key.part and any(other.part for other in running.keys() - {key}):

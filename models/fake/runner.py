@@ -25,6 +25,9 @@ from models.base import (
     Input,
     InputError,
     Item,
+    LocalizeInput,
+    Localized,
+    Localizing,
     Op,
     Preprocessing,
     QuestionInput,
@@ -33,10 +36,11 @@ from models.base import (
     ServedModel,
     Task,
 )
-from models.fake.answers import DIMENSIONS, generated, pixels, scores
+from models.fake.answers import DIMENSIONS, generated, localized, pixels, scores
 
 MAX_PROMPT_WORDS = 64
 MAX_TURNS = 8  # of a history
+LOCALIZING = Localizing(num_layers=3, default=0)
 ROW_BYTES = 1024  # of KV cache that a row claims to need
 PREPROCESSING = Preprocessing(image_size=32, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 
@@ -68,7 +72,7 @@ ERRORS: dict[Fault | None, type[RuntimeError]] = {
 class Call:
     """One device call: `method` of the runner or of its generation, with all its rows."""
 
-    method: str  # encode, score, generate, admit, step, drop
+    method: str  # encode, score, localize, generate, admit, step, drop
     items: tuple[Item, ...]
 
     @property
@@ -107,7 +111,7 @@ class FakeRunner:
 
     def __init__(self, unit: str = "fake", capabilities: Capabilities | None = None) -> None:
         self.unit = unit
-        self.capabilities = replace(capabilities or Capabilities(), dimensions=DIMENSIONS)
+        self.capabilities = replace(capabilities or Capabilities(), dimensions=DIMENSIONS, localizing=LOCALIZING)
         self.calls: deque[Call] = deque(maxlen=1000)
         self._hold: Hold | None = None
         self._fault: tuple[Fault, Callable[[Call], bool]] | None = None
@@ -163,6 +167,10 @@ class FakeRunner:
                 return Item(Op.GENERATE, (kind, settings), request, history_used=used, cache_bytes=ROW_BYTES)
             case RankInput():
                 return Item(Op.SCORE, kind, request, history_used=self._history_used(request))
+            case LocalizeInput(layer=layer):
+                if layer is not None and layer > LOCALIZING.num_layers - 2:
+                    raise InputError(f"layer: must be 0 to {LOCALIZING.num_layers - 2}")
+                return Item(Op.LOCALIZE, layer, request)
             case _:
                 return Item(Op.SCORE, kind, request)
 
@@ -178,6 +186,11 @@ class FakeRunner:
     def score(self, batch: Sequence[Item]) -> list[Scores]:
         fault = self.enter("score", batch)
         return _counted([_spoiled(scores(item, self.capabilities), fault) for item in batch], fault)
+
+    def localize(self, batch: Sequence[Item]) -> list[Localized]:
+        fault = self.enter("localize", batch)
+        outputs = [localized(item) for item in batch]
+        return _counted([replace(one, maps=_spoiled(one.maps, fault)) for one in outputs], fault)
 
     def generate(self, batch: Sequence[Item]) -> FakeGeneration:
         self.enter("generate", batch)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -22,10 +23,12 @@ class MatchingRunner(HeadsRunner):
     text_tokens: int  # longer texts are cut, as the authors do
 
     def __init__(
-        self, unit: str, network: Any, tokenizer: WordPiece, device: torch.device, pooling: tuple[str, ...] = ()
+        self, unit: str, network: Any, tokenizer: WordPiece, device: torch.device, capabilities: Capabilities
     ) -> None:
-        dimensions = network.text_projection.out_features
-        super().__init__(unit, network, device, Capabilities(pooling=pooling, dimensions=dimensions))
+        """`capabilities`: without the dimensions."""
+        super().__init__(
+            unit, network, device, replace(capabilities, dimensions=network.text_projection.out_features)
+        )
         self._tokenizer = tokenizer
         self._pair_id = tokenizer.first_id  # the first token of image-grounded texts
 

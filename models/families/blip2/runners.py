@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models.base import Item, ModelRunner, Task
+from models.base import Capabilities, Item, ModelRunner, Task
 from models.families.blip2.language import LanguageRunner, OPTRunner, T5Runner
 from models.families.blip2.qformer import beside_queries
 from models.families.family import RunnerParts
@@ -29,7 +29,8 @@ class RetrievalRunner(MatchingRunner):
     text_tokens = 32  # LAVIS' max_txt_len
 
     def __init__(self, unit: str, network: Any, tokenizer: WordPiece, device: torch.device) -> None:
-        super().__init__(unit, network, tokenizer, device, pooling=("none", "mean"))
+        lacks = {Task.LOCALIZE: "BLIP-2's authors give no method for it"}
+        super().__init__(unit, network, tokenizer, device, Capabilities(pooling=("none", "mean"), lacks=lacks))
 
     def _itm(self, batch: Sequence[Item]) -> Tensor:
         """The mean of the queries' logits."""
