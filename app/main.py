@@ -26,7 +26,7 @@ from app.http.admission import Admission
 from app.http.gate import Gate
 from app.http.paths import nearest, route_path
 from app.http.tracing import Tracing
-from app.routes import caption, docs, embed, home, match, ops, vqa
+from app.routes import caption, docs, embed, home, localize, match, ops, vqa
 from app.service import MakeDecoder, Phase, Service
 from app.settings import Settings
 from app.start.variables import check_variables
@@ -35,7 +35,7 @@ from models.base import ServedModel
 
 log = logging.getLogger("blip")
 Load = Callable[[Settings], list[ServedModel]]
-ENDPOINTS = {routes.ENDPOINT.path: routes.ENDPOINT for routes in (caption, vqa, match, embed)}
+ENDPOINTS = {routes.ENDPOINT.path: routes.ENDPOINT for routes in (caption, vqa, match, embed, localize)}
 
 
 def load_models(settings: Settings) -> list[ServedModel]:

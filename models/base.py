@@ -154,14 +154,7 @@ class LocalizeInput:
 
 
 Input = (
-    ImageInput
-    | CaptionInput
-    | QuestionInput
-    | RankInput
-    | PairInput
-    | TextInput
-    | ImageEmbeddingInput
-    | LocalizeInput
+    ImageInput | CaptionInput | QuestionInput | RankInput | PairInput | TextInput | ImageEmbeddingInput | LocalizeInput
 )
 
 

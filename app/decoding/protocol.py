@@ -6,6 +6,7 @@ after GO, DONE or REFUSED.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -18,13 +19,18 @@ from PIL import Image
 from app.errors import BadImageError, ServiceError, UnsupportedMediaError
 
 HEAD = Struct("!BI")  # kind, bytes that follow
-JOB = Struct("!QQQQ?d")  # image_size, max_pixels, max_side, enough_side or 0; dear, CPU seconds. Then the upload
+# image_size, max_pixels, max_side, enough_side or 0; dear, CPU seconds; rows and columns of the heat or 0. Then its
+# levels, and the upload
+JOB = Struct("!QQQQ?dHH")
 GO = Struct("!?d")  # whether it has become dear, CPU seconds from now on
-OPENED = Struct("!Qd")  # bytes that decoding will hold, seconds that it may take
-DONE = Struct("!dd")  # when it began and when it was decoded, monotonic seconds. Then the pixels
+OPENED = Struct("!QQd")  # bytes that decoding will hold, most bytes of a PNG or 0; seconds that it may take
+DONE = Struct("!dd")  # when it began and when it was decoded, monotonic seconds. Then the pixels or the PNG
 ERRORS: tuple[type[ServiceError], ...] = (BadImageError, UnsupportedMediaError)
 MOST_TOLD_BYTES = 4096  # of any frame of a decoder without pixels
 MOST_IMAGE_SIZE = 4096  # pixels
+
+
+Buffer = bytes | memoryview
 
 
 class Kind(IntEnum):
@@ -39,31 +45,54 @@ class Kind(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Heat:
+    """Levels 0 to 255, a byte for each patch of a picture, row by row."""
+
+    rows: int
+    columns: int
+    levels: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
-    """An upload to be decoded within limits (see `open_image`), and shrunk to a square of `image_size` pixels."""
+    """An upload to be decoded within limits (see `open_image`), and shrunk to a square of `image_size` pixels; with
+    `heat`, drawn over at its own size instead."""
 
     data: bytes
     image_size: int
     max_pixels: int
     max_side: int
     enough_side: int | None = None
+    heat: Heat | None = None
 
     def pack(self, *, is_dear: bool, cpu_seconds: float) -> bytes:
         """The frame, without the upload."""
         sizes = self.image_size, self.max_pixels, self.max_side, self.enough_side or 0
-        head = JOB.pack(*sizes, is_dear, cpu_seconds)
+        heat = self.heat or Heat(0, 0, b"")
+        head = JOB.pack(*sizes, is_dear, cpu_seconds, heat.rows, heat.columns) + heat.levels
         return HEAD.pack(Kind.JOB, len(head) + len(self.data)) + head
+
+    def check(self, data: Buffer) -> None:
+        """What it was answered. Raises ValueError if that cannot be its answer."""
+        if self.heat is None and len(data) != 3 * self.image_size**2:
+            raise ValueError("not the pixels of the square")
 
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    image: Image.Image  # RGB, a square
-    began: float  # monotonic seconds, as `decoded`: before it was resized
+    data: Buffer  # RGB of the square, or the PNG
+    began: float  # monotonic seconds, as `decoded`: before it was resized or drawn over
     decoded: float
 
+    @property
+    def image(self) -> Image.Image:
+        """The square."""
+        side = math.isqrt(len(self.data) // 3)
+        return Image.frombytes("RGB", (side, side), self.data)
 
-Buffer = bytes | memoryview
-HoldBytes = Callable[[int], AbstractContextManager[None]]  # entered with the bytes of a decode, while they are held
+
+# Entered with the bytes of a decode and those of a PNG, while they are held. Raises BytesFullError: no room for the PNG.
+HoldBytes = Callable[[int, int], AbstractContextManager[None]]
 
 
 class ImageDecoder(Protocol):
@@ -72,7 +101,7 @@ class ImageDecoder(Protocol):
     async def start(self) -> None: ...
 
     async def decode(self, job: Job, hold: HoldBytes) -> Decoded:
-        """Raises BadImageError, UnsupportedMediaError."""
+        """Raises BadImageError, UnsupportedMediaError, BytesFullError."""
 
     def sickness(self) -> str | None:
         """Why nothing can be decoded now; None: it can."""

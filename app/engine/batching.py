@@ -11,8 +11,7 @@ from typing import NamedTuple, Protocol
 
 from models.base import Item, ModelRunner, Op, Output
 
-
-# What a gradient needs of a forward pass is kept: it is neither cheaper in large batches, nor short.
+# A gradient takes three times as long as its forward pass, and all that it needs of that is kept meanwhile.
 MOST_OF_OP = {Op.LOCALIZE: 4}
 
 
@@ -128,8 +127,9 @@ class BatchQueue:
     """Waiting work items, handed out in batches with one key.
 
     Rules: the oldest item that may run sets the key, and the others with that key join it in turns over the owners, up
-    to `max_batch_size` or what its op may have. A running generation takes rows of its key while the KV caches of all rows fit into
-    `max_cache_bytes`; no row overtakes one that waits for memory. Parts of a failed batch run first, each by itself.
+    to `max_batch_size`, or less where MOST_OF_OP has it. A running generation takes rows of its key while the KV caches
+    of all rows fit into `max_cache_bytes`; no row overtakes one that waits for memory. Parts of a failed batch run
+    first, each by itself.
     The cost of every operation but expiry depends on the items it takes, not on how many wait.
     """
 

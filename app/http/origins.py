@@ -10,7 +10,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.types import ASGIApp, Scope, Send
 
-EXPOSED = ("X-Request-ID", "Retry-After", "Server-Timing")
+EXPOSED = ("X-Request-ID", "Retry-After", "Server-Timing", "X-Blip-Itm")
 
 
 class Origins:

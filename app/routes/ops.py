@@ -95,4 +95,6 @@ def _checkpoint(task: Task, checkpoint: Checkpoint) -> CheckpointInfo:
         info |= {"history": capabilities.history, "template": capabilities.template}
     if task is Task.EMBED:
         info |= {"dimensions": capabilities.dimensions, "pooling": list(capabilities.pooling)}
+    if task is Task.LOCALIZE and (localizing := capabilities.localizing) is not None:
+        info |= {"layer": localizing.default, "layers": localizing.num_layers}
     return info

@@ -67,6 +67,20 @@ class EmbedAnswer(TypedDict):
     texts: list[Embedding]
 
 
+class TokenMap(TypedDict):
+    token: Annotated[str, Field(description="as the model's vocabulary has it; ## goes on a word")]
+    map: list[list[float]]
+
+
+class LocalizeAnswer(TypedDict):
+    model: str
+    text: str
+    itm: Annotated[float, Field(ge=0, le=1, description="probability of a match")]
+    grid: Annotated[list[int], Field(description="rows and columns of patches")]
+    map: Annotated[list[list[float]], Field(description="heat of each patch, row by row: the mean of the tokens'")]
+    tokens: NotRequired[list[TokenMap]]
+
+
 class ProblemAnswer(TypedDict):
     type: str
     title: str
@@ -92,6 +106,8 @@ class CheckpointInfo(TypedDict):
     pooling: NotRequired[
         Annotated[list[str], Field(description="embed: values of `pooling`; empty if an image has one vector")]
     ]
+    layer: NotRequired[Annotated[int, Field(description="localize: the default `layer`")]]
+    layers: NotRequired[Annotated[int, Field(description="localize: layers there are; the last one is refused")]]
 
 
 class ModelInfo(TypedDict):

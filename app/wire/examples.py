@@ -61,12 +61,28 @@ EXAMPLES: dict[Task, tuple[dict[str, Any], dict[str, Any]]] = {
             "texts": [{"embedding": "zcxMP5qZGT8="}],
         },
     ),
+    Task.LOCALIZE: (
+        {"image": RED_SQUARE, "text": "a red square", "tokens": True},
+        {
+            "model": MODEL,
+            "text": "a red square",
+            "itm": 0.98,
+            "grid": [2, 2],
+            "map": [[0.31, 0.02], [0.01, 0.0]],
+            "tokens": [
+                {"token": "a", "map": [[0.0, 0.03], [0.0, 0.0]]},
+                {"token": "red", "map": [[0.62, 0.03], [0.03, 0.0]]},
+                {"token": "square", "map": [[0.31, 0.0], [0.0, 0.0]]},
+            ],
+        },
+    ),
 }
 SUMMARIES = {
     Task.CAPTION: "Describe images",
     Task.VQA: "Answer questions about an image",
     Task.MATCH: "Score images against texts",
     Task.EMBED: "Embed images and texts",
+    Task.LOCALIZE: "Show where in an image a text is",
 }
 MODELS_EXAMPLE = {
     "models": [

@@ -76,7 +76,7 @@ class PackedLinear(nn.Linear):
         if self._packed is None:
             return super().forward(x)
         if x.requires_grad:
-            product: Tensor = _PackedProduct.apply(x, self._packed, self.bias)
+            product: Tensor = _PackedProduct.apply(x, self._packed, self.bias)  # type: ignore[no-untyped-call]
             return product
         return onednn_product(x, self._packed, self.bias)
 
@@ -90,7 +90,7 @@ class _PackedProduct(torch.autograd.Function):
         return onednn_product(x, packed, bias)
 
     @staticmethod
-    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         return gradient @ context.packed.to_dense(), None, None
 
 

@@ -28,12 +28,13 @@ from models.fake.runner import FakeRunner, Hold, fake_models
 T = TypeVar("T")
 PNG = {"content-type": "image/png"}
 ROUTES = ("/models", "/metrics", "/openapi.json", "/docs", "/health/live", "/health/ready")
-TASKS = ("/caption", "/vqa", "/match", "/embed")
+TASKS = ("/caption", "/vqa", "/match", "/embed", "/localize")
 FIELDS: dict[str, dict[str, str]] = {
     "/caption": {},
     "/vqa": {"question": "what color is it?"},
     "/match": {"text": "red"},
     "/embed": {},
+    "/localize": {"text": "red"},
 }
 
 
@@ -93,7 +94,7 @@ class InlineDecoder:
 
     async def decode(self, job: Job, hold: HoldBytes) -> Decoded:
         opened = open_picture(job)
-        with hold(opened.num_bytes):
+        with hold(opened.num_bytes, opened.answer_bytes):
             return finish(opened, job)
 
     def sickness(self) -> str | None:

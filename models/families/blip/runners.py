@@ -9,7 +9,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -22,8 +22,8 @@ from models.base import (
     Input,
     InputError,
     Item,
-    LocalizeInput,
     Localized,
+    LocalizeInput,
     Localizing,
     ModelRunner,
     Op,
@@ -176,7 +176,7 @@ class MatchRunner(MatchingRunner):
     @on_device_with_gradients
     def localize(self, batch: Sequence[Item]) -> list[Localized]:
         groups, texts = ImageGroups(batch), [item.payload for item in batch]  # the stacked images are a copy
-        source, watched = _look_at(self.network, groups).watching(batch[0].key)
+        source, watched = _look_at(self.network, groups).watching(cast("int", batch[0].key))
         states, _ = _encode_grounded(self.network, groups, texts, source)
         logits = self.network.itm(states[:, 0])
         heat = groups.unsort(watched.heat(logits[:, 1].sum(), groups.lines, states.shape[1]))[..., 1:].cpu()

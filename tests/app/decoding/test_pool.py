@@ -12,6 +12,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from app.decoding.picture import finish, open_picture
 from app.decoding.pool import Decoders, Patience
 from app.decoding.process import DecoderProcess
 from app.decoding.protocol import HEAD, Buffer, Decoded, Job, Kind, frame
-from app.errors import BadImageError, UnsupportedMediaError
+from app.errors import BadImageError, BytesFullError, UnsupportedMediaError
 from app.images import FORMATS
 from app.metrics import Metrics
 from tests.app.decoding import crafted
@@ -47,9 +48,13 @@ class Held:
     begin: Callable[[], None] = lambda: None
     now: int = 0
     seen: list[int] = field(default_factory=list)
+    room: float = inf  # for answers
 
     @contextmanager
-    def __call__(self, num_bytes: int) -> Iterator[None]:
+    def __call__(self, num_bytes: int, answer_bytes: int) -> Iterator[None]:
+        if answer_bytes > self.room:
+            raise BytesFullError("Too many bytes are in flight.")
+        num_bytes += answer_bytes
         self.seen.append(num_bytes)
         self.now += num_bytes
         self.begin()
