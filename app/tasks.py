@@ -19,6 +19,7 @@ from app.errors import InvalidInputError
 from app.http.endpoints import Function
 from app.inference import F, Inference
 from app.wire.answers import (
+    ITM_HEADER,
     Answer,
     Caption,
     CaptionAnswer,
@@ -50,9 +51,6 @@ from models.base import (
 )
 
 FEW_CANDIDATES = 4096  # over all questions: ranked in about a millisecond
-
-
-ITM_HEADER = "X-Blip-Itm"
 
 
 def answering(

@@ -19,11 +19,12 @@ OPACITY = [round(255 * (level / 255) ** 0.7) for level in LEVELS]
 def draw(image: Image.Image, heat: Heat) -> bytes:
     """`image`, RGB, is drawn on. The heat between the middles of patches is interpolated, by cubes as in LAVIS."""
     patches = Image.frombytes("L", (heat.columns, heat.rows), heat.levels)
+    wide = patches.resize((image.width, heat.rows), Image.Resampling.BICUBIC)  # first, or Pillow chooses band by band
     num_rows = max(1, PIXELS_AT_ONCE // image.width)
     for top in range(0, image.height, num_rows):
         bottom = min(top + num_rows, image.height)
-        part = (0, top * heat.rows / image.height, heat.columns, bottom * heat.rows / image.height)
-        levels = patches.resize((image.width, bottom - top), Image.Resampling.BICUBIC, part)
+        part = (0, top * heat.rows / image.height, image.width, bottom * heat.rows / image.height)
+        levels = wide.resize((image.width, bottom - top), Image.Resampling.BICUBIC, part)
         opacity = levels.point(OPACITY)
         levels.putpalette(TURBO)
         image.paste(levels.convert("RGB"), (0, top), opacity)

@@ -91,7 +91,7 @@ class Decoded:
         return Image.frombytes("RGB", (side, side), self.data)
 
 
-# Entered with the bytes of a decode and those of a PNG, while they are held. Raises BytesFullError: no room for the PNG.
+# Entered with the bytes of a decode and of its PNG, while they are held. Raises BytesFullError: no room for the PNG.
 HoldBytes = Callable[[int, int], AbstractContextManager[None]]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from app import tasks
 from app.http.endpoints import Endpoint
-from app.wire.answers import LocalizeAnswer
+from app.wire.answers import ITM_HEADER, LocalizeAnswer
 from app.wire.documentation import document
 from app.wire.schemas import LocalizeFields
 from models.base import Task
@@ -18,6 +18,6 @@ ENDPOINT = Endpoint(
         LocalizeFields,
         LocalizeAnswer,
         picture="for `Accept: image/png`: the image at its own size with the heat over it",
-        headers={tasks.ITM_HEADER: "of the picture: probability of a match"},
+        headers={ITM_HEADER: "of the picture: probability of a match"},
     ),
 )

@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal, NotRequired
 from pydantic import Field
 from typing_extensions import TypedDict  # pydantic requires it before Python 3.12
 
+ITM_HEADER = "X-Blip-Itm"  # of a picture, which has no other place for it
+
 
 class Sentence(TypedDict):
     text: str

@@ -1,4 +1,4 @@
-"""The four tasks, over a model that knows colours."""
+"""The tasks, over a model that knows colours."""
 
 from __future__ import annotations
 

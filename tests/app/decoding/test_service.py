@@ -95,7 +95,7 @@ def test_a_decode_ends_with_its_request() -> None:
                 await until(ended)
                 for pid in decoders.pids:
                     os.kill(pid, signal.SIGCONT)
-            assert app.state.admission.inflight.used == 0
+            assert app.state.admission.ledger.bytes == 0
             assert (await client.post("/caption", content=RED, headers=PNG)).status_code == 200
 
     run(test)
@@ -114,6 +114,6 @@ def test_a_picture_that_costs_too_much_is_refused_and_the_next_one_is_answered()
             )
             assert [kind(answer) for answer in answers] == [(422, "bad-image")] * 3
             assert (await client.post("/caption", content=RED, headers=PNG)).status_code == 200
-            assert app.state.admission.inflight.used == 0
+            assert app.state.admission.ledger.bytes == 0
 
     run(test)
