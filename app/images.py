@@ -43,7 +43,7 @@ MAX_SIDE_RATIO = 100
 MOST_RUN_LENGTH_PIXELS = 4_000_000
 MOST_BMP_HEADER_BYTES = 2048  # with its palette
 _EXIF_ORIENTATION = 0x0112
-_BYTES_PER_RGB_PIXEL = 4  # in Pillow; and of every mode that is not listed here:
+BYTES_PER_RGB_PIXEL = 4  # in Pillow; and of every mode that is not listed here:
 _BYTES_PER_PIXEL = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16L": 2, "I;16B": 2, "I;16N": 2}
 _PIXELS_PER_BAND = 2**16
 # Magic number -> byte order, format of the number of entries, bytes of an entry.
@@ -129,8 +129,8 @@ def bitmap_bytes(image: Image.Image) -> int:
     """
     with _broken_if_it_fails():
         pixels = image.width * image.height
-        loaded = pixels * _BYTES_PER_PIXEL.get(image.mode, _BYTES_PER_RGB_PIXEL)
-        rgb = pixels * _BYTES_PER_RGB_PIXEL
+        loaded = pixels * _BYTES_PER_PIXEL.get(image.mode, BYTES_PER_RGB_PIXEL)
+        rgb = pixels * BYTES_PER_RGB_PIXEL
         turned = image.format == "PNG" or _orientation(image) in _TRANSPOSITIONS  # a PNG's EXIF may follow its pixels
         if image.format in ("WEBP", "AVIF", "HEIF"):  # planes or canvases, bytes and bitmap at once; planes are kept
             return 4 * rgb

@@ -11,10 +11,11 @@ from functools import partial
 from itertools import islice
 from typing import Any, Protocol, TypeVar, cast
 
+import numpy as np
 from starlette.requests import Request
 
 from app.decoding.animation import uniformly
-from app.decoding.protocol import Job
+from app.decoding.protocol import Buffer, Heat, Job
 from app.engine.batching import Kind
 from app.engine.features import FeatureKey
 from app.engine.window import Window
@@ -24,6 +25,7 @@ from app.http.exchange import OTHER, Exchange
 from app.oddities import oddity
 from app.service import Service
 from app.settings import Settings
+from app.wire.accept import quality
 from app.wire.answers import json_pieces
 from app.wire.forms import Form, Upload, distinct, read_form
 from app.wire.schemas import VIDEO_FRAMES, Fields
@@ -35,6 +37,7 @@ from models.base import (
     Input,
     InputError,
     Item,
+    Localized,
     ModelRunner,
     Op,
     Output,
@@ -45,6 +48,7 @@ from models.base import (
     Task,
     Tell,
     Video,
+    lacking,
 )
 
 BYTES_PER_PREPARED_PIXEL = 12  # three float32
@@ -86,7 +90,7 @@ class Inference:
             self._exchange.model = OTHER
             raise UnknownModelError(f"No such model. Served: {', '.join(models)}.")
         if (checkpoint := models[name].checkpoints.get(task)) is None:
-            raise InvalidInputError(f"model: does not have the task {task}")
+            raise InvalidInputError(f"model: {lacking([models[name]], task)}")
         self._exchange.model = name
         return models[name], checkpoint
 
@@ -181,6 +185,25 @@ class Inference:
         """All groups side by side."""
         scores = iter(cast("list[Scores]", await self._run(runner, [item for group in groups for item in group])))
         return [list(islice(scores, len(group))) for group in groups]
+
+    async def localize(self, runner: ModelRunner, item: Item) -> Localized:
+        [localized] = await self._run(runner, [item])
+        return cast("Localized", localized)
+
+    async def draw(self, image: Upload, heat: Scores) -> Buffer:
+        """The image at its own size, upright, with the `heat` `(rows, columns)` over it, as PNG. Decoded once more, in
+        the decoder that draws: nobody else holds its pixels. Raises BytesFullError: no room for so large an answer."""
+        settings, times = self._service.settings, self._exchange.times
+        job = Job(image.data, 0, settings.max_pixels, settings.max_side, heat=_levels(heat))
+        drawn = await self._service.decoder.decode(job, self._exchange.lease.pixels)
+        times.record("decode", drawn.began, drawn.decoded)
+        times.record("draw", drawn.decoded, time.monotonic())
+        return drawn.data
+
+    def prefers(self, media: str, other: str) -> bool:
+        """Whether the client would rather have the first type of answer; either will do: it would not."""
+        accept = self._exchange.headers.get(b"accept", "")
+        return quality(accept, media) > quality(accept, other)
 
     async def features(self, checkpoint: Checkpoint, images: Sequence[Upload]) -> list[Features]:
         """Of each image. Equal images are encoded once: in this request, across requests that run now, and in later
@@ -297,6 +320,14 @@ class _Decoding:
         self._left -= 1
         if not self._left:
             self.all_done.set()
+
+
+def _levels(heat: Scores) -> Heat:
+    """From the coldest patch to the hottest, as in LAVIS; one heat everywhere is none."""
+    spread = float(np.ptp(heat))
+    levels = np.rint(255 * (heat - heat.min()) / spread) if spread else np.zeros_like(heat)
+    rows, columns = heat.shape
+    return Heat(rows, columns, levels.astype(np.uint8).tobytes())
 
 
 def _prepare(runner: ModelRunner, group: Sequence[Input]) -> list[Item]:

@@ -26,7 +26,7 @@ from app.http.admission import Admission
 from app.http.gate import Gate
 from app.http.paths import nearest, route_path
 from app.http.tracing import Tracing
-from app.routes import capfilt, caption, classify, docs, embed, home, match, openai, ops, rerank, vqa
+from app.routes import capfilt, caption, classify, docs, embed, home, localize, match, openai, ops, rerank, vqa
 from app.service import MakeDecoder, Phase, Service
 from app.settings import Settings
 from app.start.variables import check_variables
@@ -39,7 +39,7 @@ GETS = (ops, openai, docs, home)
 ENDPOINTS = {
     endpoint.path: endpoint
     for endpoint in (
-        *(routes.ENDPOINT for routes in (caption, vqa, match, embed, classify, capfilt)),
+        *(routes.ENDPOINT for routes in (caption, vqa, match, embed, classify, capfilt, localize)),
         *rerank.ENDPOINTS,
         *openai.ENDPOINTS,
     )

@@ -19,10 +19,12 @@ from app.errors import InvalidInputError
 from app.http.endpoints import Function
 from app.inference import F, Inference
 from app.wire.answers import (
+    ITM_HEADER,
     Answer,
     Caption,
     CaptionAnswer,
     EmbedAnswer,
+    LocalizeAnswer,
     MatchAnswer,
     PairScores,
     RankedCandidate,
@@ -30,7 +32,7 @@ from app.wire.answers import (
     VqaAnswer,
 )
 from app.wire.forms import Form
-from app.wire.schemas import VIDEO_FRAMES, CaptionFields, EmbedFields, MatchFields, VqaFields
+from app.wire.schemas import VIDEO_FRAMES, CaptionFields, EmbedFields, LocalizeFields, MatchFields, VqaFields
 from models.base import (
     Capabilities,
     CaptionInput,
@@ -40,6 +42,7 @@ from models.base import (
     ImageEmbeddingInput,
     Item,
     LikelihoodInput,
+    LocalizeInput,
     Op,
     PairInput,
     QuestionInput,
@@ -53,13 +56,18 @@ from models.base import (
 FEW_CANDIDATES = 4096  # over all questions: ranked in about a millisecond
 
 
-def answering(fields: type[F], task: Callable[[Inference, Form[F]], Awaitable[Mapping[str, Any]]]) -> Function:
-    """What every request is: its form is read, its task answered, its answer written."""
+def answering(
+    fields: type[F], task: Callable[[Inference, Form[F]], Awaitable[Mapping[str, Any] | Response]]
+) -> Function:
+    """What every request is: its form is read, its task answered, its answer written, unless that is a picture."""
 
     async def answer(request: Request) -> Response:
         inference = Inference(request)
         form = await inference.read(fields)
-        return Response(await inference.write(await task(inference, form)), media_type="application/json")
+        answered = await task(inference, form)
+        if isinstance(answered, Response):
+            return answered
+        return Response(await inference.write(answered), media_type="application/json")
 
     return answer
 
@@ -188,6 +196,34 @@ async def embed(inference: Inference, form: Form[EmbedFields]) -> EmbedAnswer:
         "images": [of_image[place] for place in _places(form)],
         "texts": [of_text[text] for text in fields.text],
     }
+
+
+async def localize(inference: Inference, form: Form[LocalizeFields]) -> LocalizeAnswer | Response:
+    """Where in the image the text is: a map of numbers, or the image with the map over it."""
+    fields = form.fields
+    model, checkpoint = inference.served(Task.LOCALIZE, fields.model)
+    as_picture = inference.prefers("image/png", "application/json")
+    if as_picture and fields.tokens:
+        raise InvalidInputError("tokens: only in JSON, and `Accept` asks for a picture")
+    inference.admit(checkpoint, 1, Op.LOCALIZE, 1)
+    [[item]] = await inference.prepare(checkpoint.heads, [LocalizeInput(fields.text, fields.layer)])
+    [features] = await inference.features(checkpoint, form.images)
+    localized = await inference.localize(checkpoint.heads, replace(item, features=features))
+    heat, itm = localized.maps.mean(0), itm_scores(localized.logits)["itm"]
+    if as_picture:
+        png = await inference.draw(form.images[0], heat)
+        return Response(png, media_type="image/png", headers={ITM_HEADER: str(itm)})
+    answer: LocalizeAnswer = {
+        "model": model.name,
+        "text": fields.text,
+        "itm": itm,
+        "grid": list(heat.shape),
+        "map": heat.tolist(),
+    }
+    if fields.tokens:
+        named = zip(localized.tokens, localized.maps, strict=True)
+        answer["tokens"] = [{"token": token, "map": own.tolist()} for token, own in named]
+    return answer
 
 
 # --- checks and answers ---------------------------------------------------------------------------------------------

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from math import isfinite
 from typing import Any, Protocol
@@ -21,6 +21,7 @@ class Task(StrEnum):
     MATCH = "match"
     EMBED = "embed"
     CAPFILT = "capfilt"
+    LOCALIZE = "localize"
 
 
 class Op(StrEnum):
@@ -29,6 +30,7 @@ class Op(StrEnum):
     ENCODE = "encode"  # pixels -> features
     SCORE = "score"  # one forward pass: ITM, ITC, text embedding, ranked candidates
     GENERATE = "generate"  # token by token
+    LOCALIZE = "localize"  # forward, and back to the attention: where in the picture a text is
 
 
 class InputError(ValueError):
@@ -164,6 +166,15 @@ class LikelihoodInput:
     text: str
 
 
+@dataclass(frozen=True, slots=True)
+class LocalizeInput:
+    """localize: where in the image each token of `text` is, by the cross-attention of `layer` (from 0; None: the
+    default)."""
+
+    text: str
+    layer: int | None = None
+
+
 Input = (
     ImageInput
     | CaptionInput
@@ -174,6 +185,7 @@ Input = (
     | ImageEmbeddingInput
     | StatesInput
     | LikelihoodInput
+    | LocalizeInput
 )
 
 
@@ -214,11 +226,24 @@ class Generated:
 
 
 Scores = NDArray[np.float32]
-Output = Features | Scores | Generated
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Localized:
+    """Where the tokens of a text are: for each, the heat of every patch of the picture, at least 0."""
+
+    tokens: tuple[str, ...]  # without those that are special
+    maps: Scores  # (tokens, rows, columns)
+    logits: Scores  # (2,), of ITM
+
+
+Output = Features | Scores | Generated | Localized
 
 
 def is_finite(output: Output) -> bool:
     """Whether no number of an output is NaN or infinite."""
+    if isinstance(output, Localized):
+        return is_finite(output.maps) and is_finite(output.logits)
     if isinstance(output, Generated):
         return all(isfinite(sequence.confidence) for sequence in output.sequences)
     values: Any = output  # an array or a tensor; x - x is 0 only where x is finite
@@ -257,6 +282,14 @@ SPACES = ("itc", "image", "text", "multimodal")  # those of BLIP and BLIP-2
 
 
 @dataclass(frozen=True, slots=True)
+class Localizing:
+    """The layers that a text can be localised at: 0 to `num_layers` - 2, as the last one has no gradient."""
+
+    num_layers: int
+    default: int
+
+
+@dataclass(frozen=True, slots=True)
 class Capabilities:
     """What a runner accepts, as data, so that no route knows a family."""
 
@@ -266,6 +299,8 @@ class Capabilities:
     dimensions: int | None = None  # of the embeddings
     spaces: tuple[str, ...] = ("itc",)  # in which it embeds: see `StatesInput`
     video: bool = False  # whether ITM and ITC take a `Video`
+    localizing: Localizing | None = None  # None: it does not localise
+    lacks: Mapping[Task, str] = field(default_factory=dict)  # why it has not a task that others of its kind have
 
 
 class Generation(Protocol):
@@ -307,6 +342,9 @@ class ModelRunner(Protocol):
     def generate(self, batch: Sequence[Item]) -> Generation:
         """Start a generation of the items; if it raises, nothing has started."""
 
+    def localize(self, batch: Sequence[Item]) -> list[Localized]:
+        """The result of each item, in order."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Checkpoint:
@@ -331,3 +369,10 @@ class ServedModel:
     checkpoints: Mapping[Task, Checkpoint]
     note: str | None = None  # what its users must know, such as "knows coloured shapes, not photos"
     template: str | None = None  # the operator's, for questions; None: the authors'
+
+
+def lacking(models: Iterable[ServedModel], task: Task) -> str:
+    """What is told to who asks these models for a task that none of them has."""
+    every = [checkpoint.heads.capabilities for model in models for checkpoint in model.checkpoints.values()]
+    reasons = dict.fromkeys(one.lacks[task] for one in every if task in one.lacks)
+    return ": ".join((f"does not have the task {task}", *filter(None, ["; ".join(reasons)])))

@@ -163,11 +163,22 @@ def give_back_holes() -> None:
 def on_device(function: Callable[P, T]) -> Callable[P, T]:
     """For what runs on the device thread: without gradients. Raises DeviceLostError where no later call can succeed,
     as after a device-side assert; running out of memory is not that."""
+    return _on_device(function, torch.inference_mode)
 
+
+def on_device_with_gradients(function: Callable[P, T]) -> Callable[P, T]:
+    """The same, for what is differentiated. What was made in inference mode, such as features, is to be copied first:
+    it cannot be saved for a gradient."""
+    return _on_device(function, torch.enable_grad)
+
+
+def _on_device(
+    function: Callable[P, T], mode: Callable[[], torch.inference_mode | torch.enable_grad]
+) -> Callable[P, T]:
     @wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
         try:
-            with torch.inference_mode():
+            with mode():
                 return function(*args, **kwargs)
         except torch.AcceleratorError as error:
             if "out of memory" in str(error):  # outside of the caching allocator, as for pinned memory

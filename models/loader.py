@@ -21,6 +21,7 @@ from models.base import (
     Input,
     Item,
     LikelihoodInput,
+    LocalizeInput,
     ModelRunner,
     Op,
     Output,
@@ -49,6 +50,7 @@ WARM_UP: dict[Task, tuple[Input, ...]] = {
         RankInput("is it?", ("yes", "no"), 2),
     ),
     Task.MATCH: (PairInput("a picture"), TextInput("a picture"), ImageEmbeddingInput()),
+    Task.LOCALIZE: (LocalizeInput("a picture"),),
 }
 
 
@@ -132,6 +134,8 @@ class _Loader:
             checkpoints[Task.EMBED] = checkpoints[Task.MATCH]
             if Task.CAPTION in checkpoints:
                 checkpoints[Task.CAPFILT] = checkpoints[Task.MATCH]  # the filter; the captioner is its own task's
+            if checkpoints[Task.MATCH].heads.capabilities.localizing is not None:
+                checkpoints[Task.LOCALIZE] = self._checkpoint(plans[Task.MATCH], Task.LOCALIZE)
         return checkpoints
 
     def _checkpoint(self, plan: CheckpointPlan, task: Task) -> Checkpoint:
@@ -213,6 +217,8 @@ def _answers(checkpoint: Checkpoint, image: Image.Image, requests: tuple[Input, 
 def _run(runner: ModelRunner, item: Item) -> Output:
     if item.op is Op.SCORE:
         return runner.score([item])[0]
+    if item.op is Op.LOCALIZE:
+        return runner.localize([item])[0]
     generation = runner.generate([item])
     while True:
         for _, generated in generation.step():

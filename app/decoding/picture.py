@@ -8,15 +8,16 @@ from dataclasses import dataclass
 from PIL import Image
 
 from app.decoding.animation import Animation, animation_of, decode_frames
+from app.decoding.drawing import draw, most_png_bytes
 from app.decoding.look import look
 from app.decoding.mending import ENDINGS, JPEG_END, mended, pixel_digest
 from app.decoding.protocol import Decoded, Job
 from app.errors import BadImageError
-from app.images import bitmap_bytes, decode_image, has_run_lengths, open_image
+from app.images import BYTES_PER_RGB_PIXEL, bitmap_bytes, decode_image, has_run_lengths, open_image
 from models.base import to_square
 
 # Nanoseconds of a pixel, measured at 12 megapixels: to tell cheap from dear, the order of magnitude is enough.
-BASELINE_JPEG, SCAN, RUN_LENGTHS, OTHERS, RESIZE = 3.0, 2.0, 200.0, 10.0, 5.0
+BASELINE_JPEG, SCAN, RUN_LENGTHS, OTHERS, RESIZE, DRAW = 3.0, 2.0, 200.0, 10.0, 5.0, 110.0
 OF_FORMAT = {"PNG": 25.0, "WEBP": 20.0, "AVIF": 15.0, "TIFF": 20.0}
 
 
@@ -25,6 +26,7 @@ class Opened:
     image: Image.Image
     animation: Animation | None  # its frames are decoded; None: it alone
     num_bytes: int  # that decoding will hold
+    answer_bytes: int  # that a PNG may have; 0: none is made
     seconds: float  # of a CPU, that it may take
     began: float  # monotonic seconds
 
@@ -35,17 +37,22 @@ def open_picture(job: Job) -> Opened:
     num_scans, data = look(job.data), mended(job.data)
     image = _open(data, job)
     animation = animation_of(image, data, job)
-    num_bytes, seconds = bitmap_bytes(image), _nanoseconds(image, num_scans) * 1e-9
+    num_bytes, nanoseconds, answer_bytes = bitmap_bytes(image), _nanoseconds(image, num_scans), 0
     if animation is not None:
-        num_bytes, seconds = animation.num_bytes(job), seconds * animation.num_decoded
-    return Opened(image, animation, num_bytes, seconds, began)
+        num_bytes, nanoseconds = animation.num_bytes(job), nanoseconds * animation.num_decoded
+    if job.heat is not None:
+        num_pixels = image.width * image.height
+        answer_bytes = most_png_bytes(max(image.size), min(image.size))
+        num_bytes = max(num_bytes, BYTES_PER_RGB_PIXEL * num_pixels) + answer_bytes  # it is here, too
+        nanoseconds += DRAW * num_pixels
+    return Opened(image, animation, num_bytes, answer_bytes, nanoseconds * 1e-9, began)
 
 
 def finish(opened: Opened, job: Job) -> Decoded:
     """Raises BadImageError."""
     if opened.animation is not None:
         frames = decode_frames(opened.image, opened.animation, job.image_size)
-        return Decoded(frames, opened.began, time.monotonic())
+        return Decoded(b"".join(frame.tobytes() for frame in frames), job.image_size, opened.began, time.monotonic())
     try:
         image = decode_image(opened.image)
     except BadImageError:
@@ -53,7 +60,8 @@ def finish(opened: Opened, job: Job) -> Decoded:
             raise
         image = _without_end(job)
     decoded = time.monotonic()
-    return Decoded((to_square(image, job.image_size),), opened.began, decoded)
+    data = to_square(image, job.image_size).tobytes() if job.heat is None else draw(image, job.heat)
+    return Decoded(data, job.image_size, opened.began, decoded)
 
 
 def _open(data: bytes, job: Job) -> Image.Image:

@@ -11,13 +11,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from PIL import Image
-
 from app.decoding.chatter import Chatter
 from app.decoding.lanes import Lanes
 from app.decoding.process import DecoderProcess
 from app.decoding.protocol import DONE, ERRORS, GO, OPENED, Buffer, Decoded, HoldBytes, Job, Kind, frame
-from app.errors import BadImageError
+from app.errors import BadImageError, BytesFullError
 from app.metrics import Metrics
 from app.settings import Settings
 
@@ -122,7 +120,7 @@ class Decoders:
     async def decode(self, job: Job, hold: HoldBytes) -> Decoded:
         """Who leaves, by being cancelled, has the decoder killed unless it finishes soon.
 
-        Raises BadImageError, UnsupportedMediaError.
+        Raises BadImageError, UnsupportedMediaError, BytesFullError.
         """
         ticket = Ticket(job, hold, asyncio.get_running_loop().create_future())
         self._tickets.add(ticket)
@@ -190,7 +188,7 @@ class Decoders:
         if decoder.ticket is not None:
             self._lanes.discard(decoder.ticket)
 
-    def _opened(self, decoder: DecoderProcess, num_bytes: int, seconds: float) -> None:
+    def _opened(self, decoder: DecoderProcess, num_bytes: int, answer_bytes: int, seconds: float) -> None:
         ticket = decoder.ticket
         if ticket is None or ticket.answer.done() or ticket.goes_on is not None:
             self._drop(decoder)
@@ -201,7 +199,13 @@ class Decoders:
             self._drop(decoder)
             return
         ticket.goes_on = decoder
-        decoder.held.enter_context(ticket.hold(num_bytes))
+        try:
+            decoder.held.enter_context(ticket.hold(num_bytes, answer_bytes))
+        except BytesFullError as error:
+            ticket.answer.set_exception(error)
+            self._drop(decoder)
+            return
+        decoder.expect(answer_bytes)
         lower = ticket.is_dear and not decoder.is_lowered
         cpu_seconds = self._patience.cpu_seconds(is_dear=ticket.is_dear)
         decoder.send(frame(Kind.GO, GO.pack(lower, cpu_seconds)))
@@ -214,7 +218,9 @@ class Decoders:
         ticket = decoder.ticket
         if ticket is not None and not ticket.answer.done():
             began, decoded = DONE.unpack_from(payload)
-            ticket.answer.set_result(Decoded(_frames(payload[DONE.size :], ticket.job.image_size), began, decoded))
+            data = payload[DONE.size :]
+            ticket.job.check(data)
+            ticket.answer.set_result(Decoded(data, ticket.job.image_size, began, decoded))
         self._set_free(decoder)
 
     def _refused(self, decoder: DecoderProcess, error: Exception) -> None:
@@ -295,12 +301,3 @@ class Decoders:
         task = asyncio.get_running_loop().create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def _frames(pixels: Buffer, side: int) -> tuple[Image.Image, ...]:
-    """Raises ValueError unless they are those of squares."""
-    num_bytes = 3 * side**2
-    if not pixels or len(pixels) % num_bytes:
-        raise ValueError("no whole number of frames")
-    starts = range(0, len(pixels), num_bytes)
-    return tuple(Image.frombytes("RGB", (side, side), pixels[start : start + num_bytes]) for start in starts)

@@ -12,16 +12,20 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
+from mmap import mmap
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
-from app.decoding.protocol import HEAD, MOST_TOLD_BYTES, Buffer, Kind
+from app.decoding.protocol import DONE, HEAD, MOST_TOLD_BYTES, Buffer, Kind
 
 if TYPE_CHECKING:
     from app.decoding.pool import Ticket
 
 ROOT = Path(__file__).parents[2]  # that `app` is imported from
 KEPT_VARIABLES = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TZ")  # no key or token of the service's
+MAPPED_BYTES = (
+    2**20
+)  # of a frame, from which on it is not on the heap, which would have to be filled with zeros at once
 WAIT_SECONDS = 10  # for a process that was killed
 
 
@@ -58,6 +62,7 @@ class DecoderProcess(asyncio.BufferedProtocol):
         self._descriptor = ours.fileno()
         self._transport: asyncio.Transport | None = None
         self._want(HEAD.size, None)
+        self._most_bytes = 0  # of an answer
         self._timer: asyncio.TimerHandle | None = None
         self.ticket: Ticket | None = None
         self.is_started = False
@@ -77,6 +82,11 @@ class DecoderProcess(asyncio.BufferedProtocol):
     def begin(self, ticket: Ticket, *, is_lowered: bool) -> None:
         self.ticket, self.is_lowered = ticket, is_lowered
         self.has_taken = False
+        self._most_bytes = DONE.size + ticket.job.most_bytes
+
+    def expect(self, num_bytes: int) -> None:
+        """An answer may be as large."""
+        self._most_bytes = max(self._most_bytes, DONE.size + num_bytes)
 
     def send(self, *parts: bytes) -> None:
         if self._transport is not None:
@@ -135,8 +145,7 @@ class DecoderProcess(asyncio.BufferedProtocol):
 
     def _begin_message(self) -> None:
         kind, length = HEAD.unpack(self._wanted)
-        asked = self.ticket.job.most_bytes if self.ticket is not None and kind == Kind.DONE else 0
-        if length > asked + MOST_TOLD_BYTES:
+        if length > (self._most_bytes if kind == Kind.DONE else MOST_TOLD_BYTES):
             raise ValueError("too long")
         if length:
             self._want(length, Kind(kind))
@@ -150,7 +159,8 @@ class DecoderProcess(asyncio.BufferedProtocol):
 
     def _want(self, num_bytes: int, kind: Kind | None) -> None:
         """`kind`: of the message whose payload it is; None: a head."""
-        self._wanted, self._num_received, self._kind = memoryview(bytearray(num_bytes)), 0, kind
+        room = mmap(-1, num_bytes) if num_bytes >= MAPPED_BYTES else bytearray(num_bytes)
+        self._wanted, self._num_received, self._kind = memoryview(room), 0, kind
 
     def connection_lost(self, _: Exception | None) -> None:
         self.stop_timer()

@@ -18,12 +18,19 @@ from PIL import Image
 from app.errors import BadImageError, ServiceError, UnsupportedMediaError
 
 HEAD = Struct("!BI")  # kind, bytes that follow
-JOB = Struct("!QQQQB?d")  # image_size, max_pixels, max_side, enough_side or 0, most_frames; dear, CPU seconds; upload
+# image_size, max_pixels, max_side, enough_side or 0, most_frames; dear, CPU seconds; rows and columns of the heat or 0.
+# Then its levels, and the upload
+JOB = Struct("!QQQQB?dHH")
 GO = Struct("!?d")  # whether it has become dear, CPU seconds from now on
-OPENED = Struct("!Qd")  # bytes that decoding will hold, seconds that it may take
-DONE = Struct("!dd")  # when it began and when it was decoded, monotonic seconds. Then the pixels of each frame
+OPENED = Struct("!QQd")  # bytes that decoding will hold, most bytes of a PNG or 0; seconds that it may take
+DONE = Struct(
+    "!dd"
+)  # when it began and when it was decoded, monotonic seconds. Then the pixels of each frame, or the PNG
 ERRORS: tuple[type[ServiceError], ...] = (BadImageError, UnsupportedMediaError)
 MOST_TOLD_BYTES = 4096  # of any frame of a decoder without pixels
+
+
+Buffer = bytes | memoryview
 
 
 class Kind(IntEnum):
@@ -38,8 +45,18 @@ class Kind(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Heat:
+    """Levels 0 to 255, a byte for each patch of a picture, row by row."""
+
+    rows: int
+    columns: int
+    levels: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
-    """An upload to be decoded within limits (see `open_image`), and shrunk to a square of `image_size` pixels.
+    """An upload to be decoded within limits (see `open_image`), and shrunk to a square of `image_size` pixels; with
+    `heat`, drawn over at its own size instead.
 
     `most_frames`: of an animation (GIF, WebP), at equal distances over its length; 1: the first, as of any picture; 0:
     an animation is refused."""
@@ -50,6 +67,7 @@ class Job:
     max_side: int
     enough_side: int | None = None
     most_frames: int = 1
+    heat: Heat | None = None
 
     @property
     def most_bytes(self) -> int:
@@ -59,24 +77,38 @@ class Job:
     def pack(self, *, is_dear: bool, cpu_seconds: float) -> bytes:
         """The frame, without the upload."""
         sizes = self.image_size, self.max_pixels, self.max_side, self.enough_side or 0, self.most_frames
-        head = JOB.pack(*sizes, is_dear, cpu_seconds)
+        heat = self.heat or Heat(0, 0, b"")
+        head = JOB.pack(*sizes, is_dear, cpu_seconds, heat.rows, heat.columns) + heat.levels
         return HEAD.pack(Kind.JOB, len(head) + len(self.data)) + head
+
+    def check(self, data: Buffer) -> None:
+        """What it was answered. Raises ValueError if that cannot be its answer."""
+        if self.heat is None and (not data or len(data) % (3 * self.image_size**2)):
+            raise ValueError("not the pixels of squares")
 
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    frames: tuple[Image.Image, ...]  # RGB, squares; one, unless more were asked for
-    began: float  # monotonic seconds, as `decoded`: before the last was resized
+    data: Buffer  # RGB of the squares, one after the other, or the PNG
+    image_size: int  # pixels, of a square's side
+    began: float  # monotonic seconds, as `decoded`: before the last was resized or drawn over
     decoded: float
 
     @property
     def image(self) -> Image.Image:
-        """The first frame."""
+        """The first square."""
         return self.frames[0]
 
+    @property
+    def frames(self) -> tuple[Image.Image, ...]:
+        """The squares; one, unless more were asked for."""
+        side, num_bytes = self.image_size, 3 * self.image_size**2
+        starts = range(0, len(self.data), num_bytes)
+        return tuple(Image.frombytes("RGB", (side, side), self.data[start : start + num_bytes]) for start in starts)
 
-Buffer = bytes | memoryview
-HoldBytes = Callable[[int], AbstractContextManager[None]]  # entered with the bytes of a decode, while they are held
+
+# Entered with the bytes of a decode and of its PNG, while they are held. Raises BytesFullError: no room for the PNG.
+HoldBytes = Callable[[int, int], AbstractContextManager[None]]
 
 
 class ImageDecoder(Protocol):
@@ -85,7 +117,7 @@ class ImageDecoder(Protocol):
     async def start(self) -> None: ...
 
     async def decode(self, job: Job, hold: HoldBytes) -> Decoded:
-        """Raises BadImageError, UnsupportedMediaError."""
+        """Raises BadImageError, UnsupportedMediaError, BytesFullError."""
 
     def sickness(self) -> str | None:
         """Why nothing can be decoded now; None: it can."""

@@ -20,7 +20,7 @@ from PIL import (  # noqa: F401  # or the first picture of each format would wai
 
 from app.decoding.guards import give_memory_back, guard_process, lift_limits, limit_cpu, limit_memory, lowered
 from app.decoding.picture import Opened, finish, open_picture
-from app.decoding.protocol import DONE, ERRORS, GO, HEAD, JOB, OPENED, Job, Kind, frame
+from app.decoding.protocol import DONE, ERRORS, GO, HEAD, JOB, OPENED, Buffer, Heat, Job, Kind, frame
 from app.errors import BadImageError, ServiceError
 
 ROOM_BYTES = 32 * 2**20  # for what is not counted: a codec's tables, the resize, the stack of a thread
@@ -51,11 +51,12 @@ class Worker:
 
     def _take(self, length: int) -> None:
         self._send(frame(Kind.TAKEN))
-        image_size, max_pixels, max_side, enough_side, most_frames, is_dear, cpu_seconds = JOB.unpack(
+        image_size, max_pixels, max_side, enough_side, most_frames, is_dear, cpu_seconds, rows, columns = JOB.unpack(
             self._read(JOB.size)
         )
-        data = self._read(length - JOB.size)
-        job = Job(data, image_size, max_pixels, max_side, enough_side or None, most_frames)
+        heat = Heat(rows, columns, self._read(rows * columns)) if rows else None
+        data = self._read(length - JOB.size - rows * columns)
+        job = Job(data, image_size, max_pixels, max_side, enough_side or None, most_frames, heat)
         limit_cpu(cpu_seconds)
         try:
             _at_priority(lambda: self._decode(job), is_dear=is_dear)
@@ -68,7 +69,7 @@ class Worker:
         room = ROOM_BYTES + COPIES * len(job.data)
         limit_memory(room + (CANVAS_BYTES * job.max_pixels if job.data.startswith(b"RIFF") else 0))
         opened = open_picture(job)
-        self._send(frame(Kind.OPENED, OPENED.pack(opened.num_bytes, opened.seconds)))
+        self._send(frame(Kind.OPENED, OPENED.pack(opened.num_bytes, opened.answer_bytes, opened.seconds)))
         kind, length = self._receive_head() or (Kind.DROP, 0)
         if kind is not Kind.GO:
             return
@@ -79,10 +80,9 @@ class Worker:
 
     def _finish(self, opened: Opened, job: Job) -> None:
         decoded = finish(opened, job)
-        pixels = b"".join(frame.tobytes() for frame in decoded.frames)
         head = DONE.pack(decoded.began, decoded.decoded)
-        self._send(HEAD.pack(Kind.DONE, len(head) + len(pixels)) + head)
-        self._send(pixels)
+        self._send(HEAD.pack(Kind.DONE, len(head) + len(decoded.data)) + head)
+        self._send(decoded.data)
 
     def _refuse(self, error: ServiceError | MemoryError) -> None:
         if isinstance(error, MemoryError):
@@ -101,7 +101,7 @@ class Worker:
     def _read(self, num_bytes: int) -> bytes:
         return self._connection.recv(num_bytes, socket.MSG_WAITALL)
 
-    def _send(self, data: bytes) -> None:
+    def _send(self, data: Buffer) -> None:
         self._connection.sendall(data)
 
 

@@ -12,6 +12,9 @@ from typing import NamedTuple, Protocol
 
 from models.base import Item, ModelRunner, Op, Output
 
+# A gradient takes three times as long as its forward pass, and all that it needs of that is kept meanwhile.
+MOST_OF_OP = {Op.LOCALIZE: 4}
+
 
 class Future(Protocol):
     """Where the outcome of a work item goes."""
@@ -111,8 +114,9 @@ class BatchQueue:
     """Waiting work items, handed out in batches with one key.
 
     Rules: the first item that may run, by Fairness, sets the key, and the next ones with that key join it, up to
-    `max_batch_size`. A running generation takes rows of its key while the KV caches of all rows fit into
-    `max_cache_bytes`; no row overtakes one that waits for memory. Parts of a failed batch run first, each by itself.
+    `max_batch_size`, or less where MOST_OF_OP has it. A running generation takes rows of its key while the KV caches of
+    all rows fit into `max_cache_bytes`; no row overtakes one that waits for memory. Parts of a failed batch run first,
+    each by itself.
     """
 
     def __init__(self, max_batch_size: int, max_cache_bytes: int) -> None:
@@ -171,7 +175,7 @@ class BatchQueue:
         running = running or {}
         has_memory = True
         for key in self._keys():
-            room = int(min(self._max_batch_size, most_items(key)))
+            room = int(min(self._max_batch_size, MOST_OF_OP.get(key.op, inf), most_items(key)))
             if key.op is not Op.GENERATE:
                 return self._take(key, room)
             if key.part and any(other.part for other in running.keys() - {key}):

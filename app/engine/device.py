@@ -138,13 +138,14 @@ class DeviceThread(threading.Thread):
             self._forward(batch)
 
     def _forward(self, batch: list[WorkItem]) -> None:
-        """encode and score: a single call gives the outputs."""
+        """encode, score and localize: a single call gives the outputs."""
         items = [work.item for work in batch]
         runner = batch[0].runner
-        outputs: Sequence[Output]
+        calls: dict[Op, Callable[[Sequence[Item]], Sequence[Output]]]
+        calls = {Op.ENCODE: runner.encode, Op.SCORE: runner.score, Op.LOCALIZE: runner.localize}
         try:
             with self._device_call(batch[0].key, len(batch)):
-                outputs = runner.encode(items) if items[0].op is Op.ENCODE else runner.score(items)
+                outputs = calls[items[0].op](items)
                 _check(outputs, len(items))
         except DeviceLostError:
             raise

@@ -26,6 +26,7 @@ from app.http.endpoints import Endpoint
 from app.http.exchange import Exchange
 from app.http.ledger import Ledger
 from app.service import Phase, Service
+from models.base import lacking
 
 UNSEEN_SECONDS = 0.002  # taken for an item of a kind of which none has finished yet
 OVERHEAD = 1.25  # for what passes between device calls
@@ -93,7 +94,7 @@ class Admission:
             raise refusal
         models = [self._service.default_models[task] for task in endpoint.tasks if task in self._service.default_models]
         if not models:
-            raise InvalidInputError(f"model: does not have the task {endpoint.task}")
+            raise InvalidInputError(f"model: {lacking(self._service.models.values(), endpoint.task)}")
         exchange.model = models[0]
         with self._service.metrics.inflight_requests.track_inprogress():
             # Memory is counted as it is used: a promised body holds nobody else up.

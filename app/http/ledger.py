@@ -118,13 +118,15 @@ class Lease:
                 self.held += num_bytes
 
     @contextmanager
-    def pixels(self, num_bytes: int) -> Iterator[None]:
-        """Held while it lasts."""
-        self._ledger.add_bytes(num_bytes)
+    def pixels(self, num_bytes: int, answer_bytes: int = 0) -> Iterator[None]:
+        """Held while it lasts. Raises BytesFullError if there is no room for an answer of so many."""
+        if answer_bytes:
+            self._ledger.check_bytes(answer_bytes)
+        self._ledger.add_bytes(num_bytes + answer_bytes)
         try:
             yield
         finally:
-            self._ledger.add_bytes(-num_bytes)
+            self._ledger.add_bytes(-num_bytes - answer_bytes)
 
     @contextmanager
     def answer(self, num_bytes: int) -> Iterator[Callable[[int], None]]:

@@ -10,7 +10,9 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.types import ASGIApp, Scope, Send
 
-EXPOSED = ("X-Request-ID", "Retry-After", "Server-Timing")
+from app.wire.answers import ITM_HEADER
+
+EXPOSED = ("X-Request-ID", "Retry-After", "Server-Timing", ITM_HEADER)
 
 
 class Origins:

@@ -100,4 +100,6 @@ def _checkpoint(task: Task, checkpoint: Checkpoint) -> CheckpointInfo:
         info |= {"spaces": list(capabilities.spaces)}
     if task in (Task.MATCH, Task.EMBED):
         info |= {"video": capabilities.video}
+    if task is Task.LOCALIZE and (localizing := capabilities.localizing) is not None:
+        info |= {"layer": localizing.default, "layers": localizing.num_layers}
     return info

@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal, NotRequired
 from pydantic import Field
 from typing_extensions import TypedDict  # pydantic requires it before Python 3.12
 
+ITM_HEADER = "X-Blip-Itm"  # of a picture, which has no other place for it
+
 
 class Sentence(TypedDict):
     text: str
@@ -74,6 +76,20 @@ class EmbedAnswer(TypedDict):
     pairs: NotRequired[Annotated[list[Embedding], Field(description="space multimodal: one for each pair, in order")]]
 
 
+class TokenMap(TypedDict):
+    token: Annotated[str, Field(description="as the model's vocabulary has it; ## goes on a word")]
+    map: list[list[float]]
+
+
+class LocalizeAnswer(TypedDict):
+    model: str
+    text: str
+    itm: Annotated[float, Field(ge=0, le=1, description="probability of a match")]
+    grid: Annotated[list[int], Field(description="rows and columns of patches")]
+    map: Annotated[list[list[float]], Field(description="heat of each patch, row by row: the mean of the tokens'")]
+    tokens: NotRequired[list[TokenMap]]
+
+
 class ProblemAnswer(TypedDict):
     type: str
     title: str
@@ -104,6 +120,8 @@ class CheckpointInfo(TypedDict):
     ]
     spaces: NotRequired[Annotated[list[str], Field(description="embed: values of `space`")]]
     video: NotRequired[Annotated[bool, Field(description="match, embed: whether it takes `video`")]]
+    layer: NotRequired[Annotated[int, Field(description="localize: the default `layer`")]]
+    layers: NotRequired[Annotated[int, Field(description="localize: layers there are; the last one is refused")]]
 
 
 class ModelInfo(TypedDict):

@@ -49,14 +49,24 @@ HEADERS = [
 ]
 
 
-def document(task: str, fields: type[Fields], answer: Any) -> dict[str, Any]:
-    """The keyword arguments of a task's route."""
+def document(
+    task: str, fields: type[Fields], answer: Any, *, picture: str | None = None, headers: dict[str, str] | None = None
+) -> dict[str, Any]:
+    """The keyword arguments of a task's route. `picture`: what is drawn, where the client prefers that to JSON;
+    `headers`: what it comes with, and what they tell."""
     schema = schema_of(fields)
     request, response = EXAMPLES[task]
+    told = answers(answer, response)
+    if picture is not None:
+        binary = {"type": "string", "format": "binary", "description": picture}
+        told[200]["content"]["image/png"] = {"schema": binary, "example": "(the bytes of a file)"}
+        told[200]["headers"] = ANSWER_HEADERS | {
+            name: {"schema": {"type": "string"}, "description": meaning} for name, meaning in (headers or {}).items()
+        }
     return {
         "tags": ["tasks"],
         "summary": SUMMARIES[task],
-        "responses": answers(answer, response) | problems(*TASK_STATUSES),
+        "responses": told | problems(*TASK_STATUSES),
         "openapi_extra": {
             "parameters": [_query(name, field, schema) for name, field in _flat(schema).items()] + HEADERS,
             "requestBody": {"required": True, "content": _forms(fields, schema, request)},

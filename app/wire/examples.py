@@ -88,6 +88,21 @@ EXAMPLES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
             ],
         },
     ),
+    Task.LOCALIZE: (
+        {"image": RED_SQUARE, "text": "a red square", "tokens": True},
+        {
+            "model": MODEL,
+            "text": "a red square",
+            "itm": 0.98,
+            "grid": [2, 2],
+            "map": [[0.31, 0.02], [0.01, 0.0]],
+            "tokens": [
+                {"token": "a", "map": [[0.0, 0.03], [0.0, 0.0]]},
+                {"token": "red", "map": [[0.62, 0.03], [0.03, 0.0]]},
+                {"token": "square", "map": [[0.31, 0.0], [0.0, 0.0]]},
+            ],
+        },
+    ),
 }
 SUMMARIES: dict[str, str] = {
     Task.CAPTION: "Describe images",
@@ -96,6 +111,7 @@ SUMMARIES: dict[str, str] = {
     Task.EMBED: "Embed images and texts",
     "classify": "Say which labels fit images best",
     Task.CAPFILT: "Caption images, and keep the captions and web texts that match",
+    Task.LOCALIZE: "Show where in an image a text is",
 }
 MODELS_EXAMPLE = {
     "models": [

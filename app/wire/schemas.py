@@ -302,6 +302,19 @@ class EmbedFields(Fields):
         return self
 
 
+class LocalizeFields(Fields):
+    num_images: ClassVar[tuple[int, int | None]] = (1, 1)
+
+    text: Text = Field(description="what to look for")
+    layer: int | None = Field(
+        None,
+        ge=0,
+        description="whose attention is looked at, of the text encoder's, from 0; the last has no gradient; default: "
+        "`layer` in /models",
+    )
+    tokens: bool = Field(False, description="in JSON, the map of each token beside that of all")
+
+
 def check_pairs(num_pairs: int, info: ValidationInfo) -> None:
     limit = context_of(info).settings.max_pairs
     if num_pairs > limit:

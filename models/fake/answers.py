@@ -19,6 +19,8 @@ from models.base import (
     ImageEmbeddingInput,
     Item,
     LikelihoodInput,
+    Localized,
+    LocalizeInput,
     PairInput,
     QuestionInput,
     RankInput,
@@ -72,8 +74,7 @@ def generated(item: Item) -> Generated:
 def scores(item: Item, capabilities: Capabilities) -> Scores:
     match item.payload:
         case PairInput(text):
-            similarity = 4 * float(_image_embedding(item)[0] @ _text_embedding(text)[0])
-            return np.array([2 - similarity, similarity - 2], np.float32)
+            return pair_logits(item, text)
         case TextInput(text):
             return _text_embedding(text)
         case ImageEmbeddingInput(pooling):
@@ -93,6 +94,24 @@ def scores(item: Item, capabilities: Capabilities) -> Scores:
         case RankInput() as request:
             return _rank(item, request)
     raise TypeError(f"the fake does not score {type(item.payload).__name__}")
+
+
+def localized(item: Item) -> Localized:
+    """Each word that names a colour is where that colour is."""
+    request: LocalizeInput = item.payload
+    features: Any = item.features
+    words = request.text.lower().split()
+    away = np.linalg.norm(PALETTE[:, None] - features, axis=2)  # (10, 16)
+    heat = dict(zip(NAMES, np.exp(-4 * away).astype(np.float32), strict=True))
+    nowhere = np.zeros(GRID * GRID, np.float32)
+    maps = np.stack([heat.get(word, nowhere) for word in words]).reshape(-1, GRID, GRID)
+    return Localized(tuple(words), maps, pair_logits(item, request.text))
+
+
+def pair_logits(item: Item, text: str) -> Scores:
+    """ITM's, `(2,)`."""
+    similarity = 4 * float(_image_embedding(item)[0] @ _text_embedding(text)[0])
+    return np.array([2 - similarity, similarity - 2], np.float32)
 
 
 def _distances(item: Item) -> NDArray[np.float32]:

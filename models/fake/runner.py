@@ -27,6 +27,9 @@ from models.base import (
     Input,
     InputError,
     Item,
+    Localized,
+    LocalizeInput,
+    Localizing,
     Op,
     PairInput,
     Preprocessing,
@@ -37,11 +40,12 @@ from models.base import (
     Task,
     TextInput,
 )
-from models.fake.answers import DIMENSIONS, generated, pixels, scores
+from models.fake.answers import DIMENSIONS, generated, localized, pixels, scores
 
 MAX_PROMPT_WORDS = 64
 MAX_TURNS = 8  # of a history
 TEMPERATURE = 10.0
+LOCALIZING = Localizing(num_layers=3, default=0)
 ROW_BYTES = 1024  # of KV cache that a row claims to need
 PREPROCESSING = Preprocessing(image_size=32, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 
@@ -73,7 +77,7 @@ ERRORS: dict[Fault | None, type[RuntimeError]] = {
 class Call:
     """One device call: `method` of the runner or of its generation, with all its rows."""
 
-    method: str  # encode, score, generate, admit, step, drop
+    method: str  # encode, score, localize, generate, admit, step, drop
     items: tuple[Item, ...]
 
     @property
@@ -112,7 +116,8 @@ class FakeRunner:
 
     def __init__(self, unit: str = "fake", capabilities: Capabilities | None = None) -> None:
         self.unit = unit
-        self.capabilities = replace(capabilities or Capabilities(spaces=SPACES, video=True), dimensions=DIMENSIONS)
+        capabilities = capabilities or Capabilities(spaces=SPACES, video=True)
+        self.capabilities = replace(capabilities, dimensions=DIMENSIONS, localizing=LOCALIZING)
         self.calls: deque[Call] = deque(maxlen=1000)
         self._hold: Hold | None = None
         self._fault: tuple[Fault, Callable[[Call], bool]] | None = None
@@ -171,6 +176,10 @@ class FakeRunner:
                 return Item(Op.SCORE, kind, request, history_used=self._history_used(request))
             case PairInput(text) | TextInput(text):
                 return Item(Op.SCORE, kind, request, num_prompt_tokens=len(text.split()))
+            case LocalizeInput(layer=layer):
+                if layer is not None and layer > LOCALIZING.num_layers - 2:
+                    raise InputError(f"layer: must be 0 to {LOCALIZING.num_layers - 2}")
+                return Item(Op.LOCALIZE, layer, request)
             case _:
                 return Item(Op.SCORE, kind, request)
 
@@ -186,6 +195,11 @@ class FakeRunner:
     def score(self, batch: Sequence[Item]) -> list[Scores]:
         fault = self.enter("score", batch)
         return _counted([_spoiled(scores(item, self.capabilities), fault) for item in batch], fault)
+
+    def localize(self, batch: Sequence[Item]) -> list[Localized]:
+        fault = self.enter("localize", batch)
+        outputs = [localized(item) for item in batch]
+        return _counted([replace(one, maps=_spoiled(one.maps, fault)) for one in outputs], fault)
 
     def generate(self, batch: Sequence[Item]) -> FakeGeneration:
         self.enter("generate", batch)

@@ -4,7 +4,7 @@ Q-Former share (Devlin et al. 2019; salesforce/BLIP models/med.py)."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 import torch
@@ -54,10 +54,15 @@ def _attend_by_products(query: Tensor, key: Tensor, value: Tensor, mask: Tensor 
                 for own in parts
             ]
         )
+    return attention_weights(query, key, mask, scale) @ value
+
+
+def attention_weights(query: Tensor, key: Tensor, mask: Tensor | None, scale: float) -> Tensor:
+    """`(rows, heads, queries, keys)`, over split heads; each query's sum to 1."""
     scores = (query * scale) @ key.transpose(-1, -2)
     if mask is not None:
         scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
-    return scores.softmax(-1) @ value
+    return scores.softmax(-1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +117,32 @@ class KeyValue(NamedTuple):
         rows, num_heads, _, _ = self.key.shape
         if lines is None:
             lines = Lines(rows, len(query) // rows)
-        mixed = attend(split_heads(lines.by_row(query), num_heads), self.key, self.value, mask, scale)
+        mixed = self.mix(split_heads(lines.by_row(query), num_heads), mask, scale)
         return lines.by_line(merge_heads(mixed), query.shape[1])
+
+    def mix(self, query: Tensor, mask: Tensor | None, scale: float | None) -> Tensor:
+        """Values by attention, over split heads."""
+        return attend(query, self.key, self.value, mask, scale)
+
+
+class WatchedKeyValue(KeyValue):
+    """Keeps the weights of its attention, to be differentiated by."""
+
+    weights: Tensor  # (rows, heads, queries, tokens), once it was attended to
+
+    def mix(self, query: Tensor, mask: Tensor | None, scale: float | None) -> Tensor:
+        scale = query.shape[-1] ** -0.5 if scale is None else scale
+        self.weights = attention_weights(query, self.key, mask, scale).detach().requires_grad_()
+        return self.weights @ self.value
+
+    def heat(self, score: Tensor, lines: Lines, tokens: int) -> Tensor:
+        """GradCAM: what of the attention the `score` rests on, its gradient above 0 times the weights, as the mean of
+        the heads: `(lines, tokens, keys)` float32.
+
+        Source: Selvaraju et al. 2017; LAVIS models/blip_models/blip_image_text_matching.py, compute_gradcam."""
+        (gradient,) = torch.autograd.grad(score, self.weights)
+        heat = (gradient.float().clamp_min(0) * self.weights.detach().float()).mean(1)
+        return lines.by_line(heat, tokens)
 
 
 class Past(Protocol):
@@ -132,6 +161,12 @@ class Source:
     layers: Sequence[KeyValue]
     mask: Tensor | None = None
     lines: Lines | None = None
+
+    def watching(self, layer: int) -> tuple[Source, WatchedKeyValue]:
+        """The same, and its keys and values of `layer`, which keep their attention."""
+        watched = WatchedKeyValue(*self.layers[layer])
+        layers = [*self.layers[:layer], watched, *self.layers[layer + 1 :]]
+        return replace(self, layers=layers), watched
 
 
 def padding_mask(mask: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ that an answer does not depend on what else is in the batch. Source: Dettmers et
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -75,7 +75,23 @@ class PackedLinear(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         if self._packed is None:
             return super().forward(x)
+        if x.requires_grad:
+            product: Tensor = _PackedProduct.apply(x, self._packed, self.bias)  # type: ignore[no-untyped-call]
+            return product
         return onednn_product(x, self._packed, self.bias)
+
+
+class _PackedProduct(torch.autograd.Function):
+    """oneDNN's product, with a derivative by its input: it has none itself, and torch would go on with zeros."""
+
+    @staticmethod
+    def forward(context: Any, x: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
+        context.packed = packed  # not among the saved tensors: those cannot have this layout
+        return onednn_product(x, packed, bias)
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        return gradient @ context.packed.to_dense(), None, None
 
 
 class Int8Linear(nn.Linear):

@@ -35,6 +35,10 @@ class Tokenizer:
         ids: list[int] = self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
         return ids
 
+    def names(self, ids: Sequence[int]) -> tuple[str, ...]:
+        """As the vocabulary has them."""
+        return tuple(self._tokenizer.convert_ids_to_tokens(list(ids)))
+
     def text(self, ids: Sequence[int]) -> str:
         """Decoded as by the authors, whose libraries remove spaces before punctuation for every tokenizer."""
         decoded = self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from models.base import Capabilities, Features, Generation, Input, InputError, Item, Scores
+from models.base import Capabilities, Features, Generation, Input, InputError, Item, Localized, Scores
 
 
 class UnitRunner(ABC):
@@ -29,6 +29,9 @@ class UnitRunner(ABC):
 
     def generate(self, batch: Sequence[Item]) -> Generation:  # noqa: ARG002
         raise self._has_no("generate")
+
+    def localize(self, batch: Sequence[Item]) -> list[Localized]:  # noqa: ARG002
+        raise self._has_no("localize")
 
     def _has_no(self, op: str) -> TypeError:
         return TypeError(f"the unit {self.unit} does not {op}")

@@ -28,7 +28,7 @@ from models.fake.runner import FakeRunner, Hold, fake_models
 T = TypeVar("T")
 PNG = {"content-type": "image/png"}
 ROUTES = ("/models", "/metrics", "/openapi.json", "/docs", "/health/live", "/health/ready")
-TASKS = ("/caption", "/vqa", "/match", "/embed", "/classify", "/capfilt")
+TASKS = ("/caption", "/vqa", "/match", "/embed", "/classify", "/capfilt", "/localize")
 JSON_ONLY = ("/rerank", "/v1/rerank", "/v1/chat/completions", "/v1/responses", "/v1/embeddings")
 FIELDS: dict[str, dict[str, Any]] = {
     "/caption": {},
@@ -37,6 +37,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "/embed": {},
     "/classify": {"label": ["red", "blue"]},
     "/capfilt": {"seed": 1},
+    "/localize": {"text": "red"},
 }
 
 
@@ -110,7 +111,7 @@ class InlineDecoder:
 
     async def decode(self, job: Job, hold: HoldBytes) -> Decoded:
         opened = open_picture(job)
-        with hold(opened.num_bytes):
+        with hold(opened.num_bytes, opened.answer_bytes):
             return finish(opened, job)
 
     def sickness(self) -> str | None:

@@ -52,7 +52,7 @@ def test_models(shared: Shared) -> None:
     TypeAdapter(answers.ModelsAnswer).validate_python(answer, strict=True)
     [model] = answer["models"]
     assert (model["name"], model["family"], model["note"]) == ("fake", "fake", "names colours; has no weights")
-    assert set(model["tasks"]) == {"caption", "vqa", "match", "embed", "capfilt"}
+    assert set(model["tasks"]) == {"caption", "vqa", "match", "embed", "capfilt", "localize"}
     assert model["tasks"]["vqa"] == {
         "checkpoint": "fake",
         "revision": None,
@@ -103,7 +103,7 @@ def test_metrics(shared: Shared) -> None:
         'blip_model_info{checkpoint="fake",device="cpu",dtype="fp32",family="fake",model="fake",revision=""} 1.0'
         in (response.text)
     )
-    for stage in ("decode", "preprocess", "queue", "encode", "score", "generate"):
+    for stage in ("decode", "preprocess", "queue", "encode", "score", "generate", "localize"):
         assert f'blip_stage_seconds_count{{stage="{stage}"}}' in response.text
 
 
@@ -151,10 +151,14 @@ def test_docs_have_a_form_for_each_task(shared: Shared, openapi: Any, path: str)
     )
     schema = openapi["paths"][path]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
     assert re.findall(r' name="(\w+)"', form) == [*schema["properties"]]
-    assert ('type="file" accept="image/*" name="image" multiple' in form) == (path != "/vqa")
-    lists = {"question", "candidates", "text", "label", *(["template"] if path == "/classify" else [])}
-    lists &= set(schema["properties"])
+    assert ('type="file" accept="image/*" name="image" multiple' in form) == (path not in ("/vqa", "/localize"))
+    names = ("question", "candidates", "text", "label", "template")
+    lists = {name for name in names if is_list(schema["properties"].get(name, {}))}
     assert set(re.findall(r'<textarea name="(\w+)"', form)) == lists
+
+
+def is_list(schema: dict[str, Any]) -> bool:
+    return any(one.get("type") == "array" for one in (schema, *schema.get("anyOf", ())))
 
 
 def test_docs_tell_every_default(shared: Shared) -> None:
@@ -196,6 +200,7 @@ def test_every_form_and_field_is_documented(openapi: Any, path: str) -> None:
         "/embed": schemas.EmbedFields,
         "/classify": retrieval.ClassifyFields,
         "/capfilt": CapfiltFields,
+        "/localize": schemas.LocalizeFields,
     }
     fields = models[path].model_fields
     assert set(content["application/json"]["schema"]["properties"]) == {*fields, "image", "images"}

@@ -6,10 +6,11 @@ eval_retrieval_video.py for videos.
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -21,15 +22,20 @@ from models.base import (
     CaptionInput,
     GenerationSettings,
     Input,
+    InputError,
     Item,
     LikelihoodInput,
+    Localized,
+    LocalizeInput,
+    Localizing,
     ModelRunner,
+    Op,
     QuestionInput,
     RankInput,
     Scores,
     Task,
 )
-from models.device import on_device
+from models.device import on_device, on_device_with_gradients
 from models.families.family import RunnerParts
 from models.generation.kv_cache import Prefix, Step, empty_prefix
 from models.generation.likelihood import LikelihoodRunner
@@ -37,6 +43,7 @@ from models.generation.loop import GeneratingRunner, Ranking
 from models.generation.ranking import RankingRunner, likelihoods, to_rank
 from models.generation.search import Defaults, Plan, check_room, make_plan
 from models.layers.attention import KeyValue, Source, causal_mask, padding_mask
+from models.layers.linear import Int8Linear
 from models.runners.matching import MatchingRunner
 from models.runners.text import ImageGroups, WordPiece, pad, readable
 from models.weights import CheckpointError
@@ -177,8 +184,36 @@ class MatchRunner(MatchingRunner):
     def __init__(
         self, unit: str, network: Any, tokenizer: WordPiece, special: SpecialTokens, device: torch.device
     ) -> None:
-        super().__init__(unit, network, tokenizer, device, Capabilities(spaces=SPACES, video=True))
+        capabilities = replace(_localizing(network), spaces=SPACES, video=True)
+        super().__init__(unit, network, tokenizer, device, capabilities)
         self._pair_id = special.enc
+
+    def prepare(self, request: Input) -> Item:
+        if not isinstance(request, LocalizeInput) or self.capabilities.localizing is None:
+            return super().prepare(request)
+        num_layers, layer = self.capabilities.localizing.num_layers, request.layer
+        if layer is None:
+            layer = self.capabilities.localizing.default
+        if layer > num_layers - 2:
+            raise InputError(f"layer: must be 0 to {num_layers - 2} of {num_layers}: the last one has no gradient")
+        return Item(Op.LOCALIZE, layer, self._text(request.text, self._pair_id))
+
+    @on_device_with_gradients
+    def localize(self, batch: Sequence[Item]) -> list[Localized]:
+        groups, texts = ImageGroups(batch), [item.payload for item in batch]  # the stacked images are a copy
+        source, watched = _look_at(self.network, groups).watching(cast("int", batch[0].key))
+        states, _ = _encode_grounded(self.network, groups, texts, source)
+        logits = self.network.itm(states[:, 0])
+        heat = groups.unsort(watched.heat(logits[:, 1].sum(), groups.lines, states.shape[1]))[..., 1:].cpu()
+        side = math.isqrt(heat.shape[-1])  # in patches; the class token is left out
+        return [
+            Localized(
+                self._tokenizer.names(ids[1:-1]),
+                own[1 : len(ids) - 1].reshape(-1, side, side).numpy(),
+                pair.numpy(),
+            )
+            for ids, own, pair in zip(texts, heat, logits.detach().cpu(), strict=True)
+        ]
 
     def _itm(self, batch: Sequence[Item]) -> Tensor:
         states, _ = self._pair_states(batch)
@@ -203,12 +238,27 @@ class MatchRunner(MatchingRunner):
         return self.network.norm(frames[:, :, 0]).float().mean(1, keepdim=True)[groups.numbers]
 
 
-def _encode_grounded(network: Any, groups: ImageGroups, texts: Sequence[list[int]]) -> tuple[Tensor, Tensor]:
+def _localizing(network: Any) -> Capabilities:
+    if any(isinstance(part, Int8Linear) for part in network.modules()):
+        return Capabilities(lacks={Task.LOCALIZE: "products in int8 have no gradient; served in bf16 or fp32 it has"})
+    num_layers = network.encoder.config.num_layers
+    if num_layers < 2:
+        return Capabilities(lacks={Task.LOCALIZE: "its text encoder has one layer, and the last has no gradient"})
+    # LAVIS' default is the seventh of twelve.
+    return Capabilities(localizing=Localizing(num_layers, max(0, 7 * num_layers // 12 - 1)))
+
+
+def _look_at(network: Any, groups: ImageGroups) -> Source:
+    return network.encoder.look_at(network.norm(groups.images), lines=groups.lines)
+
+
+def _encode_grounded(
+    network: Any, groups: ImageGroups, texts: Sequence[list[int]], source: Source | None = None
+) -> tuple[Tensor, Tensor]:
     """Texts through the encoder, each looking at its image: states `(texts, tokens, width)` and the padding mask
-    `(texts, tokens)`, in the order of the batch."""
+    `(texts, tokens)`, in the order of the batch. `source`: of the images; None: it is made."""
     ids, mask = pad(groups.sort(texts), groups.images.device)
-    source = network.encoder.look_at(network.norm(groups.images), lines=groups.lines)
-    states, _ = network.encoder(ids, padding_mask(mask), source)
+    states, _ = network.encoder(ids, padding_mask(mask), source or _look_at(network, groups))
     return groups.unsort(states), groups.unsort(mask)
 
 

@@ -29,7 +29,9 @@ class RetrievalRunner(MatchingRunner):
     text_tokens = 32  # LAVIS' max_txt_len
 
     def __init__(self, unit: str, network: Any, tokenizer: WordPiece, device: torch.device) -> None:
-        super().__init__(unit, network, tokenizer, device, Capabilities(pooling=("none", "mean"), spaces=SPACES))
+        lacks = {Task.LOCALIZE: "BLIP-2's authors give no method for it"}
+        capabilities = Capabilities(pooling=("none", "mean"), spaces=SPACES, lacks=lacks)
+        super().__init__(unit, network, tokenizer, device, capabilities)
 
     def _itm(self, batch: Sequence[Item]) -> Tensor:
         """The mean of the queries' logits."""

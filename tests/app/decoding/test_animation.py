@@ -26,10 +26,10 @@ COLOURS = [(10 * number, 255 - 10 * number, 5 * number) for number in range(20)]
 KINDS = ("GIF", "WEBP")
 
 
-def job(data: bytes, most_frames: int = 8, **limits: int) -> Job:
-    return Job(
-        data, **({"image_size": SIDE, "max_pixels": 1_000_000, "max_side": 16_384} | limits), most_frames=most_frames
-    )
+def job(
+    data: bytes, most_frames: int = 8, *, image_size: int = SIDE, max_pixels: int = 1_000_000, max_side: int = 16_384
+) -> Job:
+    return Job(data, image_size, max_pixels, max_side, most_frames=most_frames)
 
 
 def opened(data: bytes, **options: Any) -> Opened:

@@ -11,7 +11,8 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,9 @@ from PIL import Image
 
 from app.decoding.picture import finish, open_picture
 from app.decoding.pool import Decoders, Patience
-from app.decoding.process import DecoderProcess
-from app.decoding.protocol import HEAD, Buffer, Decoded, Job, Kind, frame
-from app.errors import BadImageError, UnsupportedMediaError
+from app.decoding.process import MAPPED_BYTES, DecoderProcess
+from app.decoding.protocol import HEAD, Buffer, Decoded, Heat, Job, Kind, frame
+from app.errors import BadImageError, BytesFullError, UnsupportedMediaError
 from app.images import FORMATS
 from app.metrics import Metrics
 from tests.app.decoding import crafted
@@ -47,9 +48,13 @@ class Held:
     begin: Callable[[], None] = lambda: None
     now: int = 0
     seen: list[int] = field(default_factory=list)
+    room: float = inf  # for answers
 
     @contextmanager
-    def __call__(self, num_bytes: int) -> Iterator[None]:
+    def __call__(self, num_bytes: int, answer_bytes: int) -> Iterator[None]:
+        if answer_bytes > self.room:
+            raise BytesFullError("Too many bytes are in flight.")
+        num_bytes += answer_bytes
         self.seen.append(num_bytes)
         self.now += num_bytes
         self.begin()
@@ -287,6 +292,52 @@ def test_too_long_by_the_clock() -> None:
             assert our.held.now == 0
 
     run(test)
+
+
+# --- pictures that are drawn over ---
+
+HEAT = Heat(2, 2, bytes([255, 0, 0, 0]))
+
+
+def test_a_drawing_is_that_of_this_process() -> None:
+    """Also one that is larger than the heap takes."""
+
+    async def test() -> None:
+        async with lab() as our:
+            for data in (PHOTO, encoded(NOISE.resize((1200, 800)).effect_spread(3))):
+                asked = job(data, image_size=0, heat=HEAT)
+                opened = open_picture(asked)
+                expected = finish(opened, asked).data
+                drawn = await our.decoders.decode(asked, our.held)
+                assert bytes(drawn.data) == expected
+                assert our.held.seen[-1] == opened.num_bytes + opened.answer_bytes
+                assert our.held.now == 0
+            assert len(expected) > MAPPED_BYTES
+            assert (await our.decode(RED)).image.size == (48, 48)
+
+    run(test)
+
+
+def test_a_drawing_for_which_there_is_no_room_costs_no_decoder() -> None:
+    async def test() -> None:
+        async with lab() as our:
+            before = set(our.decoders.pids)
+            our.held.room = 1000
+            with pytest.raises(BytesFullError):
+                await our.decode(PHOTO, heat=HEAT)
+            await our.until_free()
+            assert (set(our.decoders.pids), our.held.now) == (before, 0)
+            assert (await our.decode(PHOTO)).image  # which has no answer that is large
+
+    run(test)
+
+
+def test_a_drawing_is_as_dear_as_its_pixels() -> None:
+    asked = job(encoded(picture("red", (2400, 2000))))
+    plain, drawn = open_picture(asked), open_picture(replace(asked, heat=HEAT))
+    assert plain.seconds < Patience().dear_seconds < drawn.seconds
+    assert plain.answer_bytes == 0
+    assert drawn.num_bytes - drawn.answer_bytes >= plain.num_bytes
 
 
 # --- who leaves ---

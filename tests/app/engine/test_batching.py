@@ -221,6 +221,14 @@ def test_key_without_hash_is_refused_without_a_trace() -> None:
     assert queue.next_batch(now=0) == []
 
 
+def test_no_more_of_an_op_than_it_may_have() -> None:
+    items = [work(Op.LOCALIZE) for _ in range(6)]
+    queue = queue_of(*items, max_batch_size=16)
+    assert queue.next_batch(0) == items[:4]
+    assert queue.next_batch(0) == items[4:]
+    assert queue_of(*items, max_batch_size=3).next_batch(0) == items[:3]
+
+
 def test_a_call_may_be_bounded_below_the_largest_batch() -> None:
     items = [work(key="slow") for _ in range(5)]
     queue = queue_of(*items)

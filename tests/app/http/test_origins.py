@@ -12,6 +12,7 @@ from tests.app.support import PNG, RED, ROUTES, TASKS, kind, lab, run
 from tests.app.test_chat import CHAT, talk
 
 PAGE = "https://page.example"
+EXPOSED = "X-Request-ID, Retry-After, Server-Timing, X-Blip-Itm"
 OTHERS = (
     "https://page.example.evil.test",
     "https://evil-page.example",
@@ -41,7 +42,7 @@ def test_a_preflight_needs_no_key(origin: str) -> None:
                     "access-control-allow-methods": "GET, HEAD, POST",
                     "access-control-allow-headers": ASKING["Access-Control-Request-Headers"],
                     "access-control-max-age": "600",
-                    "access-control-expose-headers": "X-Request-ID, Retry-After, Server-Timing",
+                    "access-control-expose-headers": EXPOSED,
                 }
                 assert "Origin" in response.headers["vary"]
                 assert {"x-request-id", "server-timing"} <= response.headers.keys()
@@ -95,7 +96,7 @@ def test_errors_have_the_headers_too() -> None:
             assert [one.status_code for one in answers] == [200, 422, 413, 401, 404, 405, 405, 200, 400, 503]
             for answer in answers:
                 assert answer.headers["access-control-allow-origin"] == PAGE
-                assert answer.headers["access-control-expose-headers"] == "X-Request-ID, Retry-After, Server-Timing"
+                assert answer.headers["access-control-expose-headers"] == EXPOSED
                 assert answer.headers["vary"] == "Origin"
                 assert "access-control-allow-credentials" not in answer.headers
 

@@ -101,6 +101,22 @@ def test_weights_are_given_up_where_onednn_has_the_dtype(
     assert not packed(nn.Linear(64, 96).to(dtype)).weight.numel()
 
 
+@pytest.mark.parametrize("dtype", TOLERANCES)
+@pytest.mark.parametrize("bias", [True, False])
+def test_packed_products_have_the_derivative_of_the_same_products(dtype: torch.dtype, bias: bool) -> None:
+    torch.manual_seed(0)
+    linear, inputs = nn.Linear(64, 96, bias).to(dtype), torch.randn(2, 5, 64, dtype=dtype)
+    weights = torch.randn(2, 5, 96, dtype=dtype)  # of the outputs
+    gradients: list[Tensor] = []
+    for layer in (linear, packed(linear)):
+        leaf = inputs.clone().requires_grad_()
+        outputs = layer(leaf)
+        assert outputs.requires_grad
+        gradients += torch.autograd.grad((outputs * weights).sum(), leaf)
+    assert gradients[0].abs().max() > 0.1
+    torch.testing.assert_close(gradients[1], gradients[0], atol=TOLERANCES[dtype], rtol=TOLERANCES[dtype])
+
+
 def test_a_head_is_exact_for_few_tokens_and_many() -> None:
     torch.manual_seed(0)
     head = Head(64, 1000)
