@@ -136,4 +136,7 @@ def test_docs_in_a_browser(prefix: str, browse: Callable[[str, str, str], str], 
         told = browse(f"{service.url}{prefix}/docs", "-", "secret")
         assert told.startswith("200 after ")
         assert '"alternatives": [\n        {' in told
+        assert told.count("\n200 after ") == 2
+        assert '"object": "chat.completion"' in told
+        assert '"id": "demo:vqa"' in told
         check(f"{prefix}/docs in Chromium", told, CAPTION, figure)

@@ -1,5 +1,6 @@
 // node browser.cjs PAGE URL KEY FILE: a page posts the picture to the service, as a script of the page would.
-// node browser.cjs PAGE - KEY FILE: PAGE is /docs, in whose form for /caption the picture is tried.
+// node browser.cjs PAGE - KEY FILE: PAGE is /docs, in whose form for /caption the picture is tried, in that for a chat the
+// example, and in that for one of its models a name.
 const { chromium } = require("playwright-core");
 
 async function post([url, key, bytes]) {
@@ -15,13 +16,26 @@ async function post([url, key, bytes]) {
 
 async function tryIt(page, key, file) {
   await page.fill("#key", key);
-  await page.locator("summary", { hasText: "Try it" }).first().click();
-  const form = page.locator('form[data-path="caption"]');
-  await form.locator("input[type=file]").setInputFiles(file);
-  await form.locator("[name=num_captions]").fill("2");
+  const caption = await tried(page, "caption", async (form) => {
+    await form.locator("input[type=file]").setInputFiles(file);
+    await form.locator("[name=num_captions]").fill("2");
+  });
+  const chat = await tried(page, "v1/chat/completions", async (form) => {
+    const json = form.locator("[data-json]");
+    await json.fill((await json.inputValue()).replace("a-model", "demo")); // with keys no example names one
+  });
+  const model = await tried(page, "v1/models/{name}", (form) => form.locator("[name=name]").fill("demo:vqa"));
+  return [caption, chat, model].join("\n");
+}
+
+async function tried(page, path, fill) {
+  const form = page.locator(`form[data-path="${path}"]`);
+  await page.locator("details", { has: form }).locator("summary").click();
+  await fill(form);
   await form.locator("button").click();
-  await page.waitForFunction(() => /^\d/.test(document.querySelector('form[data-path="caption"] output').textContent));
-  return form.locator("output").textContent();
+  const output = form.locator("output");
+  while (!/^\d/.test(await output.textContent())) await page.waitForTimeout(20);
+  return output.textContent();
 }
 
 (async () => {
