@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from typing import Any, TypeVar, cast
@@ -16,7 +17,7 @@ from starlette.requests import Request
 from app.decoding.protocol import Job
 from app.engine.batching import Kind
 from app.engine.features import FeatureKey
-from app.errors import BadImageError, InvalidInputError, UnknownModelError, UnsupportedMediaError
+from app.errors import BadImageError, FetchError, InvalidInputError, UnknownModelError, UnsupportedMediaError
 from app.http.admission import Admission
 from app.http.exchange import OTHER, Exchange
 from app.oddities import oddity
@@ -89,10 +90,35 @@ class Inference:
         if any(coding.strip() not in ("", "identity") for coding in codings):
             raise UnsupportedMediaError("A compressed body is not supported.")
         content_type, query = headers.get(b"content-type", ""), self._exchange.scope["query_string"]
-        read = partial(read_form, content_type, query, body, fields, self._service.settings)
-        form = await self.on_cpu(read, small=len(body) <= SMALL_BODY_BYTES)
+        return await self.form(partial(read_form, content_type, query, body, fields, self._service.settings))
+
+    async def form(self, read: Callable[[], Form[F]]) -> Form[F]:
+        """What `read` makes of the body, on a CPU thread if that is large. Images that it names by URL are fetched.
+        Raises what `read` and `fetch` of app.urls do, and QueueFullError."""
+        form = await self.on_cpu(read, small=len(self._exchange.body) <= SMALL_BODY_BYTES)
         self._few_words = form.num_chars <= SMALL_TEXT_CHARS
-        return form
+        links = {
+            image.url: image for image in reversed(form.images) if image.url is not None
+        }  # the first of equal ones
+        if not links:
+            return form
+        with self._admission.set_back(self._exchange):
+            fetched = dict(zip(links, await all_of([self._fetch(one) for one in links.values()]), strict=True))
+        images = (
+            image if image.url is None else replace(fetched[image.url], index=image.index) for image in form.images
+        )
+        return replace(form, images=tuple(images))
+
+    async def _fetch(self, image: Upload) -> Upload:
+        """All of one request side by side. Its bytes are counted as they come, as those of a body."""
+        exchange, began = self._exchange, time.monotonic()
+        try:
+            data = await self._service.fetcher.fetch(image.url or "", exchange.lease.add_body, exchange.request_id)
+        except (FetchError, UnsupportedMediaError) as error:
+            raise type(error)(f"{place(image.index)}: {error.detail}") from error
+        finally:
+            exchange.times.record("fetch", began, time.monotonic())
+        return await self.on_cpu(partial(Upload.of, data, image.index), small=len(data) <= SMALL_BODY_BYTES)
 
     async def write(self, answer: Mapping[str, Any]) -> bytes:
         """Its JSON. What is large is encoded on a CPU thread, piece by piece, as the encoder holds the interpreter."""

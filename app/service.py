@@ -12,6 +12,7 @@ from app.engine.engine import Engine
 from app.engine.features import FeatureCache
 from app.metrics import Metrics
 from app.settings import Settings
+from app.urls.fetch import ImageFetcher
 from models.base import ServedModel, Task
 
 MakeDecoder = Callable[[Settings, Metrics], ImageDecoder]
@@ -33,6 +34,7 @@ class Service:
         )
         self.cache = FeatureCache(settings.feature_cache_bytes, self.metrics)
         self.decoder = make_decoder(settings, self.metrics)
+        self.fetcher = ImageFetcher(settings, self.metrics)
         self.cpu = ThreadPoolExecutor(settings.threads, thread_name_prefix="cpu")
         self.models: dict[str, ServedModel] = {}
         self.default_models: dict[Task, str] = {}  # who answers when none is named
@@ -58,6 +60,7 @@ class Service:
 
     async def close(self) -> None:
         await self.cache.close()
+        await self.fetcher.close()
         await self.decoder.close()
         await self.engine.stop(join_seconds=self.settings.farewell_seconds / 3)  # a device call may hang
         self.cpu.shutdown(wait=False, cancel_futures=True)
