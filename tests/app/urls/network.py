@@ -73,7 +73,7 @@ def installed(network: Network) -> Iterator[Network]:
         return await dial(self, "127.0.0.1", network.port_of(host, port), *arguments, **options)
 
     socket.getaddrinfo = stub
-    httpcore.AnyIOBackend.connect_tcp = connect  # type: ignore[assignment,method-assign]
+    httpcore.AnyIOBackend.connect_tcp = connect  # type: ignore[method-assign]
     try:
         yield network
     finally:

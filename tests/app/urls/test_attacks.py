@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import httpx
 import pytest
@@ -30,7 +31,7 @@ def campaign() -> Iterator[Campaign]:
         return one.name, await to.client.post("/caption", json={"image": one.url})
 
     async def test() -> dict[str, httpx.Response]:
-        options = {"image_urls": "public", "image_url_timeout_seconds": SECONDS, "max_body_bytes": 1_000_000}
+        options: dict[str, Any] = {"image_urls": "public", "image_url_timeout_seconds": SECONDS, "max_body_bytes": 1_000_000}
         async with lab(**options) as to:
             together = await asyncio.gather(*(attack(one, to) for one in ATTACKS if one not in BODIES))
             return dict([*together, *[await attack(one, to) for one in BODIES]])

@@ -136,9 +136,9 @@ def test_the_environment_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_proxy_looks_names_up() -> None:
     async def test() -> None:
         async with bench() as b:
-            settings = {"image_urls": "allowed", "image_url_hosts": "inner.example"}
-            proxy = f"http://good.example:{b.plain.port}"
-            fetcher = ImageFetcher(Settings(**settings, image_url_proxy=proxy), b.metrics)
+            settings: dict[str, Any] = {"image_urls": "allowed", "image_url_hosts": "inner.example"}
+            settings["image_url_proxy"] = f"http://good.example:{b.plain.port}"
+            fetcher = ImageFetcher(Settings(**settings), b.metrics)
             assert await fetcher.fetch("http://inner.example/stored", lambda _: None, "test-1") == RED
             with pytest.raises(ImageUrlError):
                 await fetcher.fetch(GOOD, lambda _: None, "test-1")
