@@ -55,6 +55,10 @@ class Host:
             case "/red.png":
                 await write(_head("200 OK", "Content-Type: image/png", "Set-Cookie: a=b", length=len(RED)) + RED)
                 return True
+            case "/later.png":
+                await asyncio.sleep(0.5)
+                await write(_head("200 OK", length=len(RED)) + RED)
+                return True
             case "/once.png":
                 await write(_head("200 OK", "Connection: close", length=len(RED)) + RED)
             case "/stored":

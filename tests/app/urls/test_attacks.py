@@ -31,7 +31,11 @@ def campaign() -> Iterator[Campaign]:
         return one.name, await to.client.post("/caption", json={"image": one.url})
 
     async def test() -> dict[str, httpx.Response]:
-        options: dict[str, Any] = {"image_urls": "public", "image_url_timeout_seconds": SECONDS, "max_body_bytes": 1_000_000}
+        options: dict[str, Any] = {
+            "image_urls": "public",
+            "image_url_timeout_seconds": SECONDS,
+            "max_body_bytes": 1_000_000,
+        }
         async with lab(**options) as to:
             together = await asyncio.gather(*(attack(one, to) for one in ATTACKS if one not in BODIES))
             return dict([*together, *[await attack(one, to) for one in BODIES]])
