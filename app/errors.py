@@ -51,6 +51,26 @@ class BadImageError(ServiceError):
     """An image of an allowed format that is broken or too large."""
 
 
+class FetchError(ServiceError):
+    """An image cannot be fetched by its URL."""
+
+
+class ImageUrlError(FetchError):
+    """A URL that may not be fetched, or leads nowhere."""
+
+
+class ImageHostError(FetchError):
+    """The host cannot be reached, or does not answer as it should."""
+
+
+class ImageSlowError(FetchError):
+    """The host is too slow."""
+
+
+class ImageTooLargeError(FetchError):
+    """The URL leads to more bytes than a body may have."""
+
+
 class QueueFullError(RefusedError):
     """Too many work items wait, or more work than can be done in time."""
 

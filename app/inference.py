@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from itertools import islice
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, Protocol, Self, TypeVar, cast
 
 import numpy as np
 from starlette.requests import Request
@@ -19,7 +19,7 @@ from app.decoding.protocol import Buffer, Heat, Job
 from app.engine.batching import Kind
 from app.engine.features import FeatureKey
 from app.engine.window import Window
-from app.errors import BadImageError, InvalidInputError, UnknownModelError, UnsupportedMediaError
+from app.errors import BadImageError, FetchError, InvalidInputError, UnknownModelError, UnsupportedMediaError
 from app.http.admission import Admission
 from app.http.exchange import OTHER, Exchange
 from app.oddities import oddity
@@ -27,7 +27,7 @@ from app.service import Service
 from app.settings import Settings
 from app.wire.accept import quality
 from app.wire.answers import json_pieces
-from app.wire.forms import Form, Upload, distinct, read_form
+from app.wire.forms import Form, Upload, distinct, read_form, upload
 from app.wire.schemas import VIDEO_FRAMES, Fields
 from models.base import (
     Checkpoint,
@@ -57,13 +57,20 @@ SMALL_TEXT_CHARS = 1000  # tokenised
 Work = dict[Kind, int]  # how many items of each kind are to run
 F = TypeVar("F", bound=Fields)
 T = TypeVar("T")
-W = TypeVar("W", bound="Worded")
+A = TypeVar("A", bound="Asked")
 
 
-class Worded(Protocol):
+class Asked(Protocol):
+    """What a body says."""
+
     @property
     def num_chars(self) -> int:
         """Of all texts, approximately."""
+
+    @property
+    def images(self) -> Sequence[Upload]: ...
+
+    def with_images(self, images: Sequence[Upload], /) -> Self: ...
 
 
 class Inference:
@@ -134,22 +141,43 @@ class Inference:
             raise UnsupportedMediaError("A compressed body is not supported.")
         return headers.get(b"content-type", "")
 
-    async def read_json(self, read: Callable[[bytes, Settings], W]) -> W:
+    async def read_json(self, read: Callable[[bytes, Settings], A]) -> A:
         """A body that is always JSON. Raises what `read` does."""
         if self._content_type().partition(";")[0].strip().lower() != "application/json":
             raise UnsupportedMediaError("The body must be application/json.")
         body = self._exchange.body
-        asked = await self.on_cpu(partial(read, body, self._service.settings), small=len(body) <= SMALL_BODY_BYTES)
-        self._few_words = asked.num_chars <= SMALL_TEXT_CHARS
-        return asked
+        return await self._read(partial(read, body, self._service.settings))
 
     async def read(self, fields: type[F]) -> Form[F]:
         """The request's form. Raises what `read_form` does."""
         content_type, body, query = self._content_type(), self._exchange.body, self._exchange.scope["query_string"]
         read = partial(read_form, content_type, query, body, fields, self._service.settings)
-        form = await self.on_cpu(read, small=len(body) <= SMALL_BODY_BYTES)
-        self._few_words = form.num_chars <= SMALL_TEXT_CHARS
-        return form
+        return await self._read(read)
+
+    async def _read(self, read: Callable[[], A]) -> A:
+        """On a CPU thread if the body is large. Images that it names by URL are fetched. Raises what `read` and `fetch`
+        of app.urls do, and QueueFullError."""
+        asked = await self.on_cpu(read, small=len(self._exchange.body) <= SMALL_BODY_BYTES)
+        self._few_words = asked.num_chars <= SMALL_TEXT_CHARS
+        links = {one.url: one for one in reversed(asked.images) if one.url is not None}  # the first of equal ones
+        if not links:
+            return asked
+        with self._admission.set_back(self._exchange):
+            fetched = dict(zip(links, await all_of([self._fetch(one) for one in links.values()]), strict=True))
+        return asked.with_images(
+            [one if one.url is None else replace(fetched[one.url], place=one.place) for one in asked.images]
+        )
+
+    async def _fetch(self, image: Upload) -> Upload:
+        """All of one request side by side. Its bytes are counted as they come, as those of a body."""
+        exchange, began = self._exchange, time.monotonic()
+        try:
+            data = await self._service.fetcher.fetch(image.url or "", exchange.lease.add_body, exchange.request_id)
+        except (FetchError, UnsupportedMediaError) as error:
+            raise type(error)(f"{image.place or 'image'}: {error.detail}") from error
+        finally:
+            exchange.times.record("fetch", began, time.monotonic())
+        return await self.on_cpu(partial(upload, data, image.place), small=len(data) <= SMALL_BODY_BYTES)
 
     async def write(self, answer: Mapping[str, Any] | list[Any]) -> bytes:
         """Its JSON. What is large is encoded on a CPU thread, piece by piece, as the encoder holds the interpreter."""

@@ -39,7 +39,7 @@ def configure_logging(settings: Settings) -> None:
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False  # not shown, so not looked up
     for name in ("PIL",):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # their messages on broken input quote what the client sent
-    for name in ("asyncio", "filelock", "httpx", "httpx2", "urllib3", "uvicorn"):
+    for name in ("asyncio", "filelock", "httpcore", "httpx", "httpx2", "urllib3", "uvicorn"):
         logging.getLogger(name).setLevel(logging.WARNING)
 
 

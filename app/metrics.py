@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
-STAGES = ("decode", "preprocess", "queue", "encode", "score", "generate", "localize", "draw")
+STAGES = ("fetch", "decode", "preprocess", "queue", "encode", "score", "generate", "localize", "draw")
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 
@@ -27,6 +27,8 @@ class Metrics:
         self.inflight_requests = self._gauge("inflight_requests", "Requests admitted and not yet answered")
         self.rejected = self._counter("rejected", "Requests refused before any work", "reason")
         self.readers_cut_off = self._counter("readers_cut_off", "Clients that did not read their answer")
+        self.image_fetch_seconds = self._histogram("image_fetch_seconds", "Seconds to fetch an image by URL", SECONDS)
+        self.image_fetches = self._counter("image_fetches", "Images by URL that were asked for", "result")
         self.feature_cache = self._counter("feature_cache", "Images looked up by digest", "result")
         self.feature_cache_returned = self._counter(
             "feature_cache_returned", "Misses of images that had been kept, and dropped for others"

@@ -14,6 +14,7 @@ from app.engine.features import FeatureCache
 from app.engine.texts import TextCache
 from app.metrics import Metrics
 from app.settings import Settings
+from app.urls.fetch import ImageFetcher
 from models.base import ServedModel, Task
 
 MakeDecoder = Callable[[Settings, Metrics], ImageDecoder]
@@ -38,6 +39,7 @@ class Service:
         self.texts = TextCache(TEXT_CACHE_BYTES)
         self.decoder = make_decoder(settings, self.metrics)
         self.created_at = int(time.time())
+        self.fetcher = ImageFetcher(settings, self.metrics)
         self.cpu = ThreadPoolExecutor(settings.threads, thread_name_prefix="cpu")
         self.models: dict[str, ServedModel] = {}
         self.default_models: dict[Task, str] = {}  # who answers when none is named
@@ -63,6 +65,7 @@ class Service:
 
     async def close(self) -> None:
         await self.cache.close()
+        await self.fetcher.close()
         await self.decoder.close()
         await self.engine.stop(join_seconds=self.settings.farewell_seconds / 3)  # a device call may hang
         self.cpu.shutdown(wait=False, cancel_futures=True)

@@ -12,6 +12,8 @@ from pydantic import AfterValidator, Field, SecretStr, ValidationInfo, field_val
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 LEAST_TIMEOUT_SECONDS = 0.001  # that a client may ask for: less is a mistake, not a deadline
+HOST = r"[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*|\[[0-9a-f:.]+\]"
+PORT = r"(:[1-9][0-9]{0,4})?"
 DEVICES = r"auto|cpu|mps|cuda(:\d+)?"
 
 
@@ -97,6 +99,21 @@ class Settings(BaseSettings):
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="comma separated origins (https://page.example) whose pages may ask, or *; unset: none"
     )
+    image_urls: Literal["off", "allowed", "public"] = Field(
+        "off", description="images by URL: off; allowed: from the hosts named; public: from any public address too"
+    )
+    image_url_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="comma separated hosts to fetch images from: name, *.name, or with another port name:port"
+    )
+    image_url_private_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="those of them whose addresses may be private: name or name:port"
+    )
+    image_url_timeout_seconds: float = Field(
+        10, gt=0, allow_inf_nan=False, description="seconds to fetch an image; beyond: 504"
+    )
+    image_url_proxy: str | None = Field(
+        None, description="http(s)://host:port of the proxy to fetch images by; it looks the hosts up"
+    )
     root_path: str = Field("", description="prefix under which a proxy passes requests on, if it does not strip it")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="debug, info, warning or error")
     log_format: Literal["text", "json"] = Field("text", description="text or json")
@@ -129,9 +146,9 @@ class Settings(BaseSettings):
         own = tuple(key.strip() for key in value.split(",") if key.strip()) if isinstance(value, str) else value
         return (*own, *keys_in(path)) if path and isinstance(own, tuple) else own
 
-    @field_validator("cors_origins", mode="before")
+    @field_validator("cors_origins", "image_url_hosts", "image_url_private_hosts", mode="before")
     @classmethod
-    def _split_origins(cls, value: object) -> object:
+    def _split_at_commas(cls, value: object) -> object:
         return tuple(one.strip() for one in value.split(",") if one.strip()) if isinstance(value, str) else value
 
     @field_validator("cors_origins")
@@ -143,6 +160,22 @@ class Settings(BaseSettings):
                 raise ValueError("each must be *, or scheme://host[:port] without a path")
         return tuple(origin.lower() for origin in origins)
 
+    @field_validator("image_url_hosts", "image_url_private_hosts")
+    @classmethod
+    def _hosts(cls, hosts: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        wildcard = r"(\*\.)?" if info.field_name == "image_url_hosts" else ""
+        hosts = tuple(host.lower() for host in hosts)
+        if not all(re.fullmatch(f"{wildcard}({HOST}){PORT}", host) for host in hosts):
+            raise ValueError(f"each must be name{', *.name' if wildcard else ''} or name:port, others in Punycode")
+        return hosts
+
+    @field_validator("image_url_proxy")
+    @classmethod
+    def _without_a_password(cls, proxy: str | None) -> str | None:
+        if proxy is not None and not re.fullmatch(f"https?://({HOST}){PORT}/?", proxy.lower()):
+            raise ValueError("it must be http://host:port or https://host:port, without a user or a password")
+        return proxy
+
     @field_validator("root_path")
     @classmethod
     def _slash_before_it(cls, path: str) -> str:
@@ -152,6 +185,10 @@ class Settings(BaseSettings):
     def _consistent(self) -> Self:
         if self.stuck_seconds <= self.request_timeout_seconds:
             raise ValueError("BLIP_STUCK_SECONDS must be above BLIP_REQUEST_TIMEOUT_SECONDS")
+        if self.image_urls == "allowed" and not (self.image_url_hosts or self.image_url_private_hosts):
+            raise ValueError("BLIP_IMAGE_URLS=allowed needs hosts: BLIP_IMAGE_URL_HOSTS, BLIP_IMAGE_URL_PRIVATE_HOSTS")
+        if self.image_urls == "public" and self.image_url_proxy is not None:
+            raise ValueError("BLIP_IMAGE_URL_PROXY looks the hosts up, unchecked: it needs BLIP_IMAGE_URLS=allowed")
         if self.max_inflight_bytes < self.max_body_bytes:
             raise ValueError("BLIP_MAX_INFLIGHT_BYTES must not be below BLIP_MAX_BODY_BYTES")
         return self

@@ -121,6 +121,14 @@ class Admission:
         exchange.lease.expect()
         self._accepted.add(exchange)
 
+    @contextmanager
+    def set_back(self, exchange: Exchange) -> Iterator[None]:
+        """While images that it names by URL are fetched it has no place in the queue, as while its body came: those
+        who only wait hold nobody up. Raises QueueFullError."""
+        self._accepted.discard(exchange)
+        yield
+        self.accept(exchange)
+
     def admit_work(self, exchange: Exchange, work: Mapping[Kind, int]) -> None:
         """Its form is read, and this is what is to run for it. Raises QueueFullError."""
         try:

@@ -15,7 +15,7 @@ from app.wire.schemas import Fields
 
 Responses = dict[int | str, dict[str, Any]]
 ROUTE_STATUSES = (400, 405, 408, 431, 500, 501)  # of any route: also what is refused for its head
-TASK_STATUSES = (*ROUTE_STATUSES, 401, 404, 413, 415, 422, 429, 503, 504)
+TASK_STATUSES = (*ROUTE_STATUSES, 401, 404, 413, 415, 422, 429, 502, 503, 504)
 NULL = {"type": "null"}
 RETRY_AFTER = {"Retry-After": {"schema": {"type": "integer"}, "description": "seconds"}}
 PROBLEM_HEADERS: dict[int, dict[str, Any]] = {
@@ -117,7 +117,8 @@ def _forms(fields: type[Fields], schema: dict[str, Any], example: dict[str, Any]
     encoded = {
         "type": "string",
         "minLength": 1,
-        "description": "base64 (either alphabet, in lines or not), or a data:...;base64, URI",
+        "description": "base64 (either alphabet, in lines or not), a data:...;base64, URI, or, where the operator "
+        "allows it, an http or https URL",
     }
     number: dict[str, Any] = {"minItems": fewest} | (
         {"x-maxItems": "max_items"} if most is None else {"maxItems": most}

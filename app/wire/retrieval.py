@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, NotRequired, Self
 
 from pydantic import AfterValidator, BaseModel, Field, ValidationInfo, model_validator
@@ -100,7 +101,7 @@ class Side(Open):
     """A text or an image: what a query or a document is."""
 
     text: str | None = None
-    image: str | None = Field(None, description="base64, or a data URI")
+    image: str | None = Field(None, description="base64, a data URI, or a URL where the operator allows that")
 
     @model_validator(mode="after")
     def _one(self) -> Self:
@@ -158,8 +159,11 @@ class RerankAsked:
 
     fields: RerankFields
     texts: list[str]
-    images: list[Upload]
+    images: Sequence[Upload]
     num_chars: int
+
+    def with_images(self, images: Sequence[Upload], /) -> Self:
+        return replace(self, images=images)
 
     def text(self, index: int) -> str:
         """Of the pair with this document."""

@@ -78,6 +78,11 @@ def test_every_setting_is_a_flag(name: str, tmp_path: Path) -> None:
     (tmp_path / "keys").write_text("key\n")
     default = getattr(Settings(), name)
     own = {"api_keys_file": str(tmp_path / "keys"), "catalog": "own.toml", "cors_origins": "*"}
+    own |= {
+        "image_url_proxy": "http://proxy:3128",
+        "image_url_hosts": "*.a.example",
+        "image_url_private_hosts": "s:9000",
+    }
     shown = own.get(name, VALUES.get(name, f"{default}"))
     for arguments in ([flag_of(name), shown], [f"{flag_of(name)}={shown}"], ["serve", flag_of(name), shown]):
         asked = parse(arguments)

@@ -289,7 +289,6 @@ def test_several_vectors_for_an_image() -> None:
         ({"query": uri(), "texts": ["a"], "raw_scores": True}, "raw_scores"),
         ({"query": uri(), "documents": ["a"], "top_n": 0}, "top_n"),
         ({"query": uri(), "documents": ["a"], "score": "lm"}, "score"),
-        ({"query": "a", "documents": [{"image": "https://a.example/b.png"}]}, "not enabled"),
     ],
 )
 def test_what_cannot_be_reranked(shared: Shared, body: dict[str, Any], words: str) -> None:

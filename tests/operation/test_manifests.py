@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,11 @@ def overlay(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def objects(overlay: str, run: Run) -> Objects:
     """By kind; those that fetch the weights by kind and name."""
-    rendered = [one for one in yaml.safe_load_all(run("kustomize", "build", f"k8s/overlays/{overlay}")) if one]
+    return rendered(run, f"k8s/overlays/{overlay}")
+
+
+def rendered(run: Run, folder: str) -> Objects:
+    rendered = [one for one in yaml.safe_load_all(run("kustomize", "build", folder)) if one]
     names = [
         one["kind"] if one["metadata"]["name"].startswith("blip-serve") else f"{one['kind']}/{one['metadata']['name']}"
         for one in rendered
@@ -135,6 +140,31 @@ def test_who_serves_has_neither_the_token_nor_a_way_to_the_hub(objects: Objects)
     assert set(serving["policyTypes"]) == set(fetching["policyTypes"]) == {"Ingress", "Egress"}
     assert (serving["egress"], fetching.get("ingress")) == ([], None)
     assert {port["port"] for rule in fetching["egress"] for port in rule["ports"]} == {53, 443}
+
+
+def test_images_by_url_are_let_out_to_the_public_internet_alone(overlay: str, root: Path, run: Run) -> None:
+    folder = root / "build" / f"image-urls-{overlay}"
+    folder.mkdir(parents=True, exist_ok=True)
+    own = {"resources": [f"../../k8s/overlays/{overlay}"], "components": ["../../k8s/image-urls"]}
+    (folder / "kustomization.yaml").write_text(yaml.safe_dump(own))
+    objects = rendered(run, str(folder))
+    policy = objects["NetworkPolicy/blip-image-urls"]
+    kubernetes_validate.validate(policy, KUBERNETES, strict=True)
+    assert policy["spec"]["podSelector"]["matchLabels"].items() <= labels(objects).items()
+    assert not policy["spec"]["podSelector"]["matchLabels"].items() <= labels(objects, JOB).items()
+    assert settings(objects).image_urls == "public"
+    names, web = policy["spec"]["egress"]
+    assert {port["port"] for port in names["ports"]} == {53}
+    assert {port["port"] for port in web["ports"]} == {80, 443}
+    blocks = [one["ipBlock"] for one in web["to"]]
+    allowed = [ip_network(one["cidr"]) for one in blocks]
+    refused = [ip_network(one) for block in blocks for one in block["except"]]
+    for address in map(
+        ip_address, ("169.254.169.254", "10.0.0.1", "172.20.0.1", "192.168.0.1", "100.64.0.1", "127.0.0.1")
+    ):
+        assert any(address in network for network in refused)
+    for address in map(ip_address, ("::1", "fe80::1", "fd00:ec2::254", "::ffff:10.0.0.1")):
+        assert not any(address in network for network in allowed)
 
 
 def test_a_gpu_is_whole_and_none_is_spare(overlay: str, objects: Objects) -> None:

@@ -6,13 +6,13 @@ import asyncio
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from bench.service import free_port, running, running_service
+from bench.service import RunningService, free_port, running, running_service
 from tests.operation.conftest import tool
 from tests.operation.support import steady_load
 
@@ -31,11 +31,19 @@ class Replica:
         return self.process.wait(60)
 
 
+Serve = Callable[[int], AbstractContextManager[RunningService]]  # on this port, ready
+
+
+def one_thread(port: int) -> AbstractContextManager[RunningService]:
+    return running_service(port=port, threads=1)
+
+
 class Cluster:
     """Two replicas behind nginx."""
 
-    def __init__(self, folder: Path, stack: ExitStack) -> None:
+    def __init__(self, folder: Path, stack: ExitStack, serve: Serve = one_thread) -> None:
         self._stack = stack
+        self._serve = serve
         self.replicas = [Replica(port, self._start(port)) for port in (free_port(), free_port())]
         first, second = (replica.port for replica in self.replicas)
         port = free_port()
@@ -50,7 +58,7 @@ class Cluster:
 
     def _start(self, port: int) -> subprocess.Popen[bytes]:
         """Returns once it is ready."""
-        return self._stack.enter_context(running_service(port=port, threads=1)).process
+        return self._stack.enter_context(self._serve(port)).process
 
     def restart(self, replica: Replica) -> None:
         """Start a replica again that has ended."""

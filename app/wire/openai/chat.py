@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
@@ -115,6 +116,13 @@ class Asked:
     conversation: Conversation
     image: Upload
     settings: Settings
+
+    @property
+    def images(self) -> Sequence[Upload]:
+        return (self.image,)
+
+    def with_images(self, images: Sequence[Upload], /) -> Self:
+        return replace(self, image=images[0])
 
     @property
     def num_chars(self) -> int:

@@ -25,7 +25,7 @@ INTERROGATIVE = re.compile(
 
 
 class ImageUrl(Open):
-    url: str = Field(description="data:image/...;base64, ...")
+    url: str = Field(description="data:image/...;base64, ..., or a URL where the operator allows that")
 
 
 class Part(Open):
@@ -63,7 +63,7 @@ Messages = Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES)
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    image: str  # base64, or a data URI
+    image: str  # base64, a data URI or a URL
     text: str  # of the last message; empty: only the image was sent
     turns: tuple[tuple[str, str], ...]  # questions and answers about this image, oldest first
 

@@ -1,0 +1,1 @@
+"""Images by URL: which may be fetched, from which addresses, and how."""

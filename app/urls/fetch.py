@@ -1,0 +1,299 @@
+"""Fetching images. The one module that imports httpx, and httpcore under it.
+
+httpcore's pool is used without httpx's client, which would keep cookies, read proxies and passwords from the
+environment, follow redirects and undo compression. What httpx has is the parser of URLs: each is parsed once, and
+what is checked is what is dialled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from ssl import SSLContext
+from typing import Any
+
+import httpcore
+import httpx
+
+from app import __version__
+from app.errors import (
+    ImageHostError,
+    ImageSlowError,
+    ImageTooLargeError,
+    ImageUrlError,
+    ServiceError,
+    UnsupportedMediaError,
+)
+from app.metrics import Metrics
+from app.settings import Settings
+from app.urls.addresses import may_be_dialled, parsed
+from app.urls.failures import NOT_ALLOWED, RESULTS, NotFetchedError
+from app.urls.hosts import Hosts
+from app.urls.lookup import LookUps
+from app.urls.slots import Slots
+
+MOST_FETCHES = 16  # at once
+MOST_REDIRECTS = 3
+MOST_URL_CHARS = 8192
+CONNECT_SECONDS = 3.0  # for a look-up, for a connection, and for TLS
+KEEP_ALIVE_SECONDS = 5.0
+# The parser is in Python, and goes through what it is given without a turn of the event loop.
+MOST_HEAD_BYTES, HEAD_PIECE_BYTES = 64 * 1024, 1024
+BODY_PIECE_BYTES = 64 * 1024
+FREE_PIECES, LEAST_PIECE_BYTES = 1000, 512  # so many of any size, then of this one on average: chunks cost time
+REDIRECTS = (301, 302, 303, 307, 308)
+logger = logging.getLogger("blip.urls")
+
+Hold = Callable[[int], None]  # told the bytes of an image as they come; may raise BytesFullError
+
+
+class ImageFetcher:
+    """Belongs to one event loop."""
+
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._hosts = Hosts(settings)
+        self._max_bytes = settings.max_body_bytes
+        self._seconds = settings.image_url_timeout_seconds
+        self._connect_seconds = min(CONNECT_SECONDS, self._seconds / 2)
+        self._slots = Slots(MOST_FETCHES)
+        self._look_ups = LookUps(MOST_FETCHES)
+        self._pool = self._make_pool(settings.image_url_proxy) if settings.image_urls != "off" else None
+
+    async def close(self) -> None:
+        if self._pool is not None:
+            await self._pool.aclose()
+
+    async def fetch(self, url: str, hold: Hold, request_id: str) -> bytes:
+        """The body that a URL leads to, as it came: what it is, its decoder tells.
+
+        Raises ImageUrlError, ImageHostError, ImageSlowError, ImageTooLargeError, UnsupportedMediaError, BytesFullError.
+        """
+        began, result = time.monotonic(), "cancelled"
+        try:
+            data = await self._fetch(url, hold, request_id)
+            result = "ok"
+        except ServiceError as error:
+            result = RESULTS[type(error)]
+            raise
+        finally:
+            self._metrics.image_fetches.labels(result).inc()
+            self._metrics.image_fetch_seconds.observe(time.monotonic() - began)
+        return data
+
+    async def _fetch(self, url: str, hold: Hold, request_id: str) -> bytes:
+        """Failures are told in the log here, with more than the client may know."""
+        give_up = time.monotonic() + self._seconds
+        try:
+            async with asyncio.timeout(self._seconds), self._slots.one(request_id):
+                return await self._follow(url, hold, give_up)
+        except (TimeoutError, httpcore.TimeoutException) as error:
+            failure = NotFetchedError(ImageSlowError("its host was too slow"), f"too slow: {type(error).__name__}")
+        except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.ProxyError) as error:
+            failure = NotFetchedError(ImageHostError("its host does not answer as it should"), repr(error))
+        except NotFetchedError as raised:
+            failure = raised.with_traceback(None)  # whose frames know the bytes, and this one
+        fields = {"request_id": request_id}
+        logger.warning("an image was not fetched: %s", failure.reason, extra={"fields": fields})
+        await asyncio.sleep(failure.not_before - time.monotonic())
+        raise failure.error
+
+    async def _follow(self, text: str, hold: Hold, give_up: float) -> bytes:
+        url = _parse(lambda: httpx.URL(text if len(text) <= MOST_URL_CHARS else ""))
+        for _ in range(1 + MOST_REDIRECTS):
+            self._check(url)
+            if give_up - time.monotonic() < self._connect_seconds:
+                raise TimeoutError  # else what a look-up may still take would tell of names: see `_find`
+            answer = await self._get(url, hold)
+            if isinstance(answer, bytes):
+                return answer
+            url = _redirected(url, answer)
+        raise NotFetchedError(ImageHostError("its URL is redirected too often"), f"{url.host}: too many redirects")
+
+    def _check(self, url: httpx.URL) -> None:
+        if self._pool is None:
+            raise NotFetchedError(ImageUrlError("images by URL are not enabled"), "images by URL are not enabled")
+        if url.scheme not in ("http", "https"):
+            raise NotFetchedError(
+                ImageUrlError("its URL must begin with http:// or https://"), f"the scheme {url.scheme[:20]}"
+            )
+        if url.userinfo:
+            raise NotFetchedError(ImageUrlError("its URL must not hold a user or a password"), "a user or a password")
+        host, port = url.raw_host.decode("ascii"), _port(url)
+        if reason := self._hosts.why_not(host, port):
+            raise NotFetchedError(ImageUrlError(NOT_ALLOWED), f"{host[:253]!r}, port {port}: {reason}")
+
+    async def _get(self, url: httpx.URL, hold: Hold) -> bytes | str:
+        """The body, or where it is: the Location of a redirect."""
+        async with self._answer(url) as answer:
+            headers = {name.lower(): value.decode("latin-1") for name, value in answer.headers}
+            if answer.status in REDIRECTS and b"location" in headers:
+                return headers[b"location"]
+            if answer.status != 200:
+                error = ImageHostError(f"its host answered {answer.status}")
+                raise NotFetchedError(error, f"{url.host}: {answer.status}")
+            self._check_head(headers)
+            answer.extensions["network_stream"].in_body = True
+            pieces: list[bytes] = []
+            size = 0
+            async for piece in answer.aiter_stream():
+                size += len(piece)
+                self._check_size(size)
+                hold(len(piece))
+                pieces.append(piece)
+                if len(pieces) > FREE_PIECES and size < LEAST_PIECE_BYTES * len(pieces):
+                    raise NotFetchedError(
+                        ImageHostError("its host sends it in too small pieces"), f"{url.host}: small pieces"
+                    )
+                await asyncio.sleep(0)  # all pieces may be there already
+            return b"".join(pieces)
+
+    def _answer(self, url: httpx.URL) -> Any:
+        assert self._pool is not None
+        target = httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
+        headers: dict[bytes | str, bytes | str] = {
+            "Host": url.netloc.decode("ascii"),
+            "User-Agent": f"blip-serve/{__version__}",
+            "Accept": "image/*, */*;q=0.5",
+            "Accept-Encoding": "identity",
+        }
+        seconds = {"connect": self._connect_seconds, "read": self._seconds, "write": self._seconds}
+        return self._pool.stream("GET", target, headers=headers, extensions={"timeout": seconds})
+
+    def _check_head(self, headers: dict[bytes, str]) -> None:
+        """What can be told before the body comes."""
+        if headers.get(b"content-encoding", "identity").strip().lower() not in ("", "identity"):
+            raise NotFetchedError(UnsupportedMediaError("its host sends it compressed"), "a Content-Encoding")
+        if headers.get(b"content-type", "").strip().lower().startswith("text/html"):
+            raise NotFetchedError(UnsupportedMediaError("its URL leads to a page, not to an image"), "text/html")
+        length = headers.get(b"content-length", "0")
+        self._check_size(int(length) if length.isascii() and length.isdigit() else 0)
+
+    def _check_size(self, num_bytes: int) -> None:
+        if num_bytes > self._max_bytes:
+            told = f"it has more than {self._max_bytes} bytes"
+            raise NotFetchedError(ImageTooLargeError(told), told)
+
+    # --- the way there ---
+
+    def _make_pool(self, proxy: str | None) -> httpcore.AsyncConnectionPool:
+        """By a proxy, it is the proxy that looks names up, and that is trusted to."""
+        tls: SSLContext = httpx.create_ssl_context()  # certifi's authorities, or those in SSL_CERT_FILE
+        return httpcore.AsyncConnectionPool(
+            ssl_context=tls,
+            proxy=httpcore.Proxy(proxy) if proxy else None,
+            max_connections=MOST_FETCHES,
+            keepalive_expiry=KEEP_ALIVE_SECONDS,
+            network_backend=Backend(_as_it_is if proxy else self._find),
+        )
+
+    async def _find(self, host: str, port: int) -> list[str]:
+        """The addresses to dial, looked up once. Names that have none, those that have one that is refused, and those
+        of which the resolver does not say are told alike, and at the same time."""
+        began = time.monotonic()
+        try:
+            async with asyncio.timeout(self._connect_seconds):
+                found = [host] if parsed(host) else await self._look_ups.addresses(host, port)
+        except TimeoutError:
+            reason = "the resolver is too slow"
+        else:
+            private = self._hosts.may_be_private(host, port)
+            refused = [one for one in found if not may_be_dialled(one, may_be_private=private)]
+            if found and not refused:
+                return found
+            reason = f"its address {refused[0]} is not allowed" if refused else "it has no address"
+        failure = f"{host!r}, port {port}: {reason}"
+        raise NotFetchedError(ImageUrlError(NOT_ALLOWED), failure, not_before=began + self._connect_seconds)
+
+
+async def _as_it_is(host: str, _: int) -> list[str]:
+    return [host]
+
+
+class Backend(httpcore.AsyncNetworkBackend):
+    """Dials the addresses that `find` gives for a host, one after the other. SNI, the certificate's name and Host stay
+    the URL's, and so does what a kept connection is kept for."""
+
+    def __init__(self, find: Callable[[str, int], Awaitable[list[str]]]) -> None:
+        self._find = find
+        self._inner = httpcore.AnyIOBackend()
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,  # noqa: ASYNC109
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        failure: Exception = httpcore.ConnectError("no address")
+        for address in await self._find(host, port):
+            try:
+                return Stream(await self._inner.connect_tcp(address, port, timeout, local_address, socket_options))
+            except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
+                failure = error
+        raise failure
+
+
+class Stream(httpcore.AsyncNetworkStream):
+    """Read in small pieces as long as the head of an answer comes, of which only so much may."""
+
+    def __init__(self, inner: httpcore.AsyncNetworkStream) -> None:
+        self._inner = inner
+        self._head_bytes = 0
+        self.in_body = False
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109
+        most = BODY_PIECE_BYTES if self.in_body else HEAD_PIECE_BYTES
+        data = await self._inner.read(min(max_bytes, most), timeout)
+        if not self.in_body:
+            self._head_bytes += len(data)
+            if self._head_bytes > MOST_HEAD_BYTES:
+                raise httpcore.ReadError("the head of the answer does not end")
+        return data
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109
+        self.in_body, self._head_bytes = False, 0  # a request: the next answer begins
+        await self._inner.write(buffer, timeout)
+
+    async def start_tls(
+        self,
+        ssl_context: SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109
+    ) -> httpcore.AsyncNetworkStream:
+        return Stream(await self._inner.start_tls(ssl_context, server_hostname, timeout))
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._inner.get_extra_info(info)
+
+
+# --- URLs ---
+
+
+def _parse(parse: Callable[[], httpx.URL]) -> httpx.URL:
+    try:
+        url = parse()
+        if not url.raw_host and url.scheme in ("http", "https"):
+            raise httpx.InvalidURL("no host")
+    except (httpx.InvalidURL, ValueError) as error:
+        raise NotFetchedError(
+            ImageUrlError("its URL is not valid"), f"a URL that is not valid: {type(error).__name__}"
+        ) from None
+    return url
+
+
+def _redirected(url: httpx.URL, location: str) -> httpx.URL:
+    following = _parse(lambda: url.join(location[:MOST_URL_CHARS]))
+    if url.scheme == "https" and following.scheme == "http":
+        raise NotFetchedError(ImageUrlError(NOT_ALLOWED), f"{url.host}: a redirect from https to http")
+    return following
+
+
+def _port(url: httpx.URL) -> int:
+    return (443 if url.scheme == "https" else 80) if url.port is None else url.port

@@ -1,0 +1,331 @@
+"""Images by URL, in all forms of JSON: admitted, bounded, counted, answered."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from app.errors import DrainingError
+from tests.app.support import (
+    BLUE,
+    FIELDS,
+    GREEN,
+    RED,
+    TASKS,
+    Connection,
+    Lab,
+    b64,
+    entered,
+    kind,
+    lab,
+    run,
+    until,
+    waiting,
+)
+from tests.app.urls.host import Host, host
+from tests.app.urls.network import Network, installed
+
+URL = "http://good.example/red.png"
+SILENT = "http://good.example/silent"
+
+
+@asynccontextmanager
+async def served(**settings: Any) -> AsyncIterator[tuple[Lab, Host]]:
+    async with host() as plain, lab(**({"image_urls": "public"} | settings)) as to:
+        with installed(Network(plain.port, 0, 0)):
+            yield to, plain
+
+
+async def asked(one: Host, number: int) -> None:
+    async def so_many() -> bool:
+        return len(one.heads) >= number
+
+    await until(so_many)
+
+
+async def gone(one: Host) -> None:
+    async def none() -> bool:
+        return one.open == 0
+
+    await until(none)
+
+
+async def admitted(to: Lab) -> None:
+    async def one() -> bool:
+        return len(to.admission.exchanges) == 1
+
+    await until(one)
+
+
+@asynccontextmanager
+async def held_fetches(to: Lab) -> AsyncIterator[Callable[[], None]]:
+    """Yields what lets them go on."""
+    held, fetch = asyncio.Event(), to.service.fetcher.fetch
+
+    async def later(*arguments: Any) -> bytes:
+        await held.wait()
+        return await fetch(*arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(to.service.fetcher, "fetch", later)
+        yield held.set
+
+
+@pytest.mark.parametrize("path", TASKS)
+def test_every_task_takes_one(path: str) -> None:
+    async def test() -> None:
+        async with served() as (to, _):
+            by_url = await to.client.post(path, json={"image": f" {URL}"} | FIELDS[path])
+            by_bytes = await to.ask(path)
+            assert (by_url.status_code, by_url.json()) == (200, by_bytes.json())
+            assert "fetch;dur=" in by_url.headers["server-timing"]
+            assert "fetch;dur=" not in by_bytes.headers["server-timing"]
+            assert to.count("stage_seconds_count", stage="fetch") == to.count("image_fetch_seconds_count") == 1
+            assert to.count("image_fetches_total", result="ok") == 1
+            assert to.count("feature_cache_total", result="hit") == 1  # the bytes are the same
+
+    run(test)
+
+
+def message(image: str) -> list[dict[str, Any]]:
+    parts = [{"type": "text", "text": "what?"}, {"type": "image_url", "image_url": {"url": image}}]
+    return [{"role": "user", "content": parts}]
+
+
+DOORS: dict[str, Callable[[str], dict[str, Any]]] = {
+    "/v1/chat/completions": lambda image: {"messages": message(image), "num_beams": 1},
+    "/v1/responses": lambda image: {"input": message(image)},
+    "/v1/embeddings": lambda image: {"input": [image], "modality": "image"},
+    "/rerank": lambda image: {"query": {"image": image}, "documents": ["red", "blue"]},
+    "/v1/rerank": lambda image: {"query": "red", "documents": [{"image": image}, {"image": PICTURES[1]}]},
+}
+PICTURES = [f"data:image/png;base64,{b64(data)}" for data in (RED, BLUE)]
+
+
+@pytest.mark.parametrize("path", DOORS)
+def test_the_doors_of_other_tools_take_one(path: str) -> None:
+    async def test() -> None:
+        async with served() as (to, _):
+            by_url, by_bytes = [await to.client.post(path, json=DOORS[path](one)) for one in (URL, PICTURES[0])]
+            assert (by_url.status_code, without_names(by_url.json())) == (200, without_names(by_bytes.json()))
+            assert to.count("image_fetches_total", result="ok") == 1
+
+    run(test)
+
+
+def without_names(answer: Any) -> Any:
+    """Two answers have two ids and times; a text whose embedding is kept has no tokens."""
+    if isinstance(answer, list):
+        return [without_names(one) for one in answer]
+    if isinstance(answer, dict):
+        return {
+            name: without_names(one)
+            for name, one in answer.items()
+            if name not in ("id", "created", "created_at", "usage")
+        }
+    return answer
+
+
+@pytest.mark.parametrize("path", DOORS)
+def test_the_doors_of_other_tools_refuse_it_in_their_shape(path: str) -> None:
+    async def test() -> None:
+        async with served(image_urls="off") as (to, one):
+            refused = await to.client.post(path, json=DOORS[path](URL))
+            told = refused.json()
+            detail = told["error"]["message"] if path.startswith("/v1/") else told["detail"]
+            assert refused.status_code == (400 if path.startswith("/v1/") else 422)
+            assert detail.endswith("images by URL are not enabled")
+            assert one.heads == []
+
+    run(test)
+
+
+def test_among_others_in_order_and_each_url_once() -> None:
+    async def test() -> None:
+        async with served() as (to, one):
+            images = [b64(BLUE), URL, URL, b64(RED), f"{URL}?again"]
+            answer = (await to.client.post("/embed", json={"images": images})).json()
+            alone = [(await to.ask("/embed", data)).json()["images"][0] for data in (BLUE, RED)]
+            assert answer["images"] == [alone[0], *[alone[1]] * 4]
+            assert len(one.heads) == 2
+
+    run(test)
+
+
+def test_of_several_the_wrong_one_is_named() -> None:
+    async def test() -> None:
+        async with served() as (to, _):
+            for bad, told in (
+                ("http://10.0.0.1/", (422, "image-url")),
+                ("http://good.example/page", (415, "unsupported-media")),
+            ):
+                refused = await to.client.post("/caption", json={"images": [b64(RED), bad]})
+                assert kind(refused) == told
+                assert refused.json()["detail"].startswith("image: 1: its URL")
+            refused = await to.client.post("/caption", json={"image": "http://good.example/missing"})
+            assert kind(refused) == (502, "image-host")
+            assert refused.json()["detail"] == "image: its host answered 404"
+
+    run(test)
+
+
+def test_off_unless_the_operator_says_so() -> None:
+    async def test() -> None:
+        async with served(image_urls="off") as (to, one):
+            refused = await to.client.post("/caption", json={"image": URL})
+            assert kind(refused) == (422, "image-url")
+            assert refused.json()["detail"] == "image: images by URL are not enabled"
+            assert one.heads == []
+
+    run(test)
+
+
+@pytest.mark.parametrize("fields", [{"num_captions": 9}, {"num_beems": 2}])
+def test_nothing_is_fetched_for_a_form_that_is_wrong(fields: dict[str, Any]) -> None:
+    async def test() -> None:
+        async with served() as (to, one):
+            assert kind(await to.client.post("/caption", json={"image": URL} | fields)) == (422, "invalid-input")
+            assert one.heads == []
+
+    run(test)
+
+
+def test_other_forms_take_none() -> None:
+    async def test() -> None:
+        async with served() as (to, one):
+            refused = await to.client.post("/caption", files={"image": (None, URL)})
+            assert kind(refused) == (415, "unsupported-media")
+            assert one.heads == []
+
+    run(test)
+
+
+def test_bytes_are_counted_as_they_come_and_refused_beyond_the_limit() -> None:
+    async def test() -> None:
+        async with served(max_body_bytes=2_000_000, max_inflight_bytes=2_000_000) as (to, _):
+            slow = asyncio.create_task(to.client.post("/caption", json={"image": "http://good.example/slowly-endless"}))
+
+            async def counted() -> bool:
+                return to.admission.ledger.bytes > 100_000
+
+            await until(counted)
+            refused = await to.client.post("/caption", json={"image": "http://good.example/endless"})
+            assert kind(refused) == (429, "bytes-full")
+            assert to.count("image_fetches_total", result="no-room") == 1
+            slow.cancel()
+            await asyncio.gather(slow, return_exceptions=True)
+
+    run(test)
+
+
+def test_nothing_is_held_in_the_end() -> None:
+    async def test() -> None:
+        async with served(max_body_bytes=1_000_000, image_url_timeout_seconds=0.5) as (to, _):
+            for path in ("red.png", "endless", "trickle", "page", "missing"):
+                await to.client.post("/caption", json={"image": f"http://good.example/{path}"})
+            assert to.admission.ledger.bytes == 0
+            assert (to.admission.exchanges, to.service.engine.queue_items) == (set(), 0)
+
+    run(test)
+
+
+def test_the_deadline_covers_it() -> None:
+    async def test() -> None:
+        async with served() as (to, one):
+            late = await to.client.post("/caption", json={"image": SILENT}, headers={"x-request-timeout": "0.05"})
+            assert kind(late) == (504, "deadline")
+            await gone(one)
+
+    run(test)
+
+
+def test_who_only_waits_for_a_url_has_no_place_in_the_queue() -> None:
+    """As while a body comes: hosts that do not answer would fill the queue."""
+
+    async def test() -> None:
+        async with served(max_queue_items=2) as (to, one):
+            silent = [asyncio.create_task(to.client.post("/caption", json={"image": SILENT})) for _ in range(4)]
+            await asked(one, 4)
+            assert to.count("inflight_requests") == 4
+            assert to.count("reserved_items") == 0
+            assert (await to.ask("/caption")).status_code == 200
+            for each in silent:
+                each.cancel()
+            await asyncio.gather(*silent, return_exceptions=True)
+
+    run(test)
+
+
+def test_a_place_is_asked_for_again_when_it_is_there() -> None:
+    async def test() -> None:
+        async with served(max_queue_items=2) as (to, one), held_fetches(to) as release:
+            late = asyncio.create_task(to.client.post("/caption", json={"image": URL}))
+            await admitted(to)
+            with to.heads.held() as hold:
+                others = [to.begin("/caption")]
+                await entered(hold)
+                others += [to.begin("/caption", colour) for colour in (BLUE, GREEN)]
+                await waiting(to.service, 2)
+                release()
+                assert kind(await late) == (429, "queue-full")
+            assert [(await each).status_code for each in others] == [200] * 3
+            assert len(one.heads) == 1
+
+    run(test)
+
+
+def test_who_leaves_is_not_fetched_for() -> None:
+    async def test() -> None:
+        async with served() as (to, one):
+            connection = Connection(to.app, "/caption", {"content-type": "application/json"})
+            connection.send(b'{"image": "%b"}' % SILENT.encode())
+            await asked(one, 1)
+            connection.leave()
+            await connection.task
+            await gone(one)
+            assert to.count("image_fetches_total", result="cancelled") == 1
+            assert to.count("requests_total", task="caption", model="fake", code="499") == 1
+
+    run(test)
+
+
+def test_a_drain_waits_for_it_and_ends_it_when_its_time_is_over() -> None:
+    async def test() -> None:
+        async with served() as (to, one):
+            slow = asyncio.create_task(to.client.post("/caption", json={"image": SILENT}))
+            await asked(one, 1)
+            to.admission.drain()
+            assert len(to.admission.exchanges) == 1
+            to.admission.abort(DrainingError("The service is stopping."))
+            assert kind(await slow) == (503, "draining")
+            assert to.admission.exchanges == set()
+
+    run(test)
+
+
+def test_a_request_admitted_before_a_drain_is_served() -> None:
+    async def test() -> None:
+        async with served() as (to, _), held_fetches(to) as release:
+            slow = asyncio.create_task(to.client.post("/caption", json={"image": URL}))
+            await admitted(to)
+            to.admission.drain()
+            release()
+            assert (await slow).status_code == 200
+
+    run(test)
+
+
+def test_keys_are_asked_for_before() -> None:
+    async def test() -> None:
+        async with served(api_keys="key-1") as (to, one):
+            assert kind(await to.client.post("/caption", json={"image": URL})) == (401, "unauthorized")
+            assert one.heads == []
+            asked_with = await to.client.post("/caption", json={"image": URL}, headers={"x-api-key": "key-1"})
+            assert asked_with.status_code == 200
+            assert "key-1" not in one.heads[0]
+
+    run(test)
