@@ -26,7 +26,7 @@ from app.http.admission import Admission
 from app.http.gate import Gate
 from app.http.paths import nearest, route_path
 from app.http.tracing import Tracing
-from app.routes import caption, docs, embed, home, match, ops, vqa
+from app.routes import caption, docs, embed, home, match, ops, page, vqa
 from app.service import MakeDecoder, Phase, Service
 from app.settings import Settings
 from app.start.variables import check_variables
@@ -110,11 +110,12 @@ def create_app(
     app.add_middleware(Gate, service=service, admission=admission, endpoints=ENDPOINTS, tracing=tracing)
     for endpoint in ENDPOINTS.values():
         app.add_api_route(endpoint.path, endpoint.function, methods=["POST"], **endpoint.documentation)
-    for routes in (ops, docs, home):
-        app.include_router(routes.router)
+    documents = [routes.router for routes in (ops, docs, home, *([page] if service.settings.ui else []))]
+    for router in documents:
+        app.include_router(router)
     app.openapi = _describing(app.openapi, service)  # type: ignore[method-assign]
-    documents = [route for routes in (ops, docs, home) for route in routes.router.routes if isinstance(route, Route)]
-    app.state.paths = {"/openapi.json", *ENDPOINTS, *(route.path for route in documents)}
+    paths = [route.path for router in documents for route in router.routes if isinstance(route, Route)]
+    app.state.paths = {"/openapi.json", *ENDPOINTS, *(path for path in paths if "{" not in path)}
     return app
 
 

@@ -98,6 +98,7 @@ class Settings(BaseSettings):
         (), description="comma separated origins (https://page.example) whose pages may ask, or *; unset: none"
     )
     root_path: str = Field("", description="prefix under which a proxy passes requests on, if it does not strip it")
+    ui: bool = Field(True, description="serve the page at /")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="debug, info, warning or error")
     log_format: Literal["text", "json"] = Field("text", description="text or json")
     tracing: bool = Field(False, description="send OpenTelemetry spans; needs the extra otel, and OTEL_* variables")
