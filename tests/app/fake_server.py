@@ -1,4 +1,5 @@
-"""The real server process over the fake, which obeys lines on stdin: `hold`, `wait` (for a held call), `release`."""
+"""The real server process over the fake, which obeys lines on stdin: `hold`, `wait` (for a held call), `release`, and
+`load`, before which the models of the profile `late` are not there."""
 
 from __future__ import annotations
 
@@ -14,6 +15,7 @@ from models.base import ServedModel
 from models.fake.runner import FakeRunner, fake_models
 
 heads = FakeRunner("fake-heads")
+loaded = threading.Event()
 
 
 def obey() -> None:
@@ -26,6 +28,8 @@ def obey() -> None:
                 hold.entered()
             case "release":
                 stack.close()
+            case "load":
+                loaded.set()
         print(line.strip(), flush=True)
 
 
@@ -34,6 +38,8 @@ def load(settings: Settings) -> list[ServedModel]:
         raise RuntimeError("the checkpoint is missing:\n  /nowhere")
     if settings.profile == "slow":
         time.sleep(1000)
+    if settings.profile == "late":
+        loaded.wait()
     return fake_models(heads=heads)
 
 
