@@ -55,7 +55,7 @@ export function located({ text, itm, map, tokens }, show) {
   const buttons = maps.map(([words, one]) => el("button", { type: "button", onclick: () => choose(one) }, words));
   function choose(one) {
     buttons.forEach((button, at) => button.setAttribute("aria-pressed", String(maps[at][1] === one)));
-    where.textContent = `Looked at most: ${placeOf(one)}.`;
+    where.textContent = `Most of the heat is ${placeOf(one)}.`;
     show(one);
   }
   choose(map);

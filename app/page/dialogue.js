@@ -2,6 +2,7 @@
 
 import { $, el, lines } from "./dom.js";
 import { answered } from "./answers.js";
+import { service } from "./service.js";
 
 let turns = []; // {question, answer}: answered ones, oldest first
 
@@ -15,6 +16,7 @@ export function setUpThread(model) {
 
 export function forget() {
   turns = [];
+  $("start-over").hidden = true;
 }
 
 export const ask = {
@@ -28,9 +30,9 @@ export const ask = {
     const choosing = $("choosing").checked;
     const candidates = choosing ? lines($("candidates").value) : [];
     if (choosing && candidates.length < 2) return "Write at least two possible answers, one a line.";
-    const history = canTalk(model) && $("dialogue").checked ? turns : [];
+    const history = canTalk(model) && $("dialogue").checked ? turns.slice(-service.limits.max_items) : [];
     const fields = [...questions.map((one) => ["question", one]), ...candidates.map((one) => ["candidates", one])];
-    const json = history.length ? { question: questions, ...(candidates.length ? { candidates } : {}), history: [...history] } : null;
+    const json = history.length ? { question: questions, ...(candidates.length ? { candidates } : {}), history } : null;
     return { questions, fields, json };
   },
   // The questions are in the thread at once; what comes back fills them in, or takes them out again.
@@ -51,6 +53,7 @@ export const ask = {
       turns.push({ question: questions[at], answer: one.answer });
     });
     turns = turns.filter(({ answer }) => answer);
+    $("start-over").hidden = false;
     requestAnimationFrame(() => $("form-ask").scrollIntoView({ block: "nearest" }));
   },
   undo({ questions }, nodes) {

@@ -30,6 +30,7 @@ export function drawHeat(map) {
   }
   context.putImageData(pixels, 0, 0);
   canvas.hidden = false;
+  if (matchMedia("(max-width: 880px)").matches) $("shown").scrollIntoView({ block: "nearest" }); // there it is above
 }
 
 export const hideHeat = () => ($("heat").hidden = true);

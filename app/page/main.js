@@ -205,6 +205,12 @@ function setUpForms() {
     showOptions();
     remember();
   });
+  $("start-over").addEventListener("click", () => {
+    running.ask?.abort();
+    forget();
+    showHint("ask");
+    $("question").focus();
+  });
   $("model").addEventListener("change", () => {
     fitModel(tabs.chosen());
     remember();

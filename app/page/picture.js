@@ -11,6 +11,7 @@ const MOST_PNG_BYTES = 2 ** 20;
 
 let current = null; // {blob, name, bitmap, example, prepared}
 let whenChanged = () => {};
+let latest = 0;
 
 export const picture = () => current;
 
@@ -75,7 +76,9 @@ export async function take(blob, name, example = null) {
     problem(`${name} is not a picture.`);
     return;
   }
+  const turn = (latest += 1);
   const bitmap = await createImageBitmap(blob, { imageOrientation: "from-image" }).catch(() => null);
+  if (turn !== latest) return; // another came meanwhile
   if (!bitmap && blob.type === "image/svg+xml") {
     problem("A drawing in SVG has no pixels: save it as PNG first.");
     return;

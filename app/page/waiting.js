@@ -10,7 +10,7 @@ const WORDS = {
   away: "The service does not answer. Trying again.",
   "failed to load": "The models failed to load. This waits until the service is started again.",
   key: "Waiting for the key.",
-  busy: "The service is full. It will be asked again in",
+  busy: "The service is full. It will be asked again",
 };
 
 export function waitingBox(phrase, cancel) {
@@ -34,7 +34,7 @@ export function waitingBox(phrase, cancel) {
     node.classList.toggle("warn", kind !== "asking");
     const said = WORDS[kind] ?? phrase;
     if (words.textContent !== said) words.textContent = said; // said once, not each second
-    if (busy) more.textContent = `${seconds} s`;
+    if (busy) more.textContent = `in ${seconds} s`;
   }
   return { node, tell };
 }

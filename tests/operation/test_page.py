@@ -11,8 +11,8 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,11 +21,11 @@ from typing import Any, Literal
 import httpx
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, expect
 
 from bench.service import RunningService, free_port, running_service
 from tests.app.test_server import start
-from tests.operation.conftest import tool
+from tests.operation.browsing import chromium
 from tests.operation.support import EXAMPLE
 
 pytestmark = pytest.mark.timeout(600)
@@ -61,11 +61,8 @@ GIVE = """
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    camera = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=tool("chromium"), args=["--no-sandbox", *camera])
+    with chromium("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream") as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -212,6 +209,22 @@ def test_every_tab_by_every_way_in(demo: RunningService, visit: Visiting, way: s
             expect(there.answer(tab).locator(".said")).to_have_text(CAPTION)
     there.check()
     figure(f"{way}: {', '.join(served)} answered")
+
+
+def test_it_is_small_and_there_at_once(demo: RunningService, visit: Visiting, figure: Figure) -> None:
+    there = visit(demo.url)
+    there.page.locator("#examples button").nth(3).wait_for()
+    files: list[list[Any]] = there.page.evaluate(
+        """[...performance.getEntriesByType("navigation"), ...performance.getEntriesByType("resource")]
+        .filter(({ name }) => name === location.href.split("#")[0] || name.includes("/ui/"))
+        .map(({ name, decodedBodySize }) => [name, decodedBodySize])"""
+    )
+    assert {"/", "/ui/main.js", "/ui/page.css", "/ui/examples"} <= {name.removeprefix(demo.url) for name, _ in files}
+    num_bytes = sum(size for _, size in dict(files).items())
+    assert num_bytes <= 100_000
+    painted = there.page.evaluate('performance.getEntriesByName("first-contentful-paint")[0].startTime')
+    there.check()
+    figure(f"the page: {num_bytes} bytes in {len(dict(files))} files, first paint after {painted:.0f} ms")
 
 
 def test_the_keyboard_alone(demo: RunningService, visit: Visiting) -> None:
@@ -399,18 +412,12 @@ def test_a_slow_answer_can_be_cancelled(visit: Visiting, axe: str, figure: Figur
 
 
 @contextmanager
-def filled(url: str, number: int) -> Iterator[None]:
-    """So many requests that wait."""
-
-    def post() -> None:
-        httpx.post(f"{url}/caption", files={"image": EXAMPLE}, timeout=60)
-
-    threads = [threading.Thread(target=post) for _ in range(number)]
-    for thread in threads:
-        thread.start()
-    yield
-    for thread in threads:
-        thread.join()
+def waiting_request(url: str) -> Iterator[None]:
+    """Sent in the beginning, answered at the end."""
+    with ThreadPoolExecutor() as pool:
+        answer = pool.submit(httpx.post, f"{url}/caption", files={"image": EXAMPLE}, timeout=60)
+        yield
+        assert answer.result().status_code == 200
 
 
 def test_a_full_service_is_asked_again_when_it_says(visit: Visiting, axe: str, figure: Figure) -> None:
@@ -419,14 +426,17 @@ def test_a_full_service_is_asked_again_when_it_says(visit: Visiting, axe: str, f
         there = visit(server.url, "wide", "dark", axe)
         there.served()
         server.tell("hold")
-        with filled(server.url, 3):
-            server.tell("wait")
-            there.give("choose")
-            expect(there.page.locator("#answer-caption .wait")).to_contain_text("The service is full")
-            expect(there.page.locator("#answer-caption .wait .hint")).to_have_text(re.compile(r"^\d s$"))
-            look(there, "full-wide-dark")
-            server.tell("release")
-            there.answer("caption").wait_for()
+        with waiting_request(server.url):
+            server.tell("wait")  # it is on the device, and the next one in the queue
+            with waiting_request(server.url):
+                while "\nblip_queue_items 1.0" not in client.get("/metrics").text:
+                    pass
+                there.give("choose")
+                expect(there.page.locator("#answer-caption .wait")).to_contain_text("The service is full")
+                expect(there.page.locator("#answer-caption .wait .hint")).to_have_text(re.compile(r"^in \d s$"))
+                look(there, "full-wide-dark")
+                server.tell("release")
+                there.answer("caption").wait_for()
         assert any("429" in one for one in there.errors)
         there.check("429")
     figure("a full service: 429 told with its seconds, asked again by itself, answered")
@@ -438,9 +448,11 @@ def test_it_outlives_a_service_that_stops(visit: Visiting, axe: str, figure: Fig
         there = visit(server.url, "narrow", "dark", axe)
         there.served()
         server.tell("hold")
-        with filled(server.url, 1):
+        with waiting_request(server.url):
             server.tell("wait")
             server.process.send_signal(signal.SIGTERM)
+            while httpx.get(server.url).json()["phase"] != "draining":
+                pass
             there.give("choose")
             expect(there.page.locator("#answer-caption .wait")).to_contain_text("is stopping")
             look(there, "draining-narrow-dark")
