@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/pip --disable-pip-version-check install --constraint constraints.txt --editable
 
-.PHONY: run test test-avx2 check format eval train-demo bench bench-blip2 prove lock
+.PHONY: run test test-avx2 check format eval train-demo bench bench-blip2 prove screenshots lock
 
 run: .venv/.run
 	$(BIN)/blip-serve
@@ -44,6 +44,12 @@ bench-blip2: .venv/.dev
 # the machine's.
 prove: .venv/.prove build/tools
 	$(BIN)/pytest tests/operation
+
+# Those that README and docs show, of what the proof photographed.
+screenshots: prove-page
+	cp build/page/caption-wide-light.png docs/images/page-caption.png
+	cp build/page/ask-wide-dark.png docs/images/page-ask.png
+	cp build/page/compare-wide-light.png docs/images/page-compare.png
 
 prove-%: .venv/.prove build/tools
 	$(BIN)/pytest $(wildcard tests/operation/test_$*.py tests/operation/test_$*_*.py)

@@ -5,7 +5,7 @@ import { Problem } from "./service.js";
 
 const QUICK_MS = 1500; // up to here nobody wants to read how long it takes
 const WORDS = {
-  loading: "The models are loading. Yours will be asked as soon as they are there.",
+  loading: "It will be asked as soon as the models are there.",
   draining: "The service is stopping. This waits for the next one.",
   away: "The service does not answer. Trying again.",
   "failed to load": "The models failed to load. This waits until the service is started again.",
@@ -31,7 +31,7 @@ export function waitingBox(phrase, cancel) {
     busy = kind === "busy";
     hurry.hidden = !busy;
     hurry.onclick = now;
-    node.classList.toggle("warn", kind !== "asking");
+    node.classList.toggle("warn", !["asking", "loading"].includes(kind));
     const said = WORDS[kind] ?? phrase;
     if (words.textContent !== said) words.textContent = said; // said once, not each second
     if (busy) more.textContent = `in ${seconds} s`;

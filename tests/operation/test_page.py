@@ -384,7 +384,7 @@ def test_it_waits_for_the_models_and_goes_on(visit: Visiting, axe: str, figure: 
         there = visit(server.url, "wide", "light", axe)
         expect(there.page.locator("#notice")).to_contain_text("models are loading")
         there.give("choose")
-        expect(there.page.locator("#answer-caption .wait")).to_contain_text("models are loading")
+        expect(there.page.locator("#answer-caption .wait")).to_contain_text("as soon as the models")
         look(there, "loading-wide-light")
         server.tell("load")
         expect(there.answer("caption").locator(".said")).to_have_text(re.compile("picture"))
