@@ -214,6 +214,7 @@ def test_every_tab_by_every_way_in(demo: RunningService, visit: Visiting, way: s
 def test_it_is_small_and_there_at_once(demo: RunningService, visit: Visiting, figure: Figure) -> None:
     there = visit(demo.url)
     there.page.locator("#examples button").nth(3).wait_for()
+    there.page.evaluate('Promise.all([...document.querySelectorAll("#examples img")].map((one) => one.decode()))')
     files: list[list[Any]] = there.page.evaluate(
         """[...performance.getEntriesByType("navigation"), ...performance.getEntriesByType("resource")]
         .filter(({ name }) => name === location.href.split("#")[0] || name.includes("/ui/"))
