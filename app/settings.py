@@ -115,6 +115,7 @@ class Settings(BaseSettings):
         None, description="http(s)://host:port of the proxy to fetch images by; it looks the hosts up"
     )
     root_path: str = Field("", description="prefix under which a proxy passes requests on, if it does not strip it")
+    ui: bool = Field(True, description="serve the page at /")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="debug, info, warning or error")
     log_format: Literal["text", "json"] = Field("text", description="text or json")
     tracing: bool = Field(False, description="send OpenTelemetry spans; needs the extra otel, and OTEL_* variables")

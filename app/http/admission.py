@@ -31,7 +31,7 @@ from models.base import lacking
 UNSEEN_SECONDS = 0.002  # taken for an item of a kind of which none has finished yet
 OVERHEAD = 1.25  # for what passes between device calls
 MOST_RETRY_SECONDS = 30
-DOCUMENTATION = ("/docs", "/docs/try.js", "/openapi.json")  # with keys, it names no model
+DOCUMENTATION = ("/", "/docs", "/docs/try.js", "/openapi.json")  # with keys, it names no model
 
 
 class Admission:
@@ -61,9 +61,9 @@ class Admission:
         observe("answer_bytes", "Bytes of answers that clients have not read yet", lambda: self.ledger.answer_bytes)
 
     def check_key(self, exchange: Exchange) -> None:
-        """Raises UnauthorizedError. Health and the documentation need no key."""
+        """Raises UnauthorizedError. Health, the documentation and the page need no key."""
         path = exchange.path
-        if not self._keys or path in DOCUMENTATION or path.startswith("/health/"):
+        if not self._keys or path in DOCUMENTATION or path.startswith(("/health/", "/ui/")):
             return
         scheme, _, token = exchange.headers.get(b"authorization", "").partition(" ")
         given = exchange.headers.get(b"x-api-key", token.strip() if scheme.lower() == "bearer" else "")

@@ -1,12 +1,15 @@
-"""GET /: where everything is, for programs; people are led to /docs."""
+"""GET /: the page for people; for programs, where everything is and whether it is ready."""
 
 from __future__ import annotations
 
 from fastapi import APIRouter
 from starlette.requests import Request
-from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.responses import JSONResponse, Response
 
 from app import __version__
+from app.errors import UnknownRouteError
+from app.routes import page
+from app.routes.ops import service_of
 
 LINKS = {
     "docs": "/docs",
@@ -15,18 +18,26 @@ LINKS = {
     "ready": "/health/ready",
     "metrics": "/metrics",
 }
-VARY = {"Vary": "Accept"}
 router = APIRouter()
 
 
 @router.get("/", include_in_schema=False)
 async def home(request: Request) -> Response:
+    settings = service_of(request).settings
     if "text/html" in request.headers.get("accept", ""):
-        return RedirectResponse("docs", 307, VARY)  # relative: right behind any prefix
+        if not settings.ui:
+            raise UnknownRouteError("The page is switched off (BLIP_UI); /docs lists what is served")
+        return page.index(request)
     prefix = request.scope.get("root_path", "")
     tasks = [path for path, methods in request.app.openapi()["paths"].items() if "post" in methods]
-    links = {name: prefix + path for name, path in LINKS.items()}
     return JSONResponse(
-        {"service": "blip-serve", "version": __version__, **links, "tasks": [prefix + path for path in tasks]},
-        headers=VARY,
+        {
+            "service": "blip-serve",
+            "version": __version__,
+            "phase": service_of(request).phase,
+            "needs_key": bool(settings.api_keys),
+            **{name: prefix + path for name, path in LINKS.items()},
+            "tasks": [prefix + path for path in tasks],
+        },
+        headers={"Vary": "Accept", "Cache-Control": "no-store"},
     )

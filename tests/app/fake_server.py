@@ -1,5 +1,5 @@
 """The real server process over the fake, which obeys lines on stdin: `hold`, `wait` (for a held call), `go` (that one),
-`release`."""
+`release`, and `load`, before which the models of the profile `late` are not there."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from models.base import ServedModel
 from models.fake.runner import FakeRunner, fake_models
 
 heads = FakeRunner("fake-heads")
+loaded = threading.Event()
 
 
 def obey() -> None:
@@ -29,6 +30,8 @@ def obey() -> None:
                 hold.let_one_go()
             case "release":
                 stack.close()
+            case "load":
+                loaded.set()
         print(line.strip(), flush=True)
 
 
@@ -37,6 +40,8 @@ def load(settings: Settings) -> list[ServedModel]:
         raise RuntimeError("the checkpoint is missing:\n  /nowhere")
     if settings.profile == "slow":
         time.sleep(1000)
+    if settings.profile == "late":
+        loaded.wait()
     return fake_models(heads=heads)
 
 

@@ -96,6 +96,7 @@ def message(image: str) -> list[dict[str, Any]]:
     return [{"role": "user", "content": parts}]
 
 
+PICTURES = [f"data:image/png;base64,{b64(data)}" for data in (RED, BLUE)]
 DOORS: dict[str, Callable[[str], dict[str, Any]]] = {
     "/v1/chat/completions": lambda image: {"messages": message(image), "num_beams": 1},
     "/v1/responses": lambda image: {"input": message(image)},
@@ -103,7 +104,6 @@ DOORS: dict[str, Callable[[str], dict[str, Any]]] = {
     "/rerank": lambda image: {"query": {"image": image}, "documents": ["red", "blue"]},
     "/v1/rerank": lambda image: {"query": "red", "documents": [{"image": image}, {"image": PICTURES[1]}]},
 }
-PICTURES = [f"data:image/png;base64,{b64(data)}" for data in (RED, BLUE)]
 
 
 @pytest.mark.parametrize("path", DOORS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -13,15 +14,31 @@ from pathlib import Path
 import aiohttp
 import pytest
 import requests
+from playwright.sync_api import Browser, Locator, Page, expect
 
 from bench.service import running_service
-from tests.operation.conftest import Run, tool
+from tests.operation.browsing import chromium
+from tests.operation.conftest import Run
 
 CLIENTS = Path(__file__).parent / "clients"
 DEMO = Path("models/checkpoints/demo/example.png")
 QUESTION = "what color is the circle?"
 CAPTION = "a blue circle to the left of a green rectangle"
 NAME = "图片.png"  # picture.png
+POST = """
+async ([url, key, name, bytes]) => {
+  const form = new FormData();
+  form.append("image", new File([new Uint8Array(bytes)], name));
+  try {
+    const headers = { Authorization: `Bearer ${key}` };
+    const response = await fetch(`${url}/caption`, { method: "POST", headers, body: form });
+    const id = response.headers.get("X-Request-ID") ? "with" : "without";
+    return `${response.status} ${id} an id: ${await response.text()}`;
+  } catch (error) {
+    return `refused: ${error.message}`;
+  }
+}
+"""
 
 
 @pytest.fixture(scope="module")
@@ -106,12 +123,25 @@ def page() -> Iterator[str]:
             server.shutdown()
 
 
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as browser:
+        yield browser
+
+
 @pytest.fixture
-def browse(run: Run, picture: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str, str], str]:
+def browse(browser: Browser, picture: Path) -> Iterator[Callable[[str, str, str], str]]:
     """Opens a page, posts from there to a service with a key, and returns what came of it."""
-    monkeypatch.setenv("NODE_PATH", "build/tools/node_modules")
-    monkeypatch.setenv("CHROMIUM", tool("chromium"))
-    return lambda address, url, key: run("node", CLIENTS / "browser.cjs", address, url, key, picture)
+    opened = browser.new_page()
+    data = list(picture.read_bytes())
+
+    def browse(address: str, url: str, key: str) -> str:
+        opened.goto(address)
+        told: str = opened.evaluate(POST, [url, key, NAME, data])
+        return told
+
+    yield browse
+    opened.close()
 
 
 def test_a_page_of_an_allowed_origin(browse: Callable[[str, str, str], str], figure: Callable[[str], None]) -> None:
@@ -131,12 +161,32 @@ def test_a_page_without_the_setting(browse: Callable[[str, str, str], str], figu
 
 
 @pytest.mark.parametrize("prefix", ["", "/blip"])
-def test_docs_in_a_browser(prefix: str, browse: Callable[[str, str, str], str], figure: Callable[[str], None]) -> None:
+def test_docs_in_a_browser(prefix: str, browser: Browser, picture: Path, figure: Callable[[str], None]) -> None:
     with running_service(api_keys="secret", root_path="/blip") as service:
-        told = browse(f"{service.url}{prefix}/docs", "-", "secret")
-        assert told.startswith("200 after ")
+        page = browser.new_page()
+        page.goto(f"{service.url}{prefix}/docs")
+        page.fill("#key", "secret")
+        with _tried(page, "caption") as form:
+            form.locator("input[type=file]").set_input_files(picture)
+            form.locator("[name=num_captions]").fill("2")
+        told = form.locator("output").inner_text()
         assert '"alternatives": [\n        {' in told
-        assert told.count("\n200 after ") == 2
-        assert '"object": "chat.completion"' in told
-        assert '"id": "demo:vqa"' in told
+        with _tried(page, "v1/chat/completions") as form:
+            json = form.locator("[data-json]")
+            json.fill(json.input_value().replace("a-model", "demo"))  # with keys no example names one
+        assert '"object": "chat.completion"' in form.locator("output").inner_text()
+        with _tried(page, "v1/models/{name}") as form:
+            form.locator("[name=name]").fill("demo:vqa")
+        assert '"id": "demo:vqa"' in form.locator("output").inner_text()
+        page.close()
         check(f"{prefix}/docs in Chromium", told, CAPTION, figure)
+
+
+@contextmanager
+def _tried(page: Page, path: str) -> Iterator[Locator]:
+    """Its form, to be filled; then it is sent, and answered with 200."""
+    form = page.locator(f'form[data-path="{path}"]')
+    page.locator("details", has=form).locator("summary").click()
+    yield form
+    form.locator("button").click()
+    expect(form.locator("output")).to_have_text(re.compile("^200 after "))

@@ -3,6 +3,7 @@ which has nothing of the project."""
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import tarfile
@@ -39,6 +40,7 @@ def test_both_have_the_code_and_the_demo_and_no_tests(built: dict[str, Path]) ->
         sdist = [name.partition("/")[2] for name in archive.getnames()]
     for names in (wheel, sdist):
         assert {"app/__main__.py", "models/catalog.toml", "models/checkpoints/demo/example.png"} <= set(names)
+        assert {path.as_posix() for path in Path("app/page").rglob("*") if path.is_file()} <= set(names)
     assert {name.partition("/")[0] for name in wheel} == {"app", "models", f"blip_serve-{__version__}.dist-info"}
 
 
@@ -60,5 +62,9 @@ def test_it_serves_from_another_folder(
     port = free_port()
     with running([str(programs / "blip-serve"), "--port", str(port)], port, "/health/ready") as service:
         answer = httpx.post(f"{service.url}/caption", files={"image": EXAMPLE}, timeout=60).json()
+        page = httpx.get(service.url, headers={"Accept": "text/html"})
+        scripts = [httpx.get(f"{service.url}/{name}") for name in re.findall(r'"(ui/[^"]+)"', page.text)]
     figure(f"{kind}: {built[kind].stat().st_size / 1e6:.1f} MB, installed, served from another folder: {answer}")
+    assert len(scripts) > 10
+    assert {one.status_code for one in (page, *scripts)} == {200}
     assert answer["captions"][0]["text"] == "a blue circle to the left of a green rectangle"

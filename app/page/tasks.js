@@ -1,0 +1,88 @@
+// The tabs: which endpoint each asks, what its form says, and how the answer is shown.
+
+import { $, el, lines } from "./dom.js";
+import { drawHeat } from "./heat.js";
+import * as answers from "./answers.js";
+
+// `path`: the endpoint. `task`: what a model must have for it, in /models. `read(model)`: the request, or what is missing
+// in words. `show(json, request)`: the answer's node.
+export const tasks = {
+  caption: {
+    path: "caption",
+    task: "caption",
+    phrase: "Looking at the picture.",
+    hint: "What the model sees in your picture will stand here.",
+    read: () => {
+      const sampling = $("how").value === "sample";
+      const own = sampling ? { sample: "true", temperature: $("temperature").value, seed: $("seed").value } : { num_beams: $("num-beams").value };
+      const number = $("num-captions").value;
+      return form({ prompt: $("prompt").value, num_captions: number === "1" ? "" : number, max_new_tokens: $("max-new-tokens").value, ...own });
+    },
+    show: answers.caption,
+  },
+  match: {
+    path: "match",
+    task: "match",
+    phrase: "Comparing picture and texts.",
+    hint: "How well each text fits your picture will stand here.",
+    read: () => form({ text: lines($("texts").value) }, "Write a text to compare the picture with.", "text"),
+    show: (json, { fields }) => answers.match(json, fields.filter(([name]) => name === "text").map(([, text]) => text)),
+  },
+  classify: {
+    path: "classify",
+    task: "match",
+    phrase: "Choosing among the labels.",
+    hint: "Which label fits best will stand here.",
+    read: () => {
+      const labels = lines($("labels").value);
+      return labels.length < 2 ? "Write at least two labels, one a line." : form({ label: labels, template: lines($("templates").value) });
+    },
+    show: answers.classes,
+  },
+  locate: {
+    path: "localize",
+    task: "localize",
+    needs: "match",
+    phrase: "Looking for it.",
+    hint: "Where in your picture the words are will be shown in colours on it.",
+    read: () => {
+      const request = form({ text: $("target").value, tokens: "true" }, "Write what to look for.", "text");
+      return typeof request === "string" ? request : { ...request, accept: "application/json" };
+    },
+    show: (json) => answers.located(json, drawHeat),
+  },
+};
+
+// {name: text or texts} -> fields without what is empty.
+export function form(values, missing, needed) {
+  const fields = Object.entries(values).flatMap(([name, value]) => [value].flat().map((one) => [name, one.trim()]));
+  const given = fields.filter(([, value]) => value);
+  return missing && !given.some(([name]) => name === needed) ? missing : { fields: given, json: null };
+}
+
+export function withModel(request, path, model) {
+  const named = { ...request, path };
+  if (request.json) return { ...named, json: { model: model.name, ...request.json } };
+  return { ...named, fields: [["model", model.name], ...request.fields] };
+}
+
+// What an example suggests, where the person has written nothing of their own.
+export function suggest(example, ask) {
+  fill($("texts"), example.texts);
+  fill($("labels"), example.labels);
+  fill($("templates"), ["a {}"]);
+  fill($("target"), [example.locate]);
+  fill($("candidates"), example.candidates);
+  fill($("compare-question"), example.questions.slice(0, 1));
+  $("suggestions").replaceChildren(
+    ...example.questions.map((question) => el("li", {}, el("button", { type: "button", onclick: () => ask(question) }, question))),
+  );
+}
+
+export const unsuggest = () => $("suggestions").replaceChildren();
+
+function fill(field, suggested) {
+  if (field.value && field.value !== field.dataset.suggested) return;
+  field.value = suggested.join("\n");
+  field.dataset.suggested = field.value;
+}
