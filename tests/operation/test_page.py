@@ -193,7 +193,7 @@ def look(there: Visit, name: str) -> None:
     assert serious == [], name
     SHOTS.mkdir(parents=True, exist_ok=True)
     there.page.mouse.move(0, 0)
-    shot = there.page.screenshot(path=SHOTS / f"{name}.png", full_page=there.page.viewport_size["width"] < 500)  # type: ignore[index]
+    shot = there.page.screenshot(path=SHOTS / f"{name}.png", full_page=there.page.viewport_size["width"] < 500)
     assert len(shot) <= MOST_SHOT_BYTES, name
 
 
