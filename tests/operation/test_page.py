@@ -221,11 +221,12 @@ def test_it_is_small_and_there_at_once(demo: RunningService, visit: Visiting, fi
         .map(({ name, decodedBodySize }) => [name, decodedBodySize])"""
     )
     assert {"/", "/ui/main.js", "/ui/page.css", "/ui/examples"} <= {name.removeprefix(demo.url) for name, _ in files}
-    num_bytes = sum(size for _, size in dict(files).items())
+    sizes: dict[str, int] = dict(reversed(files))  # of / the page, which came first, not what it tells programs
+    num_bytes = sum(sizes.values())
     assert num_bytes <= 100_000
     painted = there.page.evaluate('performance.getEntriesByName("first-contentful-paint")[0].startTime')
     there.check()
-    figure(f"the page: {num_bytes} bytes in {len(dict(files))} files, first paint after {painted:.0f} ms")
+    figure(f"the page: {num_bytes} bytes in {len(sizes)} files, first paint after {painted:.0f} ms")
 
 
 def test_the_keyboard_alone(demo: RunningService, visit: Visiting) -> None:
