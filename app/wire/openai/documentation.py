@@ -35,13 +35,14 @@ def document_json(
 
 
 def events(chunk: Any, example: dict[str, Any]) -> dict[str, Any]:
-    """The content of a stream, by one of its events, whose data are JSON."""
-    data = {"type": "string", "contentMediaType": "application/json", "contentSchema": schema_of(chunk)}
-    schema = {
-        "type": "object",
-        "properties": {"data": data | {"description": "[DONE] is the last"}},
-        "required": ["data"],
+    """The content of a stream, by one of its events, whose data are JSON. An error ends it, in place of [DONE]."""
+    json_text = {
+        "type": "string",
+        "contentMediaType": "application/json",
+        "contentSchema": schema_of(chunk | ErrorAnswer),
     }
+    data = {"anyOf": [{"type": "string", "const": "[DONE]"}, json_text], "description": "JSON; at the end [DONE]"}
+    schema = {"type": "object", "properties": {"data": data}, "required": ["data"]}
     return {"text/event-stream": {"schema": schema, "example": {"data": json.dumps(example)}}}
 
 
