@@ -118,6 +118,8 @@ def _rows(schema: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str, 
         needed = "required" if name in schema.get("required", []) else default
         yield prefix + name, _type(field), needed, field.get("description", "")
         yield from _rows(field, f"{prefix}{name}.")
+    if text := schema.get("contentSchema"):
+        yield from _rows(text, prefix)
     if isinstance(values := schema.get("additionalProperties"), dict):
         yield from _rows(values, f"{prefix}*.")
     for inner in (*schema.get("anyOf", ()), *([schema["items"]] if "items" in schema else ())):

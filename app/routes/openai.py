@@ -12,7 +12,7 @@ from app import chat
 from app.errors import UnknownModelError
 from app.http.endpoints import Endpoint
 from app.service import Service
-from app.wire.documentation import ROUTE_STATUSES, answers, schema_of
+from app.wire.documentation import ROUTE_STATUSES, answers
 from app.wire.openai import examples
 from app.wire.openai.answers import (
     Chunk,
@@ -23,13 +23,13 @@ from app.wire.openai.answers import (
     ResponseAnswer,
 )
 from app.wire.openai.chat import ChatFields, ResponsesFields
-from app.wire.openai.documentation import OPENAI_PROBLEMS, document_json, openai_problems
+from app.wire.openai.documentation import OPENAI_PROBLEMS, document_json, events, openai_problems
 from app.wire.openai.embeddings import EmbeddingsFields
 from app.wire.openai.errors import openai_response
 from models.base import Task
 
 CHAT = document_json("Talk about an image", ChatFields, Completion, examples.CHAT, OPENAI_PROBLEMS)
-CHAT["responses"][200]["content"]["text/event-stream"] = {"schema": schema_of(Chunk), "example": examples.CHUNK}
+CHAT["responses"][200]["content"] |= events(Chunk, examples.CHUNK)
 
 ENDPOINTS = (
     Endpoint(

@@ -359,9 +359,12 @@ def test_with_keys_the_documentation_is_open_and_names_no_model() -> None:
     run(test)
 
 
+ANNOTATIONS = {"title", "description", "default", "format", "examples", "contentMediaType"}
+
+
 def fits(value: Any, schema: Any) -> bool:
     """As much of JSON Schema as ours use; an unknown word is an error."""
-    unknown = schema.keys() - CHECKS.keys() - {"title", "description", "default", "format", "examples"}
+    unknown = schema.keys() - CHECKS.keys() - ANNOTATIONS
     assert not unknown, unknown
     type_first = sorted((word for word in schema if word in CHECKS), key=lambda word: word != "type")
     return all(CHECKS[word](value, schema[word], schema) for word in type_first)
@@ -382,6 +385,7 @@ PYTHON_TYPES: dict[str, Any] = {
     "null": type(None),
 }
 CHECKS: dict[str, Callable[[Any, Any, Any], bool]] = {
+    "contentSchema": lambda value, told, _: fits(json.loads(value), told),
     "type": lambda value, told, _: (
         isinstance(value, PYTHON_TYPES[told]) and (told == "boolean") >= isinstance(value, bool)
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from app.problems import EVERY_PROBLEM, HEAD_TOO_LARGE, SLOW_HEAD
@@ -31,6 +32,18 @@ def document_json(
         "responses": answers(answer, response) | errors,
         "openapi_extra": {"parameters": HEADERS, "requestBody": {"required": True, "content": body}},
     }
+
+
+def events(chunk: Any, example: dict[str, Any]) -> dict[str, Any]:
+    """The content of a stream, by one of its events, whose data are JSON. An error ends it, in place of [DONE]."""
+    json_text = {
+        "type": "string",
+        "contentMediaType": "application/json",
+        "contentSchema": schema_of(chunk | ErrorAnswer),
+    }
+    data = {"anyOf": [{"type": "string", "const": "[DONE]"}, json_text], "description": "JSON; at the end [DONE]"}
+    schema = {"type": "object", "properties": {"data": data}, "required": ["data"]}
+    return {"text/event-stream": {"schema": schema, "example": {"data": json.dumps(example)}}}
 
 
 def openai_problems(*statuses: int) -> Responses:
