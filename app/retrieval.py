@@ -16,6 +16,7 @@ from starlette.responses import Response
 
 from app.engine.texts import TextKey
 from app.inference import Inference
+from app.tasks import check_video
 from app.wire.forms import Form, Upload, distinct
 from app.wire.retrieval import (
     ClassifyAnswer,
@@ -30,6 +31,7 @@ from app.wire.retrieval import (
     ZeroShotFields,
     read_rerank,
 )
+from app.wire.schemas import VIDEO_FRAMES
 from models.base import Checkpoint, Features, ImageEmbeddingInput, Op, PairInput, Scores, Task, TextInput
 
 Numbers = NDArray[np.float64]
@@ -115,14 +117,19 @@ async def _ranked(inference: Inference, asked: RerankAsked) -> RerankAnswer:
     """ITC of all, ITM of the best: with no more documents than the prefilter lets pass, of all."""
     fields = asked.fields
     model, checkpoint = inference.served(Task.MATCH, fields.model)
+    check_video(fields.video, model, checkpoint)
     number = len(fields.given)
     num_pairs = 0 if fields.score == "itc" else min(fields.prefilter, number)
     images = list(distinct(asked.images).values())
     keys = await _keys(inference, checkpoint, asked.texts)
     unknown = _unknown(inference, keys)
-    inference.admit(checkpoint, len(images), Op.SCORE, len(images) + len(unknown) + num_pairs)
+    num_frames = len(images) * (VIDEO_FRAMES if fields.video else 1)
+    inference.admit(checkpoint, num_frames, Op.SCORE, len(images) + len(unknown) + num_pairs)
     texts = await _text_vectors(inference, checkpoint, keys, unknown)
-    encoded = await inference.features(checkpoint, images)
+    if fields.video:
+        encoded: list[Features] = [await inference.video(checkpoint, [image]) for image in images]
+    else:
+        encoded = await inference.features(checkpoint, images)
     shown = await _image_vectors(inference, checkpoint, encoded)
     digests = [image.digest for image in images]
     features, vectors = dict(zip(digests, encoded, strict=True)), dict(zip(digests, shown, strict=True))

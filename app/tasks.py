@@ -118,7 +118,7 @@ async def match(inference: Inference, form: Form[MatchFields]) -> MatchAnswer:
     if fields.head == "lm":
         return await _likelihoods(inference, form)
     model, checkpoint = inference.served(Task.MATCH, fields.model)
-    _check_video(fields.video, model, checkpoint)
+    check_video(fields.video, model, checkpoint)
     itm, itc = fields.head != "itc", fields.head != "itm"
     texts = list(dict.fromkeys(fields.text))
     num_images = 1 if fields.video else len(form.distinct_images)
@@ -170,7 +170,7 @@ async def embed(inference: Inference, form: Form[EmbedFields]) -> EmbedAnswer:
     """The vectors that ITC compares, or the states before them."""
     fields = form.fields
     model, checkpoint = inference.served(Task.EMBED, fields.model)
-    _check_video(fields.video, model, checkpoint)
+    check_video(fields.video, model, checkpoint)
     if fields.space != "itc":
         return await states(inference, form, model, checkpoint)
     poolings = checkpoint.heads.capabilities.pooling
@@ -236,7 +236,8 @@ def _check_dialogue(fields: VqaFields, capabilities: Capabilities) -> None:
         raise InvalidInputError("template: the model takes no template")
 
 
-def _check_video(video: bool, model: ServedModel, checkpoint: Checkpoint) -> None:
+def check_video(video: bool, model: ServedModel, checkpoint: Checkpoint) -> None:
+    """Raises InvalidInputError: it is asked for, and the model does not take it."""
     if video and not checkpoint.heads.capabilities.video:
         raise InvalidInputError(f"video: the model {model.name} does not take it: its authors have no method for it")
 

@@ -13,7 +13,7 @@ from app.errors import InvalidInputError
 from app.settings import Settings
 from app.wire.forms import Upload, is_data_uri, read_image, read_object, upload, validated
 from app.wire.open import ModelName, Open, at_most
-from app.wire.schemas import Context, Fields, Said, Text, check_pairs, context_of, listed, with_one_place
+from app.wire.schemas import VIDEO_FRAMES, Context, Fields, Said, Text, check_pairs, context_of, listed, with_one_place
 
 MAX_LABELS = 1024
 MAX_TEMPLATES = 128
@@ -131,6 +131,11 @@ class RerankFields(Open):
     score: Literal["itm", "sum", "itc"] = Field(
         "itm", description="match probability; match logit + cosine, as the papers rank; cosine alone"
     )
+    video: bool = Field(
+        False,
+        description=f"each image is a video of {VIDEO_FRAMES} frames at most: those of an animated GIF or WebP (only "
+        "models with `video` in /models)",
+    )
     prefilter: int = Field(PREFILTER, ge=1, le=MAX_LABELS, description="the best so many by ITC are scored by ITM")
 
     @model_validator(mode="after")
@@ -140,7 +145,7 @@ class RerankFields(Open):
         if self.raw_scores:
             raise ValueError("raw_scores: is not supported: ask for `score` sum")
         if self.score != "itc":
-            check_pairs(min(self.prefilter, len(self.given)), info)
+            check_pairs(min(self.prefilter, len(self.given)) * (VIDEO_FRAMES if self.video else 1), info)
         return self
 
     @property

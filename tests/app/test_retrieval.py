@@ -13,7 +13,7 @@ from app.wire.retrieval import ClassifyAnswer, RerankAnswer
 from models.base import Capabilities, PairInput, TextInput
 from models.fake.runner import TEMPERATURE
 from tests.app.conftest import Shared
-from tests.app.support import BLUE, GREEN, RED, b64, kind, lab, run
+from tests.app.support import BLUE, GREEN, RED, animated, b64, kind, lab, run
 from tests.app.test_chat import refused, uri
 from tests.app.test_tasks import checked
 
@@ -268,6 +268,26 @@ def test_several_vectors_for_an_image() -> None:
             assert row[0]["itc"] == pytest.approx(pair["itc"])
 
     run(test)
+
+
+def test_animations_are_reranked_as_videos(shared: Shared) -> None:
+    """Each of its own, by the scores of /match."""
+    videos = [
+        animated([(level, 0, 255 - level) for level in levels], "GIF") for levels in ((0, 40, 80), (250, 200, 150))
+    ]
+    matched = [shared.ask("/match", data, text="red", video=True).json()["scores"][0][0] for data in videos]
+    documents = [{"image": b64(data)} for data in videos]
+    for query, given in (("red", documents), ({"image": b64(videos[1])}, ["red", "blue"])):
+        body = {"query": query, "documents": given, "score": "sum", "video": True}
+        results = checked(shared.post("/rerank", json=body), RerankAnswer)["results"]
+        scores = {one["index"]: one["relevance_score"] for one in results}
+        if query == "red":
+            assert scores == pytest.approx({index: pair["sum"] for index, pair in enumerate(matched)}, abs=1e-5)
+            assert results[0]["index"] == 1
+        else:
+            assert scores[0] == pytest.approx(matched[1]["sum"], abs=1e-5)
+    still = shared.post("/rerank", json={"query": "red", "documents": documents, "score": "sum"}).json()["results"]
+    assert still[0]["relevance_score"] != pytest.approx(matched[1]["sum"], abs=1e-3)
 
 
 @pytest.mark.parametrize(
