@@ -58,7 +58,7 @@ class Server:
 
     def stop(self, kind: signal.Signals = signal.SIGTERM) -> int:
         self.process.send_signal(kind)
-        return self.process.wait(30)
+        return self.process.wait(90)  # a busy machine imports torch for long
 
     def socket(self) -> socket.socket:
         host, port = self.url.removeprefix("http://").split(":")
