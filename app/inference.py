@@ -7,7 +7,6 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import replace
 from functools import partial
 from itertools import islice
 from typing import Any, TypeVar, cast
@@ -93,32 +92,23 @@ class Inference:
         return await self.form(partial(read_form, content_type, query, body, fields, self._service.settings))
 
     async def form(self, read: Callable[[], Form[F]]) -> Form[F]:
-        """What `read` makes of the body, on a CPU thread if that is large. Images that it names by URL are fetched.
-        Raises what `read` and `fetch` of app.urls do, and QueueFullError."""
+        """What `read` makes of the body, with the images fetched that it names by URL. Raises what both do."""
         form = await self.on_cpu(read, small=len(self._exchange.body) <= SMALL_BODY_BYTES)
         self._few_words = form.num_chars <= SMALL_TEXT_CHARS
-        links = {
-            image.url: image for image in reversed(form.images) if image.url is not None
-        }  # the first of equal ones
-        if not links:
-            return form
-        with self._admission.set_back(self._exchange):
-            fetched = dict(zip(links, await all_of([self._fetch(one) for one in links.values()]), strict=True))
-        images = (
-            image if image.url is None else replace(fetched[image.url], index=image.index) for image in form.images
-        )
-        return replace(form, images=tuple(images))
+        if links := form.links:
+            with self._admission.set_back(self._exchange):
+                form = form.with_fetched(await all_of([self._fetch(link) for link in links]))
+        return form
 
-    async def _fetch(self, image: Upload) -> Upload:
-        """All of one request side by side. Its bytes are counted as they come, as those of a body."""
+    async def _fetch(self, link: Upload) -> Upload:
+        """All of one request side by side. Bytes are counted as they come, as those of a body."""
         exchange, began = self._exchange, time.monotonic()
         try:
-            data = await self._service.fetcher.fetch(image.url or "", exchange.lease.add_body, exchange.request_id)
-        except (FetchError, UnsupportedMediaError) as error:
-            raise type(error)(f"{place(image.index)}: {error.detail}") from error
+            with _naming(link):
+                data = await self._service.fetcher.fetch(link.url or "", exchange.lease.add_body, exchange.request_id)
         finally:
             exchange.times.record("fetch", began, time.monotonic())
-        return await self.on_cpu(partial(Upload.of, data, image.index), small=len(data) <= SMALL_BODY_BYTES)
+        return await self.on_cpu(partial(link.fetched, data), small=len(data) <= SMALL_BODY_BYTES)
 
     async def write(self, answer: Mapping[str, Any]) -> bytes:
         """Its JSON. What is large is encoded on a CPU thread, piece by piece, as the encoder holds the interpreter."""
@@ -289,11 +279,11 @@ def _prepare(runner: ModelRunner, group: Sequence[Input]) -> list[Item]:
 
 @contextmanager
 def _naming(image: Upload) -> Iterator[None]:
-    """Of several images, an error names the one that is wrong."""
+    """Of several images, an error names the one that is wrong; and one by URL as JSON's."""
     try:
         yield
-    except (BadImageError, UnsupportedMediaError) as error:
-        if image.index is None:
+    except (BadImageError, FetchError, UnsupportedMediaError) as error:
+        if image.index is None and image.url is None:
             raise
         raise type(error)(f"{place(image.index)}: {error.detail}") from error
 

@@ -6,7 +6,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any, Generic, TypeVar
 from urllib.parse import parse_qsl
@@ -40,7 +40,7 @@ class Upload:
     data: bytes
     digest: bytes  # SHA-256
     index: int | None  # among the request's images; None: it is the only one
-    url: str | None = None  # the image is still to be fetched from there; never in a task
+    url: str | None = None  # that it is to be fetched from, and in a task has been
 
     @classmethod
     def of(cls, source: Source, index: int | None) -> Upload:
@@ -48,6 +48,10 @@ class Upload:
         if isinstance(source, str):
             return cls(b"", b"", index, source)
         return cls(source, sha256(source).digest(), index)
+
+    def fetched(self, data: bytes) -> Upload:
+        """With what its URL led to."""
+        return replace(self, data=data, digest=sha256(data).digest())
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +64,16 @@ class Form(Generic[F]):
     def distinct_images(self) -> list[Upload]:
         """The first of equal ones."""
         return list(distinct(self.images).values())
+
+    @property
+    def links(self) -> list[Upload]:
+        """The images that are to be fetched; of equal URLs the first."""
+        return list({one.url: one for one in reversed(self.images) if one.url is not None}.values())
+
+    def with_fetched(self, links: Iterable[Upload]) -> Form[F]:
+        by_url = {one.url: one for one in links}
+        images = (one if one.url is None else replace(by_url[one.url], index=one.index) for one in self.images)
+        return replace(self, images=tuple(images))
 
 
 def distinct(images: Iterable[Upload]) -> dict[bytes, Upload]:
