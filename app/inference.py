@@ -27,7 +27,7 @@ from app.service import Service
 from app.settings import Settings
 from app.wire.accept import quality
 from app.wire.answers import json_pieces
-from app.wire.forms import Form, Upload, distinct, read_form, upload
+from app.wire.forms import Form, Upload, distinct, read_form
 from app.wire.schemas import VIDEO_FRAMES, Fields
 from models.base import (
     Checkpoint,
@@ -168,16 +168,15 @@ class Inference:
             [one if one.url is None else replace(fetched[one.url], place=one.place) for one in asked.images]
         )
 
-    async def _fetch(self, image: Upload) -> Upload:
-        """All of one request side by side. Its bytes are counted as they come, as those of a body."""
+    async def _fetch(self, link: Upload) -> Upload:
+        """All of one request side by side. Bytes are counted as they come, as those of a body."""
         exchange, began = self._exchange, time.monotonic()
         try:
-            data = await self._service.fetcher.fetch(image.url or "", exchange.lease.add_body, exchange.request_id)
-        except (FetchError, UnsupportedMediaError) as error:
-            raise type(error)(f"{image.place or 'image'}: {error.detail}") from error
+            with _naming(link):
+                data = await self._service.fetcher.fetch(link.url or "", exchange.lease.add_body, exchange.request_id)
         finally:
             exchange.times.record("fetch", began, time.monotonic())
-        return await self.on_cpu(partial(upload, data, image.place), small=len(data) <= SMALL_BODY_BYTES)
+        return await self.on_cpu(partial(link.fetched, data), small=len(data) <= SMALL_BODY_BYTES)
 
     async def write(self, answer: Mapping[str, Any] | list[Any]) -> bytes:
         """Its JSON. What is large is encoded on a CPU thread, piece by piece, as the encoder holds the interpreter."""
@@ -373,13 +372,13 @@ def _prepare(runner: ModelRunner, group: Sequence[Input]) -> list[Item]:
 
 @contextmanager
 def _naming(image: Upload) -> Iterator[None]:
-    """Of several images, an error names the one that is wrong."""
+    """Of several images, an error names the one that is wrong; and one by URL as JSON's."""
     try:
         yield
-    except (BadImageError, UnsupportedMediaError) as error:
-        if image.place is None:
+    except (BadImageError, FetchError, UnsupportedMediaError) as error:
+        if image.place is None and image.url is None:
             raise
-        raise type(error)(f"{image.place}: {error.detail}") from error
+        raise type(error)(f"{image.place or 'image'}: {error.detail}") from error
 
 
 async def all_of(coroutines: Sequence[Coroutine[Any, Any, T]]) -> list[T]:

@@ -12,7 +12,7 @@ from app.errors import (
     UnsupportedMediaError,
 )
 
-NOT_ALLOWED = "its URL is not allowed, or leads nowhere"  # tells nothing about the network
+NOT_ALLOWED = "The image's URL is not allowed, or leads nowhere."  # tells nothing about the network
 RESULTS: dict[type[ServiceError], str] = {  # labels of a metric
     ImageUrlError: "refused",
     ImageHostError: "failed",

@@ -90,13 +90,14 @@ class ImageFetcher:
             async with asyncio.timeout(self._seconds), self._slots.one(request_id):
                 return await self._follow(url, hold, give_up)
         except (TimeoutError, httpcore.TimeoutException) as error:
-            failure = NotFetchedError(ImageSlowError("its host was too slow"), f"too slow: {type(error).__name__}")
+            failure = NotFetchedError(
+                ImageSlowError("The image's host is too slow."), f"too slow: {type(error).__name__}"
+            )
         except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.ProxyError) as error:
-            failure = NotFetchedError(ImageHostError("its host does not answer as it should"), repr(error))
+            failure = NotFetchedError(ImageHostError("The image's host does not answer as it should."), repr(error))
         except NotFetchedError as raised:
             failure = raised.with_traceback(None)  # whose frames know the bytes, and this one
-        fields = {"request_id": request_id}
-        logger.warning("an image was not fetched: %s", failure.reason, extra={"fields": fields})
+        logger.warning("an image was not fetched: %s", failure.reason, extra={"fields": {"request_id": request_id}})
         await asyncio.sleep(failure.not_before - time.monotonic())
         raise failure.error
 
@@ -110,20 +111,20 @@ class ImageFetcher:
             if isinstance(answer, bytes):
                 return answer
             url = _redirected(url, answer)
-        raise NotFetchedError(ImageHostError("its URL is redirected too often"), f"{url.host}: too many redirects")
+        raise NotFetchedError(
+            ImageHostError("The image's URL is redirected too often."), f"{url.host}: too many redirects"
+        )
 
     def _check(self, url: httpx.URL) -> None:
         if self._pool is None:
-            raise NotFetchedError(ImageUrlError("images by URL are not enabled"), "images by URL are not enabled")
+            raise _refusal("Images by URL are not enabled.", "not enabled")
         if url.scheme not in ("http", "https"):
-            raise NotFetchedError(
-                ImageUrlError("its URL must begin with http:// or https://"), f"the scheme {url.scheme[:20]}"
-            )
+            raise _refusal("The image's URL must begin with http:// or https://.", f"the scheme {url.scheme[:20]}")
         if url.userinfo:
-            raise NotFetchedError(ImageUrlError("its URL must not hold a user or a password"), "a user or a password")
+            raise _refusal("The image's URL must not hold a user or a password.", "a user or a password")
         host, port = url.raw_host.decode("ascii"), _port(url)
         if reason := self._hosts.why_not(host, port):
-            raise NotFetchedError(ImageUrlError(NOT_ALLOWED), f"{host[:253]!r}, port {port}: {reason}")
+            raise _refusal(NOT_ALLOWED, f"{host[:253]!r}, port {port}: {reason}")
 
     async def _get(self, url: httpx.URL, hold: Hold) -> bytes | str:
         """The body, or where it is: the Location of a redirect."""
@@ -132,12 +133,11 @@ class ImageFetcher:
             if answer.status in REDIRECTS and b"location" in headers:
                 return headers[b"location"]
             if answer.status != 200:
-                error = ImageHostError(f"its host answered {answer.status}")
+                error = ImageHostError(f"The image's host answered {answer.status}.")
                 raise NotFetchedError(error, f"{url.host}: {answer.status}")
             self._check_head(headers)
             answer.extensions["network_stream"].in_body = True
-            pieces: list[bytes] = []
-            size = 0
+            pieces, size = list[bytes](), 0
             async for piece in answer.aiter_stream():
                 size += len(piece)
                 self._check_size(size)
@@ -145,7 +145,7 @@ class ImageFetcher:
                 pieces.append(piece)
                 if len(pieces) > FREE_PIECES and size < LEAST_PIECE_BYTES * len(pieces):
                     raise NotFetchedError(
-                        ImageHostError("its host sends it in too small pieces"), f"{url.host}: small pieces"
+                        ImageHostError("The image's host sends it in too small pieces."), f"{url.host}: small pieces"
                     )
                 await asyncio.sleep(0)  # all pieces may be there already
             return b"".join(pieces)
@@ -165,24 +165,23 @@ class ImageFetcher:
     def _check_head(self, headers: dict[bytes, str]) -> None:
         """What can be told before the body comes."""
         if headers.get(b"content-encoding", "identity").strip().lower() not in ("", "identity"):
-            raise NotFetchedError(UnsupportedMediaError("its host sends it compressed"), "a Content-Encoding")
+            raise NotFetchedError(UnsupportedMediaError("The image's host sends it compressed."), "a Content-Encoding")
         if headers.get(b"content-type", "").strip().lower().startswith("text/html"):
-            raise NotFetchedError(UnsupportedMediaError("its URL leads to a page, not to an image"), "text/html")
+            raise NotFetchedError(UnsupportedMediaError("The image's URL leads to a page."), "text/html")
         length = headers.get(b"content-length", "0")
         self._check_size(int(length) if length.isascii() and length.isdigit() else 0)
 
     def _check_size(self, num_bytes: int) -> None:
         if num_bytes > self._max_bytes:
-            told = f"it has more than {self._max_bytes} bytes"
+            told = f"The image has more than {self._max_bytes} bytes."
             raise NotFetchedError(ImageTooLargeError(told), told)
 
     # --- the way there ---
 
     def _make_pool(self, proxy: str | None) -> httpcore.AsyncConnectionPool:
         """By a proxy, it is the proxy that looks names up, and that is trusted to."""
-        tls: SSLContext = httpx.create_ssl_context()  # certifi's authorities, or those in SSL_CERT_FILE
         return httpcore.AsyncConnectionPool(
-            ssl_context=tls,
+            ssl_context=httpx.create_ssl_context(),  # certifi's authorities, or those in SSL_CERT_FILE
             proxy=httpcore.Proxy(proxy) if proxy else None,
             max_connections=MOST_FETCHES,
             keepalive_expiry=KEEP_ALIVE_SECONDS,
@@ -276,22 +275,24 @@ class Stream(httpcore.AsyncNetworkStream):
 # --- URLs ---
 
 
+def _refusal(told: str, reason: str) -> NotFetchedError:
+    return NotFetchedError(ImageUrlError(told), reason)
+
+
 def _parse(parse: Callable[[], httpx.URL]) -> httpx.URL:
     try:
         url = parse()
         if not url.raw_host and url.scheme in ("http", "https"):
             raise httpx.InvalidURL("no host")
     except (httpx.InvalidURL, ValueError) as error:
-        raise NotFetchedError(
-            ImageUrlError("its URL is not valid"), f"a URL that is not valid: {type(error).__name__}"
-        ) from None
+        raise _refusal("The image's URL is not valid.", f"no valid URL: {type(error).__name__}") from None
     return url
 
 
 def _redirected(url: httpx.URL, location: str) -> httpx.URL:
     following = _parse(lambda: url.join(location[:MOST_URL_CHARS]))
     if url.scheme == "https" and following.scheme == "http":
-        raise NotFetchedError(ImageUrlError(NOT_ALLOWED), f"{url.host}: a redirect from https to http")
+        raise _refusal(NOT_ALLOWED, f"{url.host}: a redirect from https to http")
     return following
 
 

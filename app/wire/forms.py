@@ -42,7 +42,11 @@ class Upload:
     data: bytes
     digest: bytes  # SHA-256
     place: str | None = None  # among the request's images, for errors; None: it is the only one
-    url: str | None = None  # the image is still to be fetched from there; never in a task
+    url: str | None = None  # that it is to be fetched from, and in a task has been
+
+    def fetched(self, data: bytes) -> Upload:
+        """With what its URL led to."""
+        return replace(self, data=data, digest=sha256(data).digest())
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,12 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from app import main
 from app.errors import DrainingError
+from app.http.tracing import Tracing
 from tests.app.support import (
     BLUE,
     FIELDS,
@@ -138,10 +142,24 @@ def test_the_doors_of_other_tools_refuse_it_in_their_shape(path: str) -> None:
             told = refused.json()
             detail = told["error"]["message"] if path.startswith("/v1/") else told["detail"]
             assert refused.status_code == (400 if path.startswith("/v1/") else 422)
-            assert detail.endswith("images by URL are not enabled")
+            assert detail.endswith("Images by URL are not enabled.")
             assert one.heads == []
 
     run(test)
+
+
+def test_it_has_a_span(monkeypatch: pytest.MonkeyPatch) -> None:
+    exporter = InMemorySpanExporter()
+    monkeypatch.setattr(main, "Tracing", lambda: Tracing(SimpleSpanProcessor(exporter)))
+
+    async def test() -> None:
+        async with served(tracing=True) as (to, _):
+            await to.client.post("/caption", json={"images": [URL, f"{URL}?again"]})
+
+    run(test)
+    spans = exporter.get_finished_spans()
+    assert [span.name for span in spans].count("fetch") == 2
+    assert not any("good.example" in span.to_json() for span in spans)
 
 
 def test_among_others_in_order_and_each_url_once() -> None:
@@ -165,10 +183,10 @@ def test_of_several_the_wrong_one_is_named() -> None:
             ):
                 refused = await to.client.post("/caption", json={"images": [b64(RED), bad]})
                 assert kind(refused) == told
-                assert refused.json()["detail"].startswith("image: 1: its URL")
+                assert refused.json()["detail"].startswith("image: 1: The image's URL")
             refused = await to.client.post("/caption", json={"image": "http://good.example/missing"})
             assert kind(refused) == (502, "image-host")
-            assert refused.json()["detail"] == "image: its host answered 404"
+            assert refused.json()["detail"] == "image: The image's host answered 404."
 
     run(test)
 
@@ -178,7 +196,7 @@ def test_off_unless_the_operator_says_so() -> None:
         async with served(image_urls="off") as (to, one):
             refused = await to.client.post("/caption", json={"image": URL})
             assert kind(refused) == (422, "image-url")
-            assert refused.json()["detail"] == "image: images by URL are not enabled"
+            assert refused.json()["detail"] == "image: Images by URL are not enabled."
             assert one.heads == []
 
     run(test)

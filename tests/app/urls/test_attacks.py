@@ -65,7 +65,7 @@ def test_the_secret_was_asked_by_nobody(campaign: Campaign) -> None:
 
 def test_no_answer_tells_what_was_refused(campaign: Campaign) -> None:
     details = {campaign.answers[one.name].json()["detail"] for one in NAMES if "label" not in one.name}
-    assert details == {"image: its URL is not allowed, or leads nowhere"}
+    assert details == {"image: The image's URL is not allowed, or leads nowhere."}
     for one in ATTACKS:
         text = campaign.answers[one.name].json().get("detail", "")
         assert not any(word in text for word in ("127.", "10.", "169.", "::", "inner", "port")), text

@@ -184,7 +184,7 @@ def test_a_name_that_is_refused_is_told_no_sooner_than_one_that_has_no_address(u
                     await b.fetch(url)
             [waited] = seen
             assert 0 < waited <= 3.0
-            assert caught.value.detail == "its URL is not allowed, or leads nowhere"
+            assert caught.value.detail == "The image's URL is not allowed, or leads nowhere."
 
     run(test)
 
@@ -256,7 +256,7 @@ def test_what_comes_is_told_as_it_comes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "told"), [("missing", "its host answered 404"), ("forbidden", "its host answered 403"), ("broken", "500")]
+    ("path", "told"), [("missing", "host answered 404"), ("forbidden", "host answered 403"), ("broken", "500")]
 )
 def test_what_the_host_answered_is_told(path: str, told: str) -> None:
     async def test() -> None:
