@@ -19,6 +19,7 @@ WORK: tuple[tuple[str, dict[str, Any]], ...] = (
     ("/vqa", {"question": ["what color is the circle?", "how many shapes are there?"]}),
     ("/match", TEXTS),
     ("/embed", TEXTS),
+    ("/localize", {"text": "a blue circle"}),
 )
 DEADLINE_SECONDS = 60.0
 
