@@ -65,7 +65,6 @@ class Service:
 
     async def close(self) -> None:
         await self.cache.close()
-        await self.fetcher.close()
         await self.decoder.close()
         await self.engine.stop(join_seconds=self.settings.farewell_seconds / 3)  # a device call may hang
         self.cpu.shutdown(wait=False, cancel_futures=True)

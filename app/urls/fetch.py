@@ -38,7 +38,6 @@ MOST_FETCHES = 16  # at once
 MOST_REDIRECTS = 3
 MOST_URL_CHARS = 8192
 CONNECT_SECONDS = 3.0  # for a look-up, for a connection, and for TLS
-KEEP_ALIVE_SECONDS = 5.0
 # The parser is in Python, and goes through what it is given without a turn of the event loop.
 MOST_HEAD_BYTES, HEAD_PIECE_BYTES = 64 * 1024, 1024
 BODY_PIECE_BYTES = 64 * 1024
@@ -60,11 +59,9 @@ class ImageFetcher:
         self._connect_seconds = min(CONNECT_SECONDS, self._seconds / 2)
         self._slots = Slots(MOST_FETCHES)
         self._look_ups = LookUps(MOST_FETCHES)
-        self._pool = self._make_pool(settings.image_url_proxy) if settings.image_urls != "off" else None
-
-    async def close(self) -> None:
-        if self._pool is not None:
-            await self._pool.aclose()
+        self._proxy = settings.image_url_proxy
+        # Certifi's authorities, or those in SSL_CERT_FILE.
+        self._ssl = httpx.create_ssl_context() if settings.image_urls != "off" else None
 
     async def fetch(self, url: str, hold: Hold, request_id: str) -> bytes:
         """The body that a URL leads to, as it came: what it is, its decoder tells.
@@ -116,7 +113,7 @@ class ImageFetcher:
         )
 
     def _check(self, url: httpx.URL) -> None:
-        if self._pool is None:
+        if self._ssl is None:
             raise _refusal("Images by URL are not enabled.", "not enabled")
         if url.scheme not in ("http", "https"):
             raise _refusal("The image's URL must begin with http:// or https://.", f"the scheme {url.scheme[:20]}")
@@ -128,7 +125,7 @@ class ImageFetcher:
 
     async def _get(self, url: httpx.URL, hold: Hold) -> bytes | str:
         """The body, or where it is: the Location of a redirect."""
-        async with self._answer(url) as answer:
+        async with self._connecting() as pool, self._answer(pool, url) as answer:
             headers = {name.lower(): value.decode("latin-1") for name, value in answer.headers}
             if answer.status in REDIRECTS and b"location" in headers:
                 return headers[b"location"]
@@ -150,8 +147,7 @@ class ImageFetcher:
                 await asyncio.sleep(0)  # all pieces may be there already
             return b"".join(pieces)
 
-    def _answer(self, url: httpx.URL) -> Any:
-        assert self._pool is not None
+    def _answer(self, pool: httpcore.AsyncConnectionPool, url: httpx.URL) -> Any:
         target = httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)
         headers: dict[bytes | str, bytes | str] = {
             "Host": url.netloc.decode("ascii"),
@@ -160,7 +156,7 @@ class ImageFetcher:
             "Accept-Encoding": "identity",
         }
         seconds = {"connect": self._connect_seconds, "read": self._seconds, "write": self._seconds}
-        return self._pool.stream("GET", target, headers=headers, extensions={"timeout": seconds})
+        return pool.stream("GET", target, headers=headers, extensions={"timeout": seconds})
 
     def _check_head(self, headers: dict[bytes, str]) -> None:
         """What can be told before the body comes."""
@@ -178,14 +174,14 @@ class ImageFetcher:
 
     # --- the way there ---
 
-    def _make_pool(self, proxy: str | None) -> httpcore.AsyncConnectionPool:
-        """By a proxy, it is the proxy that looks names up, and that is trusted to."""
+    def _connecting(self) -> httpcore.AsyncConnectionPool:
+        """For one answer, closed with it: a pool of all keeps the connections of those who leave while they are made,
+        until it has room for no other. By a proxy, it is the proxy that looks names up, and that is trusted to."""
         return httpcore.AsyncConnectionPool(
-            ssl_context=httpx.create_ssl_context(),  # certifi's authorities, or those in SSL_CERT_FILE
-            proxy=httpcore.Proxy(proxy) if proxy else None,
-            max_connections=MOST_FETCHES,
-            keepalive_expiry=KEEP_ALIVE_SECONDS,
-            network_backend=Backend(_as_it_is if proxy else self._find),
+            ssl_context=self._ssl,
+            proxy=httpcore.Proxy(self._proxy) if self._proxy else None,
+            max_connections=1,
+            network_backend=Backend(_as_it_is if self._proxy else self._find),
         )
 
     async def _find(self, host: str, port: int) -> list[str]:
@@ -213,7 +209,7 @@ async def _as_it_is(host: str, _: int) -> list[str]:
 
 class Backend(httpcore.AsyncNetworkBackend):
     """Dials the addresses that `find` gives for a host, one after the other. SNI, the certificate's name and Host stay
-    the URL's, and so does what a kept connection is kept for."""
+    the URL's."""
 
     def __init__(self, find: Callable[[str, int], Awaitable[list[str]]]) -> None:
         self._find = find

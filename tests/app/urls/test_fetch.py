@@ -45,10 +45,7 @@ async def bench(**settings: Any) -> AsyncIterator[Bench]:
         with installed(Network(plain.port, tls.port, secret.port)) as network:
             metrics = Metrics()
             fetcher = ImageFetcher(Settings(**({"image_urls": "public"} | settings)), metrics)
-            try:
-                yield Bench(fetcher, plain, tls, secret, network, metrics)
-            finally:
-                await fetcher.close()
+            yield Bench(fetcher, plain, tls, secret, network, metrics)
 
 
 @pytest.fixture(autouse=True)
@@ -105,13 +102,13 @@ def test_the_next_address_is_dialled_when_one_does_not_answer() -> None:
     run(test)
 
 
-def test_tls_is_for_the_name_and_a_kept_connection_for_its_host_alone() -> None:
-    """Both names lead to one address: a pool that went by addresses would answer for the second one."""
+def test_tls_is_for_the_name_and_no_connection_is_kept_for_another() -> None:
+    """Both names lead to one address."""
 
     async def test() -> None:
         async with bench() as b:
             assert [await b.fetch("https://good.example/red.png") for _ in range(2)] == [RED, RED]
-            assert b.tls.num_connections == 1
+            assert b.tls.num_connections == 2
             with pytest.raises(ImageHostError):
                 await b.fetch("https://other.example/red.png")
             with pytest.raises(ImageHostError):
@@ -142,7 +139,6 @@ def test_a_proxy_looks_names_up() -> None:
             assert await fetcher.fetch("http://inner.example/stored", lambda _: None, "test-1") == RED
             with pytest.raises(ImageUrlError):
                 await fetcher.fetch(GOOD, lambda _: None, "test-1")
-            await fetcher.close()
             assert fields(b.plain.heads[-1])["host"] == "inner.example"
             assert b.network.asked == []
 
@@ -229,6 +225,29 @@ def test_fetches_are_few_at_a_time_and_end_with_who_asked() -> None:
 
             await until(none)
             assert b.count("cancelled") == 20
+            assert await b.fetch(GOOD) == RED
+
+    run(test)
+
+
+def test_who_leaves_while_a_connection_is_made_leaves_none_behind() -> None:
+    """At any moment of it: a place that stayed taken would be missed for ever."""
+
+    async def test() -> None:
+        async with bench() as b:
+            for turns in range(60):
+                fetches = [asyncio.create_task(b.fetch("http://good.example/silent")) for _ in range(4)]
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                for fetch in fetches:
+                    fetch.cancel()
+                await asyncio.gather(*fetches, return_exceptions=True)
+
+            async def none() -> bool:
+                return b.plain.open == 0
+
+            await until(none)
+            assert b.plain.num_connections > 4
             assert await b.fetch(GOOD) == RED
 
     run(test)
