@@ -194,7 +194,7 @@ def read_rerank(body: bytes, settings: Settings) -> RerankAsked:
     else:
         texts = validated(_Texts, {"documents": [_text(one) for one in fields.given]}, context).documents
         images = [query]
-    places = ["query"] if len(images) == 1 and query else [f"documents: {place}" for place in range(len(images))]
+    places = [f"documents: {place}" for place in range(len(images))] if query is None else ["query"]
     uploads = [upload(read_image(one, place), place) for one, place in zip(images, places, strict=True)]
     return RerankAsked(fields, texts, uploads, sum(map(len, texts)))
 
