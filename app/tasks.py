@@ -76,7 +76,7 @@ async def caption(inference: Inference, form: Form[CaptionFields]) -> CaptionAns
     """One caption, and its alternatives, for each image."""
     fields = form.fields
     model, checkpoint = inference.served(Task.CAPTION, fields.model)
-    inference.admit(checkpoint, len(form.images), Op.GENERATE, len(form.images))
+    inference.admit(checkpoint, len(form.distinct_images), Op.GENERATE, len(form.images))
     [[item]] = await inference.prepare(checkpoint.heads, [CaptionInput(fields.prompt, fields.settings())])
     features = await inference.features(checkpoint, form.images)
     items = [replace(item, features=each) for each in features]
