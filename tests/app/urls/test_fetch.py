@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from app.errors import FetchError, ImageHostError, ImageSlowError, ImageUrlError, QueueFullError
+from app.errors import FetchError, ImageHostError, ImageUrlError, QueueFullError
 from app.metrics import Metrics
 from app.settings import Settings
 from app.urls.failures import NotFetchedError
