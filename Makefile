@@ -50,6 +50,7 @@ screenshots: prove-page
 	cp build/page/caption-wide-light.png docs/images/page-caption.png
 	cp build/page/ask-wide-dark.png docs/images/page-ask.png
 	cp build/page/compare-wide-light.png docs/images/page-compare.png
+	cp build/page/locate-wide-light.png docs/images/page-locate.png
 
 prove-%: .venv/.prove build/tools
 	$(BIN)/pytest $(wildcard tests/operation/test_$*.py tests/operation/test_$*_*.py)
