@@ -279,7 +279,9 @@ class Inference:
             features = dict(zip(firsts, await all_of([get(image) for image in firsts.values()]), strict=True))
         finally:
             decoding.all_done.set()
-        self._exchange.lease.finish(Kind(tower.unit, Op.ENCODE), len(firsts) * max(1, most_frames))
+        # A video is taken on as VIDEO_FRAMES: it may have fewer, and equal ones are encoded once.
+        number = len(firsts) * most_frames if most_frames else VIDEO_FRAMES
+        self._exchange.lease.finish(Kind(tower.unit, Op.ENCODE), number)
         return [features[image.digest] for image in images]
 
     async def _pixels(self, checkpoint: Checkpoint, data: bytes, most_frames: int) -> list[Item]:

@@ -16,7 +16,7 @@ from starlette.responses import Response
 
 from app.engine.texts import TextKey
 from app.inference import Inference
-from app.tasks import check_video
+from app.tasks import check_video, softmax
 from app.wire.forms import Form, Upload, distinct
 from app.wire.retrieval import (
     ClassifyAnswer,
@@ -77,7 +77,7 @@ async def _by_itc(
         lambda: _cosines(shown, _ensembles(texts, prompts, len(fields.template))),
         small=len(images) * len(prompts) <= FEW_SCORES,
     )
-    return _softmax((checkpoint.temperature or 1.0) * cosines), cosines
+    return softmax((checkpoint.temperature or 1.0) * cosines), cosines
 
 
 async def _by_itm(
@@ -90,7 +90,7 @@ async def _by_itm(
     items = [replace(pair, features=each) for each in features for pair in pairs]
     [scored] = await inference.score(checkpoint.heads, items)
     logits = np.array(scored, np.float64).reshape(len(images), -1, 2)
-    scores = _softmax(logits)[:, :, 1] if fields.multi_label else _softmax(logits[:, :, 1])
+    scores = softmax(logits)[:, :, 1] if fields.multi_label else softmax(logits[:, :, 1])
     return scores, [None] * len(images)
 
 
@@ -154,7 +154,7 @@ async def _ranked(inference: Inference, asked: RerankAsked) -> RerankAnswer:
 def _results(asked: RerankAsked, itc: Numbers, best: Sequence[int], logits: Numbers) -> list[RerankResult]:
     """Best first: those with ITM by their score, then the others by ITC."""
     how = asked.fields.score
-    itm = dict(zip(best, _softmax(logits)[:, 1].tolist(), strict=True))
+    itm = dict(zip(best, softmax(logits)[:, 1].tolist(), strict=True))
     sums = dict(zip(best, (logits[:, 1] + itc[list(best)]).tolist(), strict=True))
     scores = {"itm": itm, "sum": sums, "itc": dict(enumerate(itc.tolist()))}[how]
     others = [index for index in np.argsort(-itc, kind="stable").tolist() if index not in scores]
@@ -236,9 +236,3 @@ def _cosines(images: Sequence[Scores], texts: Sequence[Scores]) -> Numbers:
     """`(images, texts)`; of an image with several vectors the nearest counts."""
     together = np.concatenate(texts)  # (texts, dimensions)
     return np.array([(vectors @ together.T).max(0) for vectors in images], np.float64)
-
-
-def _softmax(values: Numbers) -> Numbers:
-    """Over the last axis."""
-    weights = np.exp(values - values.max(-1, keepdims=True, initial=-np.inf))
-    return np.asarray(weights / weights.sum(-1, keepdims=True))

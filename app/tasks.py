@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -76,7 +77,7 @@ async def caption(inference: Inference, form: Form[CaptionFields]) -> CaptionAns
     """One caption, and its alternatives, for each image."""
     fields = form.fields
     model, checkpoint = inference.served(Task.CAPTION, fields.model)
-    inference.admit(checkpoint, len(form.images), Op.GENERATE, len(form.images))
+    inference.admit(checkpoint, len(form.distinct_images), Op.GENERATE, len(form.images))
     [[item]] = await inference.prepare(checkpoint.heads, [CaptionInput(fields.prompt, fields.settings())])
     features = await inference.features(checkpoint, form.images)
     items = [replace(item, features=each) for each in features]
@@ -304,5 +305,10 @@ def _ranked(question: str, candidates: list[str], probabilities: Scores, num_ret
 
 def itm_scores(logits: Scores) -> PairScores:
     """`logits`: `(2,)`, [no match, match]."""
-    weights = np.exp(logits.astype(np.float64) - logits.max())
-    return {"itm": float(weights[1] / weights.sum()), "itm_logits": logits.tolist()}
+    return {"itm": float(softmax(logits.astype(np.float64))[1]), "itm_logits": logits.tolist()}
+
+
+def softmax(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Over the last axis."""
+    weights = np.exp(values - values.max(-1, keepdims=True, initial=-np.inf))
+    return np.asarray(weights / weights.sum(-1, keepdims=True))

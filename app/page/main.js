@@ -21,12 +21,7 @@ const box = (tab) => $(`answer-${tab}`);
 
 // --- models ---
 
-// Where /models tells of the task of no model, its need is what counts.
-function can(model, { task, needs }) {
-  const isTold = service.models.some((one) => one.tasks[task]);
-  return Boolean(model.tasks[isTold ? task : needs]);
-}
-
+const can = (model, { task }) => Boolean(model.tasks[task]);
 const isServed = (tab) => service.paths.has(all[tab].path) && (!service.models.length || service.models.some((model) => can(model, all[tab])));
 const model = () => service.models.find(({ name }) => name === $("model").value);
 

@@ -42,7 +42,6 @@ export const tasks = {
   locate: {
     path: "localize",
     task: "localize",
-    needs: "match",
     phrase: "Looking for it.",
     hint: "Where in your picture the words are will be shown in colours on it.",
     read: () => {

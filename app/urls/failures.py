@@ -8,6 +8,7 @@ from app.errors import (
     ImageSlowError,
     ImageTooLargeError,
     ImageUrlError,
+    QueueFullError,
     ServiceError,
     UnsupportedMediaError,
 )
@@ -20,6 +21,7 @@ RESULTS: dict[type[ServiceError], str] = {  # labels of a metric
     ImageTooLargeError: "too-large",
     UnsupportedMediaError: "unsupported",
     BytesFullError: "no-room",
+    QueueFullError: "no-place",
 }
 
 

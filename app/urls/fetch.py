@@ -23,6 +23,7 @@ from app.errors import (
     ImageSlowError,
     ImageTooLargeError,
     ImageUrlError,
+    QueueFullError,
     ServiceError,
     UnsupportedMediaError,
 )
@@ -66,7 +67,8 @@ class ImageFetcher:
     async def fetch(self, url: str, hold: Hold, request_id: str) -> bytes:
         """The body that a URL leads to, as it came: what it is, its decoder tells.
 
-        Raises ImageUrlError, ImageHostError, ImageSlowError, ImageTooLargeError, UnsupportedMediaError, BytesFullError.
+        Raises ImageUrlError, ImageHostError, ImageSlowError, ImageTooLargeError, UnsupportedMediaError, BytesFullError,
+        QueueFullError (its turn came too late: too many are being fetched).
         """
         began, result = time.monotonic(), "cancelled"
         try:
@@ -82,14 +84,17 @@ class ImageFetcher:
 
     async def _fetch(self, url: str, hold: Hold, request_id: str) -> bytes:
         """Failures are told in the log here, with more than the client may know."""
-        give_up = time.monotonic() + self._seconds
+        give_up, in_time = time.monotonic() + self._seconds, False
         try:
             async with asyncio.timeout(self._seconds), self._slots.one(request_id):
+                in_time = give_up - time.monotonic() >= self._connect_seconds
                 return await self._follow(url, hold, give_up)
         except (TimeoutError, httpcore.TimeoutException) as error:
-            failure = NotFetchedError(
-                ImageSlowError("The image's host is too slow."), f"too slow: {type(error).__name__}"
-            )
+            if in_time:
+                told: ServiceError = ImageSlowError("The image's host is too slow.")
+            else:  # it was never asked
+                told = QueueFullError("Too many images are being fetched.")
+            failure = NotFetchedError(told, f"too slow: {type(error).__name__}" if in_time else "no place became free")
         except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.ProxyError) as error:
             failure = NotFetchedError(ImageHostError("The image's host does not answer as it should."), repr(error))
         except NotFetchedError as raised:

@@ -204,7 +204,7 @@ def is_data_uri(text: str) -> bool:
 
 def read_image(text: str, place: str = "image") -> Source:
     """A string of JSON that stands for an image: base64, a data URI of any type, as the bytes tell what they are, or
-    a URL, which is returned as it is. `place`: what errors name. Raises MalformedError."""
+    a URL, which is returned as it is. `place`: what errors name. Raises MalformedError, InvalidInputError."""
     start = text[:MOST_PREFIX_CHARS].lstrip().lower()
     if _URL.match(start):
         return text.strip()
@@ -216,9 +216,12 @@ def read_image(text: str, place: str = "image") -> Source:
             code = f"%{ord(character):02X}"
             text = text.replace(code, character).replace(code.lower(), character)
     try:
-        return decode_base64(text.encode("ascii"))
+        data = decode_base64(text.encode("ascii"))
     except ValueError:
         raise MalformedError(f"{place}: is not valid base64") from None
+    if not data:
+        raise InvalidInputError(f"{place}: is empty")
+    return data
 
 
 def _read_multipart(

@@ -134,7 +134,7 @@ class RerankFields(Open):
     video: bool = Field(
         False,
         description=f"each image is a video of {VIDEO_FRAMES} frames at most: those of an animated GIF or WebP (only "
-        "models with `video` in /models)",
+        f"models with `video` in /models). Counts as {VIDEO_FRAMES} images",
     )
     prefilter: int = Field(PREFILTER, ge=1, le=MAX_LABELS, description="the best so many by ITC are scored by ITM")
 
@@ -188,13 +188,17 @@ def read_rerank(body: bytes, settings: Settings) -> RerankAsked:
         raise InvalidInputError("documents: must be texts for an image, or images for a text")
     if len(images) > settings.max_items:
         raise InvalidInputError(f"documents: {len(images)} images, at most {settings.max_items} are allowed")
+    if fields.video and len(images) * VIDEO_FRAMES > max(settings.max_items, VIDEO_FRAMES):
+        raise InvalidInputError(
+            f"documents: {len(images)} videos of {VIDEO_FRAMES} frames, at most {settings.max_items} frames are allowed"
+        )
     if query is None:
         told = validated(_Texts, {"query": _text(fields.query)}, context)
         texts = [told.query or ""]
     else:
         texts = validated(_Texts, {"documents": [_text(one) for one in fields.given]}, context).documents
         images = [query]
-    places = ["query"] if len(images) == 1 and query else [f"documents: {place}" for place in range(len(images))]
+    places = [f"documents: {place}" for place in range(len(images))] if query is None else ["query"]
     uploads = [upload(read_image(one, place), place) for one, place in zip(images, places, strict=True)]
     return RerankAsked(fields, texts, uploads, sum(map(len, texts)))
 

@@ -333,8 +333,8 @@ def test_what_is_absent_within_a_field_and_what_is_whole(shared: Shared) -> None
                     }
                 ]
             },
-            "image",
-            "not enabled",
+            "messages",
+            "messages: image: Images by URL are not enabled",
         ),
         ({"messages": "hello"}, "messages", "list"),
         ({}, "messages", "required"),
@@ -383,6 +383,28 @@ def test_an_image_is_given_back_as_it_was_told(shared: Shared) -> None:
     told = json.dumps(body).replace("data:image", "data:\\ud800image")
     response = shared.post("/v1/rerank", content=told, headers={"content-type": "application/json"})
     refused(response, 400, *INVALID, "data URI")
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "place"),
+    [
+        (CHAT, {"messages": [shown(image=b"")]}, "messages: image"),
+        (RESPONSES, {"input": [shown(image=b"")]}, "messages: image"),
+        (EMBEDDINGS, {"input": [uri(), uri(b"")], "modality": "image"}, "input: 1"),
+        ("/v1/rerank", {"query": {"image": ""}, "documents": ["a"]}, "query"),
+        ("/v1/rerank", {"query": "a", "documents": [{"image": ""}]}, "documents: 0"),
+    ],
+)
+def test_an_empty_image_is_told_as_such(shared: Shared, path: str, body: Any, place: str) -> None:
+    """By its field, as in /caption."""
+    error = refused(shared.post(path, json=body), 400, *INVALID, f"{place}: is empty")
+    assert error["code"] == "invalid_input"
+
+
+def test_a_broken_picture_of_a_conversation_is_told_by_its_field(shared: Shared) -> None:
+    for image in (RED[:-30], b"no picture"):
+        error = refused(shared.post(CHAT, json={"messages": [shown(image=image)]}), 400, *INVALID)
+        assert error["param"] == "messages"
 
 
 @pytest.mark.parametrize("path", ["/v1", "/v1/", "/v1/model", "/v1/models/", "/v1/chat/completion"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
@@ -14,6 +14,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from app import main
 from app.errors import DrainingError
 from app.http.tracing import Tracing
+from app.urls.fetch import MOST_FETCHES
 from tests.app.support import (
     BLUE,
     FIELDS,
@@ -236,6 +237,22 @@ def test_bytes_are_counted_as_they_come_and_refused_beyond_the_limit() -> None:
             assert to.count("image_fetches_total", result="no-room") == 1
             slow.cancel()
             await asyncio.gather(slow, return_exceptions=True)
+
+    run(test)
+
+
+def test_a_host_that_was_never_asked_is_not_blamed() -> None:
+    """Others have every place: to try again is right."""
+
+    async def test() -> None:
+        async with served(image_url_timeout_seconds=0.5) as (to, one), AsyncExitStack() as others:
+            for number in range(MOST_FETCHES):
+                await others.enter_async_context(to.service.fetcher._slots.one(number))
+            refused = await to.client.post("/caption", json={"image": URL})
+            assert kind(refused) == (429, "queue-full")
+            assert refused.headers["retry-after"] == "1"
+            assert one.heads == []
+            assert to.count("image_fetches_total", result="no-place") == 1
 
     run(test)
 

@@ -226,6 +226,14 @@ def test_every_endpoint_and_field_is_the_services(shared: Shared) -> None:
 # --- it loads nothing else, and runs nothing else ---
 
 
+def test_every_tab_goes_by_a_task_that_models_tell(shared: Shared) -> None:
+    """And by that alone: a model that matches need not localise."""
+    named = set(re.findall(r'\btask: "(\w+)"', SCRIPT))
+    assert named == {"caption", "vqa", "match", "localize"}
+    assert named <= shared.get("/models").json()["models"][0]["tasks"].keys()
+    assert "const can = (model, { task }) => Boolean(model.tasks[task]);" in SCRIPT
+
+
 def test_every_address_is_relative_and_ours() -> None:
     for address in (*values("href"), *values("src")):
         assert re.fullmatch(r"\./|docs|ui/[\w.-]+", address), address

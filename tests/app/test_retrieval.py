@@ -286,6 +286,8 @@ def test_animations_are_reranked_as_videos(shared: Shared) -> None:
             assert results[0]["index"] == 1
         else:
             assert scores[0] == pytest.approx(matched[1]["sum"], abs=1e-5)
+    many = {"query": "red", "documents": documents * 4, "video": True}  # as many frames as /match takes images
+    assert len(checked(shared.post("/rerank", json=many), RerankAnswer)["results"]) == 8
     still = shared.post("/rerank", json={"query": "red", "documents": documents, "score": "sum"}).json()["results"]
     assert still[0]["relevance_score"] != pytest.approx(matched[1]["sum"], abs=1e-3)
 
@@ -306,6 +308,7 @@ def test_animations_are_reranked_as_videos(shared: Shared) -> None:
         ({"query": {"text": "a", "image": uri()}, "documents": ["b"]}, "a text or an image"),
         ({"query": uri(), "documents": ["a"] * 1025}, "at most 1024"),
         ({"query": "a", "documents": [{"image": uri()}] * 65}, "at most 64"),
+        ({"query": "a", "documents": [{"image": uri()}] * 9, "video": True}, "9 videos of 8 frames, at most 64 frames"),
         ({"query": uri(), "texts": ["a"], "raw_scores": True}, "raw_scores"),
         ({"query": uri(), "documents": ["a"], "top_n": 0}, "top_n"),
         ({"query": uri(), "documents": ["a"], "score": "lm"}, "score"),

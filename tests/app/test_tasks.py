@@ -272,6 +272,30 @@ def test_frames_of_a_video_are_encoded_once() -> None:
     run(test)
 
 
+@pytest.mark.parametrize(
+    ("path", "fields", "left"),
+    [
+        ("/caption", {}, {"fake-heads generate": 3}),
+        ("/capfilt", {}, {"fake-heads generate": 3, "fake-heads score": 3}),
+        ("/match", {"text": "red", "video": True}, {"fake-heads score": 3}),
+    ],
+)
+def test_equal_images_are_taken_on_as_one_encode(path: str, fields: dict[str, Any], left: dict[str, int]) -> None:
+    """What is not to be encoded would refuse others, and keep a place in the queue."""
+
+    async def test() -> None:
+        async with lab() as there:
+            with there.heads.held() as hold:
+                body = {"images": [b64(RED)] * 3} | fields
+                asking = asyncio.create_task(there.client.post(path, json=body))
+                await entered(hold)
+                work = {f"{kind.unit} {kind.op}": number for kind, number in there.admission.ledger.unfinished.items()}
+                assert work == left
+            assert (await asking).status_code == 200
+
+    run(test)
+
+
 def test_work_and_pixels_of_a_video_are_counted() -> None:
     async def test() -> None:
         async with lab() as there:

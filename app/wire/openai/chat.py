@@ -159,7 +159,8 @@ def read_chat(body: bytes, settings: Settings) -> Asked:
 
 def _asked(fields: ChatFields, settings: Settings) -> Asked:
     conversation = read_conversation(fields.messages)
-    return Asked(fields, conversation, upload(read_image(conversation.image)), settings)
+    place = "messages: image"
+    return Asked(fields, conversation, upload(read_image(conversation.image, place), place), settings)
 
 
 class TextFormat(Open):

@@ -30,7 +30,7 @@ def _no_tokens(value: object) -> object:
 class EmbeddingsFields(Open):
     model: ModelName | None = Field(None, description="a served model")
     input: Annotated[list[str], at_most(MAX_TEXTS), BeforeValidator(_no_tokens), listed(str | Inputs)] | None = Field(
-        None, description="texts; with `modality` image: base64 or data URIs"
+        None, description="texts; with `modality` image: base64, data URIs, or URLs where the operator allows that"
     )
     messages: Messages | None = Field(None, description="in place of `input`: one message with one text or one image")
     modality: Literal["text", "image"] = Field("text", description="what `input` holds")

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from app.errors import FetchError, ImageHostError, ImageSlowError, ImageUrlError
+from app.errors import FetchError, ImageHostError, ImageUrlError, QueueFullError
 from app.metrics import Metrics
 from app.settings import Settings
 from app.urls.failures import NotFetchedError
@@ -295,7 +295,7 @@ def test_nothing_is_begun_for_which_there_is_no_time() -> None:
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr("app.urls.fetch.CONNECT_SECONDS", 3.0)
                 b.fetcher._connect_seconds = 3.0
-                with pytest.raises(ImageSlowError):
+                with pytest.raises(QueueFullError):
                     await b.fetch("http://inner.example/")
             assert b.network.asked == []
 
