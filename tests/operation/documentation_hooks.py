@@ -58,11 +58,14 @@ def _longer(seconds: Any) -> Any:
 
 
 def invalid_json_is_refused(context: Any, response: Any, case: Any) -> bool | None:
-    """In JSON alone: a form cannot tell a list of one from one, or a number from its digits."""
-    refused: bool | None = negative_data_rejection(context, response, case) if case.media_type == JSON else None
+    """In JSON alone: a form cannot tell a list of one from one, or a number from its digits. What is too large is
+    refused too, whatever it holds."""
+    if case.media_type != JSON or response.status_code == TOO_LARGE:
+        return None
+    refused: bool | None = negative_data_rejection(context, response, case)
     return refused
 
 
-JSON = "application/json"
+JSON, TOO_LARGE = "application/json", 413
 schemathesis.hook("before_call")(give_it_a_picture_and_time)
 schemathesis.check(invalid_json_is_refused)
