@@ -139,6 +139,7 @@ class Decoders:
     def _give_out(self) -> None:
         while (assignment := self._lanes.assign()) is not None:
             ticket, decoder, is_dear = assignment
+            self._freed_at = time.monotonic()  # it was free until now
             ticket.decoders.add(decoder)
             decoder.begin(ticket, is_lowered=is_dear)
             decoder.after(self._patience.acknowledge_seconds, self._no_word)

@@ -128,6 +128,21 @@ async def lab(**patience: float) -> AsyncIterator[Lab]:
 # --- answers ---
 
 
+def test_decoders_that_had_nothing_to_do_are_not_held() -> None:
+    """All of them get a picture at once, after a minute without any."""
+
+    async def test() -> None:
+        async with lab() as our:
+            our.decoders._freed_at -= 60
+            tasks = [asyncio.create_task(our.decode(SLOW)) for _ in range(2)]
+            await asyncio.sleep(0)
+            assert our.decoders.num_free == 0
+            assert our.decoders.sickness() is None
+            await asyncio.gather(*tasks)
+
+    run(test)
+
+
 def test_pixels_are_those_of_this_process() -> None:
     async def test() -> None:
         async with lab() as our:
