@@ -1,5 +1,5 @@
-"""The image: built, and run as its user. For another engine than Docker, set the commands IMAGE_BUILD, IMAGE_RUN and
-IMAGE_SIZE (which prints bytes)."""
+"""The image: built, and run as its user. For another engine than Docker, set the commands IMAGE_BUILD (which must keep
+its layers: Buildah does with `--layers`), IMAGE_RUN and IMAGE_SIZE (which prints bytes)."""
 
 from __future__ import annotations
 
