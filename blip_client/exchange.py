@@ -70,7 +70,8 @@ class Exchange:
     def not_heard(self, error: httpx.HTTPError) -> float:
         """As `heard`, of what httpx raised."""
         timed_out = isinstance(error, httpx.TimeoutException) and not isinstance(error, httpx.ConnectTimeout)
-        return self._failed(UnreachableError(f"{type(error).__name__}: {error}".rstrip(": "), timed_out))
+        told = f"{error.request.url.host} ({type(error).__name__}: {error})"
+        return self._failed(UnreachableError(f"no answer from {told}", timed_out))
 
     def _failed(self, error: BlipError) -> float:
         self.errors.append(error)

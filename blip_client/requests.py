@@ -6,7 +6,9 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass, fields
-from typing import Any, ClassVar, Generic, Literal, TypeAlias, TypedDict, TypeVar
+from typing import Any, ClassVar, Generic, Literal, TypeAlias, TypeVar
+
+from typing_extensions import TypedDict  # pydantic requires it before Python 3.12
 
 from blip_client import results
 from blip_client.images import Image, Picture, encoded, is_image
