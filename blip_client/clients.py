@@ -41,13 +41,16 @@ def _coroutine(make: Callable[P, Request[T]]) -> Callable[Concatenate[AsyncClien
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def _described(ask: F, make: Callable[..., Any]) -> F:
+def _described(ask: F, make: Callable[..., Request[Any]]) -> F:
     """With the name, the parameters and the text of the request, for `help`."""
-    made = inspect.signature(make)
+    request = cast("type[Request[Any]]", make)
+    made = inspect.signature(request)
     client = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
-    ask.__name__ = make.__name__.removesuffix("Request").lower()
-    ask.__doc__ = make.__doc__
-    ask.__signature__ = made.replace(parameters=[client, *made.parameters.values()])  # type: ignore[attr-defined]
+    ask.__name__ = ask.__qualname__ = request.path[1:]
+    ask.__doc__ = request.__doc__
+    ask.__signature__ = made.replace(  # type: ignore[attr-defined]
+        parameters=[client, *made.parameters.values()], return_annotation=request.result.__name__
+    )
     return ask
 
 

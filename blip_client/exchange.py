@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import httpx
 from pydantic import ValidationError
@@ -91,12 +91,11 @@ def answer_of(request: Request[T], response: httpx.Response) -> T:
     if not response.is_success:
         raise problem_of(response)
     try:
-        answer: Any = request.result.model_validate_json(response.content)
+        return cast("T", request.result.model_validate_json(response.content))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(map(str, first["loc"]))
         raise AnswerError(f"not an answer of blip-serve's {request.path}: {place or 'body'}: {first['msg']}") from None
-    return answer
 
 
 def problem_of(response: httpx.Response) -> ProblemError:
