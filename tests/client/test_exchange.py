@@ -19,6 +19,7 @@ ANSWER = {"model": "fake", "captions": [{"text": "red", "confidence": 0.5, "alte
 FINE = httpx.Response(200, json=ANSWER)
 FULL = httpx.Response(429, headers={"Retry-After": "0"}, json={"type": "/errors/queue-full", "detail": "Full."})
 REFUSED = httpx.ConnectError("refused")
+FAR = f"Thu, 01 Jan {9 * 10**30} 11:00:00 GMT"
 AT_ONCE = Retrying(backoff_seconds=0)
 
 
@@ -130,7 +131,7 @@ def test_retry_after_is_seconds_or_a_date() -> None:
     assert retry_after_seconds("7", now) == 7
     assert retry_after_seconds("Thu, 01 Jan 2026 12:00:30 GMT", now) == 30
     assert retry_after_seconds("Thu, 01 Jan 2026 11:00:00 GMT", now) == 0
-    assert [retry_after_seconds(value, now) for value in ("", "soon", "-1", "1.5", "²")] == [None] * 5
+    assert [retry_after_seconds(value, now) for value in ("", "soon", "-1", "1.5", "²", FAR)] == [None] * 6
 
 
 @pytest.mark.parametrize(
