@@ -1,7 +1,8 @@
 """What the service does: its tasks, from validated fields to an answer (CapFilt, made of two, is in capfilt.py).
 
-Each checks and tokenises first, then asks for the features of its images (which decodes those that are new), and only
-then puts its own work into the queue. Bad input never gets there.
+Each checks and tokenises first, then asks for the features of its images (which fetches those that are URLs, and
+decodes those that are new), and only then puts its own work into the queue. Bad input never gets there, and nobody is
+asked for the picture of a request that is refused without it.
 """
 
 from __future__ import annotations

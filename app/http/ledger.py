@@ -89,6 +89,14 @@ class Lease:
                 self._unsubmitted[kind] = self._unfinished[kind] = number
                 self._ledger.add_work(kind, number, self.key)
 
+    def put_off(self) -> Mapping[Kind, int]:
+        """Nothing is to be done for now; returns what was, for `take_on`."""
+        self._expected = False
+        work = Counter(self._unfinished)
+        for kind, number in work.items():
+            self.finish(kind, number)
+        return work
+
     def submit(self, kind: Kind) -> None:
         """One item goes into the queue."""
         if self._unsubmitted[kind]:
@@ -145,9 +153,7 @@ class Lease:
             self._ledger.add_answer_bytes(-left)
 
     def close(self) -> None:
-        self._expected = False
-        for kind, number in tuple(self._unfinished.items()):
-            self.finish(kind, number)
+        self.put_off()
         with self._lock:
             self._closed = True
             self._ledger.add_bytes(-self.held)

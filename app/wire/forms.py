@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from hashlib import sha256
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, TypeVar
 from urllib.parse import parse_qsl
 
 from pydantic import BaseModel, ValidationError
@@ -40,9 +40,9 @@ Source = bytes | str  # an image, or the URL that it is to be fetched from
 @dataclass(frozen=True, slots=True)
 class Upload:
     data: bytes
-    digest: bytes  # SHA-256
+    digest: bytes  # SHA-256; of the URL, until it is fetched
     place: str | None = None  # among the request's images, for errors; None: it is the only one
-    url: str | None = None  # that it is to be fetched from, and in a task has been
+    url: str | None = None  # that it is to be fetched from, or has been
 
     def fetched(self, data: bytes) -> Upload:
         """With what its URL led to."""
@@ -59,9 +59,6 @@ class Form(Generic[F]):
     def distinct_images(self) -> list[Upload]:
         """The first of equal ones."""
         return list(distinct(self.images).values())
-
-    def with_images(self, images: Sequence[Upload], /) -> Self:
-        return replace(self, images=tuple(images))
 
 
 def distinct(images: Iterable[Upload]) -> dict[bytes, Upload]:
@@ -105,7 +102,7 @@ def read_form(content_type: str, query: bytes, body: bytes, model: type[F], sett
 def upload(source: Source, place: str | None = None) -> Upload:
     """Hashes an image: 20 MB take some 20 ms."""
     if isinstance(source, str):
-        return Upload(b"", b"", place, source)
+        return Upload(b"", sha256(source.encode()).digest(), place, source)
     return Upload(source, sha256(source).digest(), place)
 
 

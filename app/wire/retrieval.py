@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NotRequired, Self
 
 from pydantic import AfterValidator, BaseModel, Field, ValidationInfo, model_validator
@@ -166,9 +166,6 @@ class RerankAsked:
     texts: list[str]
     images: Sequence[Upload]
     num_chars: int
-
-    def with_images(self, images: Sequence[Upload], /) -> Self:
-        return replace(self, images=images)
 
     def text(self, index: int) -> str:
         """Of the pair with this document."""

@@ -12,9 +12,11 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from app import main
+from app.engine.batching import Kind
 from app.errors import DrainingError
 from app.http.tracing import Tracing
 from app.urls.fetch import MOST_FETCHES
+from models.base import Capabilities, Op
 from tests.app.support import (
     BLUE,
     FIELDS,
@@ -39,8 +41,8 @@ SILENT = "http://good.example/silent"
 
 
 @asynccontextmanager
-async def served(**settings: Any) -> AsyncIterator[tuple[Lab, Host]]:
-    async with host() as plain, lab(**({"image_urls": "public"} | settings)) as to:
+async def served(capabilities: Capabilities | None = None, **settings: Any) -> AsyncIterator[tuple[Lab, Host]]:
+    async with host() as plain, lab(capabilities, **({"image_urls": "public"} | settings)) as to:
         with installed(Network(plain.port, 0, 0)):
             yield to, plain
 
@@ -71,9 +73,9 @@ async def held_fetches(to: Lab) -> AsyncIterator[Callable[[], None]]:
     """Yields what lets them go on."""
     held, fetch = asyncio.Event(), to.service.fetcher.fetch
 
-    async def later(*arguments: Any) -> bytes:
+    async def later(*arguments: Any, **named: Any) -> bytes:
         await held.wait()
-        return await fetch(*arguments)
+        return await fetch(*arguments, **named)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(to.service.fetcher, "fetch", later)
@@ -203,12 +205,119 @@ def test_off_unless_the_operator_says_so() -> None:
     run(test)
 
 
-@pytest.mark.parametrize("fields", [{"num_captions": 9}, {"num_beems": 2}])
-def test_nothing_is_fetched_for_a_form_that_is_wrong(fields: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        *((path, {"model": "other"}) for path in (*TASKS, *DOORS)),
+        ("/caption", {"num_captions": 9}),
+        ("/caption", {"num_beems": 2}),
+        ("/caption", {"prompt": "a " * 100}),  # more than the positions hold
+        ("/vqa", {"history": [{"question": "a", "answer": "b"}]}),
+        ("/vqa", {"template": "Q: {}"}),
+        ("/match", {"video": True}),
+        ("/embed", {"pooling": "mean"}),
+        ("/embed", {"space": "image"}),
+        ("/embed", {"video": True}),
+        ("/localize", {"layer": 2}),
+        ("/v1/chat/completions", {"candidates": ["a", "b"], "model": "fake:caption"}),
+        ("/v1/chat/completions", {"min_new_tokens": 9, "max_tokens": 2}),
+        ("/v1/chat/completions", {"min_new_tokens": 9, "max_tokens": 2, "stream": True}),
+        ("/v1/embeddings", {"dimensions": 1}),
+        ("/rerank", {"video": True}),
+    ],
+)
+def test_nothing_is_fetched_for_what_is_refused_anyway(path: str, fields: dict[str, Any]) -> None:
+    """What another model could do, too: it is this one that is asked."""
+
+    async def test() -> None:
+        async with served(capabilities=Capabilities()) as (to, one):
+            body = {"image": URL} | FIELDS[path] if path in FIELDS else DOORS[path](URL)
+            refused = await to.client.post(path, json=body | fields)
+            assert refused.status_code in (400, 404, 422)
+            assert one.heads == []
+
+    run(test)
+
+
+def test_nor_for_whom_there_is_no_time() -> None:
+    async def test() -> None:
+        async with served(request_timeout_seconds=1) as (to, one):
+            rates, itm = to.service.engine.rates, Kind("fake-heads", Op.SCORE)
+            rates.spent(itm, 0.5)
+            rates.finished(itm, 1)
+            with to.heads.held() as hold:
+                first = to.begin("/match", text="red", head="itm")
+                await entered(hold)
+                refused = await to.client.post("/match", json={"image": URL, "text": ["red", "blue"], "head": "itm"})
+                assert kind(refused) == (429, "queue-full")
+            assert (await first).status_code == 200
+            assert one.heads == []
+
+    run(test)
+
+
+def test_who_only_waits_for_a_url_holds_nobody_up() -> None:
+    """Its work is not counted before the picture is there, and it is then."""
+
+    async def test() -> None:
+        async with served() as (to, one), held_fetches(to) as release:
+            late = asyncio.create_task(to.client.post("/match", json={"image": URL, "text": ["red", "blue"]}))
+            await admitted(to)
+            with to.heads.held() as hold:
+                assert not to.admission.ledger.unfinished
+                assert to.count("reserved_items") == 0
+                release()
+                await entered(hold)
+                assert to.admission.ledger.unfinished.total() == 5
+            assert (await late).status_code == 200
+            assert not to.admission.ledger.unfinished
+            assert len(one.heads) == 1
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        ("/capfilt", {"seed": 1}),
+        ("/match", {"text": "red", "video": True}),
+        ("/embed", {"text": "red", "space": "multimodal"}),
+        ("/classify", {"label": ["red", "blue"]}),
+    ],
+)
+def test_who_asks_twice_for_its_features_fetches_once(path: str, fields: dict[str, Any]) -> None:
     async def test() -> None:
         async with served() as (to, one):
-            assert kind(await to.client.post("/caption", json={"image": URL} | fields)) == (422, "invalid-input")
-            assert one.heads == []
+            images = [URL, f"{URL}?again", URL]
+            by_url = await to.client.post(path, json={"images": images} | fields)
+            by_bytes = await to.client.post(path, json={"images": [b64(RED)] * 3} | fields)
+            assert (by_url.status_code, by_url.json()) == (200, by_bytes.json())
+            assert len(one.heads) == 2
+
+    run(test)
+
+
+def test_videos_are_fetched_side_by_side() -> None:
+    async def test() -> None:
+        async with served() as (to, one):
+            documents = [{"image": f"http://good.example/silent?{number}"} for number in range(3)]
+            body = {"query": "red", "documents": documents, "video": True}
+            asking = asyncio.create_task(to.client.post("/rerank", json=body))
+            await asked(one, 3)
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
+
+    run(test)
+
+
+def test_what_is_drawn_over_was_fetched_once() -> None:
+    async def test() -> None:
+        async with served() as (to, one):
+            accept = {"accept": "image/png"}
+            drawn = await to.client.post("/localize", json={"image": URL, "text": "red"}, headers=accept)
+            of_bytes = await to.client.post("/localize", json={"image": b64(RED), "text": "red"}, headers=accept)
+            assert (drawn.status_code, drawn.content) == (200, of_bytes.content)
+            assert len(one.heads) == 1
 
     run(test)
 
@@ -307,6 +416,7 @@ def test_a_place_is_asked_for_again_when_it_is_there() -> None:
                 await waiting(to.service, 2)
                 release()
                 assert kind(await late) == (429, "queue-full")
+                assert to.count("rejected_total", reason="queue-full") == 1
             assert [(await each).status_code for each in others] == [200] * 3
             assert len(one.heads) == 1
 
