@@ -171,7 +171,7 @@ class Inference:
         exchange, began = self._exchange, time.monotonic()
         try:
             with _naming(link):
-                data = await self._service.fetcher.fetch(link.url or "", exchange.lease.add_body, exchange.request_id)
+                data = await self._service.fetcher.fetch(link.url or "", exchange.lease, exchange.request_id)
         finally:
             exchange.times.record("fetch", began, time.monotonic())
         return await self.on_cpu(partial(link.fetched, data), small=len(data) <= SMALL_BODY_BYTES)
@@ -218,7 +218,8 @@ class Inference:
 
     async def draw(self, image: Upload, heat: Scores) -> Buffer:
         """The image at its own size, upright, with the `heat` `(rows, columns)` over it, as PNG. Decoded once more, in
-        the decoder that draws: nobody else holds its pixels. Raises BytesFullError: no room for so large an answer."""
+        the decoder that draws: nobody else holds its pixels. Raises BytesFullError or
+        TooManyBytesError: no room for so large an answer."""
         settings, times = self._service.settings, self._exchange.times
         [image] = await self.fetch([image])
         job = Job(image.data, 0, settings.max_pixels, settings.max_side, heat=_levels(heat))

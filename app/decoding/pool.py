@@ -15,7 +15,7 @@ from app.decoding.chatter import Chatter
 from app.decoding.lanes import Lanes
 from app.decoding.process import DecoderProcess
 from app.decoding.protocol import DONE, ERRORS, GO, OPENED, Buffer, Decoded, HoldBytes, Job, Kind, frame
-from app.errors import BadImageError, BytesFullError
+from app.errors import BadImageError, BytesFullError, TooManyBytesError
 from app.metrics import Metrics
 from app.settings import Settings
 
@@ -120,7 +120,7 @@ class Decoders:
     async def decode(self, job: Job, hold: HoldBytes) -> Decoded:
         """Who leaves, by being cancelled, has the decoder killed unless it finishes soon.
 
-        Raises BadImageError, UnsupportedMediaError, BytesFullError.
+        Raises BadImageError, UnsupportedMediaError, and what `hold` does.
         """
         ticket = Ticket(job, hold, asyncio.get_running_loop().create_future())
         self._tickets.add(ticket)
@@ -202,7 +202,7 @@ class Decoders:
         ticket.goes_on = decoder
         try:
             decoder.held.enter_context(ticket.hold(num_bytes, answer_bytes))
-        except BytesFullError as error:
+        except (BytesFullError, TooManyBytesError) as error:
             ticket.answer.set_exception(error)
             self._drop(decoder)
             return

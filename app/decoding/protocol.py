@@ -107,7 +107,8 @@ class Decoded:
         return tuple(Image.frombytes("RGB", (side, side), self.data[start : start + num_bytes]) for start in starts)
 
 
-# Entered with the bytes of a decode and of its PNG, while they are held. Raises BytesFullError: no room for the PNG.
+# Entered with the bytes of a decode and of its PNG, while they are held. Raises BytesFullError or TooManyBytesError: no
+# room for the PNG.
 HoldBytes = Callable[[int, int], AbstractContextManager[None]]
 
 
@@ -117,7 +118,7 @@ class ImageDecoder(Protocol):
     async def start(self) -> None: ...
 
     async def decode(self, job: Job, hold: HoldBytes) -> Decoded:
-        """Raises BadImageError, UnsupportedMediaError, BytesFullError."""
+        """Raises BadImageError, UnsupportedMediaError, and what `hold` does."""
 
     def sickness(self) -> str | None:
         """Why nothing can be decoded now; None: it can."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from app.engine.batching import Kind
-from app.errors import BytesFullError
+from app.errors import BytesFullError, TooManyBytesError
 
 
 class Ledger:
@@ -27,6 +27,13 @@ class Ledger:
         """Raises BytesFullError if there is no room for so many."""
         if self.bytes + num_bytes > self._max_bytes:
             raise BytesFullError("Too many bytes are in flight.")
+
+    def check_alone(self, num_bytes: int) -> None:
+        """Raises TooManyBytesError if so many of one request never have room."""
+        if num_bytes > self._max_bytes:
+            raise TooManyBytesError(
+                f"The request needs more than {self._max_bytes} bytes at once, for its images or its answer."
+            )
 
     def add_bytes(self, num_bytes: int, *, refuse: bool = False) -> None:
         with self._lock:
@@ -69,6 +76,7 @@ class Lease:
         self._unfinished: Counter[Kind] = Counter()
         self._unsubmitted: Counter[Kind] = Counter()
         self.held = 0  # bytes
+        self._promised = 0  # bytes of images by URL, which are still to come
 
     # --- work ---
 
@@ -113,8 +121,15 @@ class Lease:
 
     # --- bytes ---
 
+    def promise(self, num_bytes: int) -> None:
+        """So many are to come, in `add_body`: they hold nobody else up. Raises TooManyBytesError."""
+        self._promised += num_bytes
+        self._ledger.check_alone(self.held + self._promised)
+
     def add_body(self, num_bytes: int) -> None:
-        """Raises BytesFullError."""
+        """Raises BytesFullError, TooManyBytesError."""
+        self._promised = max(0, self._promised - num_bytes)
+        self._ledger.check_alone(self.held + self._promised + num_bytes)
         self._ledger.add_bytes(num_bytes, refuse=True)
         self.held += num_bytes
 
@@ -127,8 +142,10 @@ class Lease:
 
     @contextmanager
     def pixels(self, num_bytes: int, answer_bytes: int = 0) -> Iterator[None]:
-        """Held while it lasts. Raises BytesFullError if there is no room for an answer of so many."""
+        """Held while it lasts. Raises BytesFullError or TooManyBytesError if there is no room for an answer of so
+        many."""
         if answer_bytes:
+            self._ledger.check_alone(self.held + answer_bytes)
             self._ledger.check_bytes(answer_bytes)
         self._ledger.add_bytes(num_bytes + answer_bytes)
         try:

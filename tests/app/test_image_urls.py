@@ -350,6 +350,31 @@ def test_bytes_are_counted_as_they_come_and_refused_beyond_the_limit() -> None:
     run(test)
 
 
+def test_what_can_never_fit_is_not_told_to_come_back() -> None:
+    async def test() -> None:
+        async with served(max_body_bytes=2_900_000, max_inflight_bytes=3_000_000) as (to, _):
+            images = [f"http://good.example/endless?{number}" for number in range(2)]
+            refused = await to.client.post("/caption", json={"images": images})
+            assert kind(refused) == (413, "too-many-bytes")
+            assert "3000000 bytes" in refused.json()["detail"]
+            assert to.count("image_fetches_total", result="too-large") >= 1
+            assert to.admission.ledger.bytes == 0
+
+    run(test)
+
+
+def test_nor_is_what_is_promised_and_cannot_fit() -> None:
+    """Also while others hold bytes, as they nearly always do: else it would be told to come back for ever."""
+
+    async def test() -> None:
+        async with served(max_body_bytes=1_000_000, max_inflight_bytes=1_000_000) as (to, _):
+            to.admission.ledger.add_bytes(100_000)
+            images = [f"http://good.example/promised?{number}" for number in range(2)]  # 600 kB each
+            assert kind(await to.client.post("/caption", json={"images": images})) == (413, "too-many-bytes")
+
+    run(test)
+
+
 def test_a_host_that_was_never_asked_is_not_blamed() -> None:
     """Others have every place: to try again is right."""
 

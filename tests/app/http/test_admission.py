@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 
 import httpx
+import pytest
 
 from app.engine.batching import Kind
+from app.errors import BytesFullError, TooManyBytesError
 from app.http.admission import OVERHEAD, UNSEEN_SECONDS
 from app.http.ledger import Ledger
 from models.base import Op
@@ -202,6 +204,33 @@ def test_a_lease_gives_back_all_that_it_holds() -> None:
             assert (ledger.bytes, ledger.answer_bytes) == (130, 30)
         assert (ledger.unfinished, ledger.of_key(1), lease.will_submit) == ({ITM: 2}, {ITM: 2}, True)
     assert (ledger.bytes, ledger.answer_bytes, ledger.unfinished, ledger.of_key(1)) == (0, 0, {}, {})
+
+
+def test_what_alone_is_too_much_is_told_apart_from_what_is_too_much_now() -> None:
+    ledger = Ledger(1000)
+    with ledger.lease() as other, ledger.lease() as lease:
+        other.add_body(500)
+        lease.add_body(300)
+        with pytest.raises(BytesFullError):
+            lease.add_body(300)
+        with pytest.raises(TooManyBytesError, match="more than 1000 bytes"):
+            lease.add_body(800)
+        with pytest.raises(BytesFullError), lease.pixels(0, answer_bytes=300):
+            pass
+        with pytest.raises(TooManyBytesError), lease.pixels(0, answer_bytes=800):
+            pass
+        assert ledger.bytes == 800
+
+
+def test_what_is_promised_counts_for_its_own_request_alone() -> None:
+    ledger = Ledger(1000)
+    with ledger.lease() as other, ledger.lease() as lease:
+        lease.promise(600)
+        other.add_body(500)
+        lease.add_body(400)
+        lease.promise(400)
+        with pytest.raises(TooManyBytesError):
+            lease.promise(1)
 
 
 def test_what_need_not_be_done_is_not_waited_for() -> None:

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from app.errors import FetchError, ImageHostError, ImageUrlError, QueueFullError
+from app.errors import FetchError, ImageHostError, ImageUrlError, QueueFullError, TooManyBytesError
+from app.http.ledger import Lease, Ledger
 from app.metrics import Metrics
 from app.settings import Settings
 from app.urls.failures import NotFetchedError
@@ -21,6 +22,10 @@ from tests.app.urls.host import TLS, Host, host
 from tests.app.urls.network import PUBLIC, Network, installed
 
 GOOD = "http://good.example/red.png"
+
+
+def room(num_bytes: int = 2**30) -> Lease:
+    return Lease(Ledger(num_bytes))
 
 
 @dataclass(slots=True)
@@ -33,7 +38,7 @@ class Bench:
     metrics: Metrics
 
     async def fetch(self, url: str) -> bytes:
-        return await self.fetcher.fetch(url, lambda _: None, "test-1")
+        return await self.fetcher.fetch(url, room(), "test-1")
 
     def count(self, result: str) -> float:
         return self.metrics.registry.get_sample_value("blip_image_fetches_total", {"result": result}) or 0.0
@@ -136,9 +141,9 @@ def test_a_proxy_looks_names_up() -> None:
             settings: dict[str, Any] = {"image_urls": "allowed", "image_url_hosts": "inner.example"}
             settings["image_url_proxy"] = f"http://good.example:{b.plain.port}"
             fetcher = ImageFetcher(Settings(**settings), b.metrics)
-            assert await fetcher.fetch("http://inner.example/stored", lambda _: None, "test-1") == RED
+            assert await fetcher.fetch("http://inner.example/stored", room(), "test-1") == RED
             with pytest.raises(ImageUrlError):
-                await fetcher.fetch(GOOD, lambda _: None, "test-1")
+                await fetcher.fetch(GOOD, room(), "test-1")
             assert fields(b.plain.heads[-1])["host"] == "inner.example"
             assert b.network.asked == []
 
@@ -255,21 +260,11 @@ def test_who_leaves_while_a_connection_is_made_leaves_none_behind() -> None:
 
 def test_what_comes_is_told_as_it_comes() -> None:
     async def test() -> None:
-        class FullError(Exception):
-            pass
-
-        held = 0
-
-        def hold(num_bytes: int) -> None:
-            nonlocal held
-            held += num_bytes
-            if held > 300_000:
-                raise FullError
-
         async with bench() as b:
-            with pytest.raises(FullError):
-                await b.fetcher.fetch("http://good.example/endless", hold, "test-1")
-            assert 300_000 < held < 500_000
+            held = room(300_000)
+            with pytest.raises(TooManyBytesError):
+                await b.fetcher.fetch("http://good.example/endless", held, "test-1")
+            assert 200_000 < held.held <= 300_000
 
     run(test)
 
