@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Hashable, Iterable
 from ssl import SSLContext
 from typing import Any, Protocol
 
@@ -47,7 +47,7 @@ REDIRECTS = (301, 302, 303, 307, 308)
 logger = logging.getLogger("blip.urls")
 
 
-class Room(Protocol):
+class Room(Hashable, Protocol):
     """What one request may hold. Both may raise TooManyBytesError."""
 
     def promise(self, num_bytes: int, /) -> None:
@@ -73,7 +73,8 @@ class ImageFetcher:
         self._ssl = httpx.create_ssl_context() if settings.image_urls != "off" else None
 
     async def fetch(self, url: str, room: Room, request_id: str) -> bytes:
-        """The body that a URL leads to, as it came: what it is, its decoder tells.
+        """The body that a URL leads to, as it came: what it is, its decoder tells. Turns go round over rooms: an id is
+        the client's own, and may be another's.
 
         Raises ImageUrlError, ImageHostError, ImageSlowError, ImageTooLargeError, UnsupportedMediaError, BytesFullError,
         TooManyBytesError, QueueFullError (its turn came too late: too many are being fetched).
@@ -94,7 +95,7 @@ class ImageFetcher:
         """Failures are told in the log here, with more than the client may know."""
         give_up, in_time = time.monotonic() + self._seconds, False
         try:
-            async with asyncio.timeout(self._seconds), self._slots.one(request_id):
+            async with asyncio.timeout(self._seconds), self._slots.one(room):
                 in_time = give_up - time.monotonic() >= self._connect_seconds
                 return await self._follow(url, room, give_up)
         except (TimeoutError, httpcore.TimeoutException) as error:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Hashable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
@@ -387,6 +387,30 @@ def test_a_host_that_was_never_asked_is_not_blamed() -> None:
             assert refused.headers["retry-after"] == "1"
             assert one.heads == []
             assert to.count("image_fetches_total", result="no-place") == 1
+
+    run(test)
+
+
+def test_turns_are_those_of_requests_whatever_they_call_themselves() -> None:
+    """An id that two clients have, or one that makes many, is nobody's share."""
+
+    async def test() -> None:
+        async with served() as (to, _):
+            owners: list[Hashable] = []
+            slots = to.service.fetcher._slots
+            take = slots.one
+
+            def told(owner: Hashable) -> AbstractAsyncContextManager[None]:
+                owners.append(owner)
+                return take(owner)
+
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(slots, "one", told)
+                body = {"images": [URL, f"{URL}?again"]}
+                for _ in range(2):
+                    answer = await to.client.post("/caption", json=body, headers={"x-request-id": "the-same"})
+                    assert answer.status_code == 200
+            assert [owners.index(one) for one in owners] == [0, 0, 2, 2]
 
     run(test)
 
