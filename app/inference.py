@@ -45,8 +45,10 @@ from models.base import (
     RankInput,
     Scores,
     ServedModel,
+    StatesInput,
     Task,
     Tell,
+    TextInput,
     Video,
     lacking,
 )
@@ -116,9 +118,11 @@ class Inference:
 
         self._tell = tell
 
-    def admit(self, checkpoint: Checkpoint, num_images: int, op: Op, num_items: int) -> None:
-        """The request's work is known: pictures to encode, and items of the heads. Raises QueueFullError."""
-        self.admit_work(work_of(checkpoint, num_images, op, num_items))
+    def admit(
+        self, checkpoint: Checkpoint, num_images: int, op: Op, items: Mapping[Any, int], *, video: bool = False
+    ) -> None:
+        """The request's work is known: see `work_of`. Raises QueueFullError."""
+        self.admit_work(work_of(checkpoint, num_images, op, items, video=video))
 
     def admit_work(self, work: Work) -> None:
         """As `admit`, of several checkpoints."""
@@ -321,17 +325,26 @@ class Inference:
     async def _run_one(self, runner: ModelRunner, item: Item) -> Output:
         async with self._window:
             output = await self._submit(runner, item, deadline=self._exchange.deadline)
-        self._exchange.lease.finish(Kind(runner.unit, item.op), 1)
+        self._exchange.lease.finish(Kind.of_item(runner.unit, item), 1)
         return output
 
     async def _submit(self, runner: ModelRunner, item: Item, deadline: float | None) -> Output:
-        self._exchange.lease.submit(Kind(runner.unit, item.op))
+        self._exchange.lease.submit(Kind.of_item(runner.unit, item))
         engine, exchange = self._service.engine, self._exchange
         return await engine.submit(runner, item, deadline=deadline, times=exchange.times, owner=exchange)
 
 
-def work_of(checkpoint: Checkpoint, num_images: int, op: Op, num_items: int) -> Work:
-    return {Kind(checkpoint.tower.unit, Op.ENCODE): num_images, Kind(checkpoint.heads.unit, op): num_items}
+def work_of(checkpoint: Checkpoint, num_images: int, op: Op, items: Mapping[Any, int], *, video: bool = False) -> Work:
+    """Images to encode, or with `video` videos, and what the heads do then: so many items of each `asked_of`."""
+    work = {Kind(checkpoint.tower.unit, Op.ENCODE): num_images * (VIDEO_FRAMES if video else 1)}
+    for asked, number in items.items():
+        work[Kind.of(checkpoint.heads.unit, op, asked, video=video and asked is not TextInput)] = number
+    return work
+
+
+def asked_of(request: Input) -> Any:
+    """What items are told apart by where it is asked how long they take; it has a hash."""
+    return (StatesInput, request.space) if isinstance(request, StatesInput) else type(request)
 
 
 class _Decoding:
@@ -367,7 +380,7 @@ def _prepare(runner: ModelRunner, group: Sequence[Input]) -> list[Item]:
     items: list[Item] = []
     for one in group:
         try:
-            items.append(runner.prepare(one))
+            items.append(replace(runner.prepare(one), asked=asked_of(one)))
         except InputError as error:
             if len(group) == 1:
                 raise

@@ -31,7 +31,6 @@ from app.wire.retrieval import (
     ZeroShotFields,
     read_rerank,
 )
-from app.wire.schemas import VIDEO_FRAMES
 from models.base import Checkpoint, Features, ImageEmbeddingInput, Item, Op, PairInput, Scores, Task, TextInput
 
 Numbers = NDArray[np.float64]
@@ -70,7 +69,8 @@ async def _by_itc(
     prompts = [prompt for label in fields.label for prompt in fields.prompts(label)]
     keys = await _keys(inference, checkpoint, prompts)
     known = _known(inference, keys)
-    inference.admit(checkpoint, len(images), Op.SCORE, len(images) + len(keys) - len(known))
+    work = {ImageEmbeddingInput: len(images), TextInput: len(keys) - len(known)}
+    inference.admit(checkpoint, len(images), Op.SCORE, work)
     items = await _text_items(inference, checkpoint, [text for text in keys if text not in known])
     features = await inference.features(checkpoint, images)
     texts = known | await _text_vectors(inference, checkpoint, keys, items)
@@ -86,7 +86,7 @@ async def _by_itm(
     inference: Inference, checkpoint: Checkpoint, fields: ClassifyFields, images: Sequence[Upload]
 ) -> tuple[Numbers, list[None]]:
     """Each label's own probability, or the softmax of the match logits over the labels: `(images, labels)`."""
-    inference.admit(checkpoint, len(images), Op.SCORE, len(images) * len(fields.label))
+    inference.admit(checkpoint, len(images), Op.SCORE, {PairInput: len(images) * len(fields.label)})
     [pairs] = await inference.prepare(checkpoint.heads, [PairInput(*fields.prompts(label)) for label in fields.label])
     features = await inference.features(checkpoint, images)
     items = [replace(pair, features=each) for each in features for pair in pairs]
@@ -125,8 +125,8 @@ async def _ranked(inference: Inference, asked: RerankAsked) -> RerankAnswer:
     images = list(distinct(asked.images).values())
     keys = await _keys(inference, checkpoint, asked.texts)
     known = _known(inference, keys)
-    num_frames = len(images) * (VIDEO_FRAMES if fields.video else 1)
-    inference.admit(checkpoint, num_frames, Op.SCORE, len(images) + len(keys) - len(known) + num_pairs)
+    work = {ImageEmbeddingInput: len(images), TextInput: len(keys) - len(known), PairInput: num_pairs}
+    inference.admit(checkpoint, len(images), Op.SCORE, work, video=fields.video)
     text_items = await _text_items(inference, checkpoint, [text for text in keys if text not in known])
     if fields.video:
         await inference.fetch(images)  # all of them, before the first is encoded

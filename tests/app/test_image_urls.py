@@ -16,7 +16,7 @@ from app.engine.batching import Kind
 from app.errors import DrainingError
 from app.http.tracing import Tracing
 from app.urls.fetch import MOST_FETCHES
-from models.base import Capabilities, Op
+from models.base import Capabilities, Op, PairInput
 from tests.app.support import (
     BLUE,
     FIELDS,
@@ -242,7 +242,7 @@ def test_nothing_is_fetched_for_what_is_refused_anyway(path: str, fields: dict[s
 def test_nor_for_whom_there_is_no_time() -> None:
     async def test() -> None:
         async with served(request_timeout_seconds=1) as (to, one):
-            rates, itm = to.service.engine.rates, Kind("fake-heads", Op.SCORE)
+            rates, itm = to.service.engine.rates, Kind("fake-heads", Op.SCORE, PairInput)
             rates.spent(itm, 0.5)
             rates.finished(itm, 1)
             with to.heads.held() as hold:

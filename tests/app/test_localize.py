@@ -15,7 +15,7 @@ from PIL import Image
 from pydantic import TypeAdapter
 
 from app.decoding.turbo import TURBO
-from app.engine.batching import MOST_OF_OP
+from app.engine.batching import MOST_OF_OP, Kind
 from app.main import load_models
 from app.wire.accept import quality
 from app.wire.answers import LocalizeAnswer
@@ -248,7 +248,7 @@ def test_admitted_by_its_work() -> None:
             with there.heads.held() as hold:
                 one = there.begin("/localize")
                 await entered(hold)
-                assert list(there.admission.ledger.unfinished.elements()) == [("fake-heads", Op.LOCALIZE)]
+                assert there.admission.ledger.unfinished == {Kind("fake-heads", Op.LOCALIZE): 1}
                 hold.release()
                 assert (await one).status_code == 200
             assert not there.admission.ledger.unfinished

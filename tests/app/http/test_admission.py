@@ -11,11 +11,11 @@ from app.engine.batching import Kind
 from app.errors import BytesFullError, TooManyBytesError
 from app.http.admission import OVERHEAD, UNSEEN_SECONDS
 from app.http.ledger import Ledger
-from models.base import Op
+from models.base import Op, PairInput
 from tests.app.support import BLUE, GREEN, RED, Lab, b64, entered, kind, lab, run, until, waiting
 
 TEXTS = [f"red {number}" for number in range(64)]
-ITM = Kind("fake-heads", Op.SCORE)
+ITM = Kind("fake-heads", Op.SCORE, PairInput)
 
 
 def pairs(there: Lab, num_images: int = 3, num_texts: int = 64) -> asyncio.Task[httpx.Response]:
@@ -164,6 +164,24 @@ def test_what_has_not_been_seen_is_taken_to_be_quick() -> None:
                 await entered(hold)
                 assert kind(await pairs(there)) == (429, "queue-full")
             assert (await first).status_code in (200, 504)
+
+    run(test)
+
+
+def test_labels_are_not_taken_to_be_as_slow_as_pairs() -> None:
+    """An ITM pair takes twenty times as long as the embedding of a text; of a video it takes longer still."""
+
+    async def test() -> None:
+        async with lab(request_timeout_seconds=60) as there:
+            seen(there, 1.0)
+            with there.heads.held() as hold:
+                first = pairs(there, num_texts=10)  # 30 s
+                await entered(hold)
+                labels = there.begin("/classify", label=TEXTS)
+                await waiting(there.service, 10)
+                assert kind(await pairs(there, num_images=1, num_texts=25)) == (429, "queue-full")
+            assert [(await one).status_code for one in (first, labels)] == [200, 200]
+            assert not there.admission.ledger.unfinished
 
     run(test)
 
