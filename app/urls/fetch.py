@@ -31,7 +31,7 @@ from app.metrics import Metrics
 from app.settings import Settings
 from app.urls.addresses import may_be_dialled, parsed
 from app.urls.failures import NOT_ALLOWED, RESULTS, NotFetchedError
-from app.urls.hosts import Hosts
+from app.urls.hosts import MOST_HOST_CHARS, Hosts
 from app.urls.lookup import LookUps
 from app.urls.slots import Slots
 
@@ -94,10 +94,13 @@ class ImageFetcher:
     async def _fetch(self, url: str, room: Room, request_id: str) -> bytes:
         """Failures are told in the log here, with more than the client may know."""
         give_up, in_time = time.monotonic() + self._seconds, False
+        hosts: list[str] = []  # one after the other: no secrets, as paths and queries may be
         try:
+            first = _parse(lambda: httpx.URL(url if len(url) <= MOST_URL_CHARS else ""))
+            hosts.append(_named(first))
             async with asyncio.timeout(self._seconds), self._slots.one(room):
                 in_time = give_up - time.monotonic() >= self._connect_seconds
-                return await self._follow(url, room, give_up)
+                return await self._follow(first, room, give_up, hosts)
         except (TimeoutError, httpcore.TimeoutException) as error:
             if in_time:
                 told: ServiceError = ImageSlowError("The image's host is too slow.")
@@ -108,12 +111,14 @@ class ImageFetcher:
             failure = NotFetchedError(ImageHostError("The image's host does not answer as it should."), repr(error))
         except NotFetchedError as raised:
             failure = raised.with_traceback(None)  # whose frames know the bytes, and this one
-        logger.warning("an image was not fetched: %s", failure.reason, extra={"fields": {"request_id": request_id}})
+        told_at = {"fields": {"request_id": request_id}}
+        logger.warning(
+            "an image was not fetched: %s: %s", " > ".join(hosts) or "no host", failure.reason, extra=told_at
+        )
         await asyncio.sleep(failure.not_before - time.monotonic())
         raise failure.error
 
-    async def _follow(self, text: str, room: Room, give_up: float) -> bytes:
-        url = _parse(lambda: httpx.URL(text if len(text) <= MOST_URL_CHARS else ""))
+    async def _follow(self, url: httpx.URL, room: Room, give_up: float, hosts: list[str]) -> bytes:
         for _ in range(1 + MOST_REDIRECTS):
             self._check(url)
             if give_up - time.monotonic() < self._connect_seconds:
@@ -122,9 +127,8 @@ class ImageFetcher:
             if isinstance(answer, bytes):
                 return answer
             url = _redirected(url, answer)
-        raise NotFetchedError(
-            ImageHostError("The image's URL is redirected too often."), f"{url.host}: too many redirects"
-        )
+            hosts.append(_named(url))
+        raise NotFetchedError(ImageHostError("The image's URL is redirected too often."), "too many redirects")
 
     def _check(self, url: httpx.URL) -> None:
         if self._ssl is None:
@@ -135,7 +139,7 @@ class ImageFetcher:
             raise _refusal("The image's URL must not hold a user or a password.", "a user or a password")
         host, port = url.raw_host.decode("ascii"), _port(url)
         if reason := self._hosts.why_not(host, port):
-            raise _refusal(NOT_ALLOWED, f"{host[:253]!r}, port {port}: {reason}")
+            raise _refusal(NOT_ALLOWED, f"port {port}: {reason}")
 
     async def _get(self, url: httpx.URL, room: Room) -> bytes | str:
         """The body, or where it is: the Location of a redirect."""
@@ -145,7 +149,7 @@ class ImageFetcher:
                 return headers[b"location"]
             if answer.status != 200:
                 error = ImageHostError(f"The image's host answered {answer.status}.")
-                raise NotFetchedError(error, f"{url.host}: {answer.status}")
+                raise NotFetchedError(error, f"it answered {answer.status}")
             room.promise(self._promised(headers))
             answer.extensions["network_stream"].in_body = True
             pieces, size = list[bytes](), 0
@@ -156,7 +160,7 @@ class ImageFetcher:
                 pieces.append(piece)
                 if len(pieces) > FREE_PIECES and size < LEAST_PIECE_BYTES * len(pieces):
                     raise NotFetchedError(
-                        ImageHostError("The image's host sends it in too small pieces."), f"{url.host}: small pieces"
+                        ImageHostError("The image's host sends it in too small pieces."), "small pieces"
                     )
                 await asyncio.sleep(0)  # all pieces may be there already
             return b"".join(pieces)
@@ -215,7 +219,7 @@ class ImageFetcher:
             if found and not refused:
                 return found
             reason = f"its address {refused[0]} is not allowed" if refused else "it has no address"
-        failure = f"{host!r}, port {port}: {reason}"
+        failure = f"port {port}: {reason}"
         raise NotFetchedError(ImageUrlError(NOT_ALLOWED), failure, not_before=began + self._connect_seconds)
 
 
@@ -301,10 +305,15 @@ def _parse(parse: Callable[[], httpx.URL]) -> httpx.URL:
     return url
 
 
+def _named(url: httpx.URL) -> str:
+    """Its host, for the log. Of a URL that is not checked yet."""
+    return repr(url.raw_host[:MOST_HOST_CHARS].decode("ascii", "replace"))
+
+
 def _redirected(url: httpx.URL, location: str) -> httpx.URL:
     following = _parse(lambda: url.join(location[:MOST_URL_CHARS]))
     if url.scheme == "https" and following.scheme == "http":
-        raise _refusal(NOT_ALLOWED, f"{url.host}: a redirect from https to http")
+        raise _refusal(NOT_ALLOWED, "a redirect from https to http")
     return following
 
 

@@ -11,7 +11,14 @@ from typing import Any
 
 import pytest
 
-from app.errors import FetchError, ImageHostError, ImageUrlError, QueueFullError, TooManyBytesError
+from app.errors import (
+    FetchError,
+    ImageHostError,
+    ImageUrlError,
+    QueueFullError,
+    TooManyBytesError,
+    UnsupportedMediaError,
+)
 from app.http.ledger import Lease, Ledger
 from app.metrics import Metrics
 from app.settings import Settings
@@ -311,6 +318,35 @@ def test_the_log_tells_what_the_client_is_not_told(caplog: pytest.LogCaptureFixt
     assert [("10.0.0.7" in told[0], "10.0.0.1" in told[1], "port 22" in told[2])] == [(True, True, True)]
     assert not any("secret" in line for line in told)
     assert {record.fields["request_id"] for record in caplog.records} == {"test-1"}  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://good.example/silent?secret",
+        "http://good.example/page?secret",
+        "http://good.example/gzip?secret",
+        "http://good.example/larger?secret",
+        "http://good.example/no-http?secret",
+        "http://good.example/loop?secret",
+        "http://good.example/missing?secret",
+        "http://good.example/to?/missing%3Fsecret",
+        "http://good.example/to?http%3A%2F%2F10.0.0.1/secret",
+        "http://somebody:secret@good.example/",
+        "ftp://good.example/secret",
+    ],
+)
+def test_the_log_names_the_host_and_nothing_that_may_be_secret(url: str, caplog: pytest.LogCaptureFixture) -> None:
+    async def test() -> None:
+        async with bench(image_url_timeout_seconds=0.5) as b:
+            with caplog.at_level(logging.WARNING, "blip.urls"), pytest.raises((FetchError, UnsupportedMediaError)):
+                await b.fetch(url)
+
+    run(test)
+    [line] = [record.getMessage() for record in caplog.records]
+    assert "'good.example'" in line
+    assert ("'10.0.0.1'" in line) == ("10.0.0.1" in url)
+    assert "secret" not in line
 
 
 def test_off_by_default() -> None:
