@@ -322,11 +322,17 @@ def test_what_is_drawn_over_was_fetched_once() -> None:
     run(test)
 
 
-def test_other_forms_take_none() -> None:
+@pytest.mark.parametrize(("text", "word"), [(f" {URL}", "a URL"), (PICTURES[0], "a data URI")])
+def test_other_forms_take_none_and_tell_what_to_do(text: str, word: str) -> None:
     async def test() -> None:
         async with served() as (to, one):
-            refused = await to.client.post("/caption", files={"image": (None, URL)})
-            assert kind(refused) == (415, "unsupported-media")
+            for files in ([("image", (None, text))], [("image", ("a.png", RED)), ("image", ("b.txt", text))]):
+                refused = await to.client.post("/caption", files=files)
+                assert kind(refused) == (415, "unsupported-media")
+                place = "image: 1: " if len(files) > 1 else "image: "
+                assert refused.json()["detail"].startswith(f"{place}is {word}: only a JSON body can hold it")
+            refused = await to.client.post("/caption", content=text, headers={"content-type": "image/png"})
+            assert refused.json()["detail"].startswith(f"image: is {word}")
             assert one.heads == []
 
     run(test)
