@@ -117,9 +117,15 @@ class RerankFields(Open):
     """As Cohere, Jina and vLLM have it; `texts` as text-embeddings-inference has it."""
 
     model: ModelName | None = Field(None, description="a served model; default: the profile's first one that matches")
-    query: Sided = Field(description='a text, {"text"} or {"image"}')
+    query: Sided = Field(
+        description='a text, {"text"} or {"image"}. A string that is a data URI is an image too; one that is a URL is '
+        'a text: an image by URL is {"image": URL}'
+    )
     documents: Annotated[list[Sided], at_most(MAX_LABELS)] | None = Field(
-        None, min_length=1, max_length=MAX_LABELS, description="texts for an image, images for a text"
+        None,
+        min_length=1,
+        max_length=MAX_LABELS,
+        description="texts for an image, images for a text; strings as in `query`",
     )
     texts: Annotated[list[str], at_most(MAX_LABELS)] | None = Field(
         None, min_length=1, max_length=MAX_LABELS, description="in place of documents: the answer is a list then"

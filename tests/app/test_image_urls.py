@@ -137,6 +137,20 @@ def without_names(answer: Any) -> Any:
     return answer
 
 
+def test_a_url_that_stands_for_a_text_is_a_text() -> None:
+    """Which of the pages is the picture from? An image by URL is said to be one."""
+
+    async def test() -> None:
+        async with served() as (to, one):
+            body = {"query": {"image": PICTURES[0]}, "documents": [URL, "red"], "return_documents": True}
+            results = (await to.say("/rerank", body))["results"]
+            assert {"text": URL} in [result["document"] for result in results]
+            await to.say("/rerank", {"query": URL, "documents": [{"image": PICTURES[0]}]})
+            assert one.heads == []
+
+    run(test)
+
+
 @pytest.mark.parametrize("path", DOORS)
 def test_the_doors_of_other_tools_refuse_it_in_their_shape(path: str) -> None:
     async def test() -> None:
