@@ -194,6 +194,7 @@ class Decoders:
         if ticket is None or ticket.answer.done() or ticket.goes_on is not None:
             self._drop(decoder)
             return
+        ticket.job.check_opened(answer_bytes)
         ticket.is_dear |= seconds > self._patience.dear_seconds
         if ticket.is_dear and not self._lanes.let_be_dear(decoder):
             self._lanes.add_dear(ticket)

@@ -138,7 +138,7 @@ def _check_bytes(images: Sequence[Source]) -> None:
         if isinstance(image, bytes) and (kind := _link(_text(image[:MOST_PREFIX_CHARS]))) is not None:
             place = f"image: {number}" if len(images) > 1 else "image"
             raise UnsupportedMediaError(
-                f"{place}: is {kind}: only a JSON body can hold it, as a string. Here a picture's bytes are needed (curl: "
+                f"{place}: is {kind}: only a JSON body can hold it, as a string. Here it is a file (curl: "
                 "-F image=@FILE)."
             )
 

@@ -340,7 +340,8 @@ def test_what_is_drawn_over_was_fetched_once() -> None:
 def test_other_forms_take_none_and_tell_what_to_do(text: str, word: str) -> None:
     async def test() -> None:
         async with served() as (to, one):
-            for files in ([("image", (None, text))], [("image", ("a.png", RED)), ("image", ("b.txt", text))]):
+            several: list[Any] = [("image", ("a.png", RED)), ("image", ("b.txt", text))]
+            for files in ([("image", (None, text))], several):
                 refused = await to.client.post("/caption", files=files)
                 assert kind(refused) == (415, "unsupported-media")
                 place = "image: 1: " if len(files) > 1 else "image: "
