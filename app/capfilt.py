@@ -28,7 +28,8 @@ async def capfilt(inference: Inference, form: Form[CapfiltFields]) -> CapfiltAns
     num_texts = sum(map(len, web)) + fields.num_captions * num_images
     num_distinct = len(form.distinct_images)
     inference.admit_work(
-        work_of(captioner, num_distinct, Op.GENERATE, num_images) | work_of(matcher, num_distinct, Op.SCORE, num_texts)
+        work_of(captioner, num_distinct, Op.GENERATE, {CaptionInput: num_images})
+        | work_of(matcher, num_distinct, Op.SCORE, {PairInput: num_texts})
     )
     [[caption]] = await inference.prepare(captioner.heads, [CaptionInput(None, fields.settings())])
     of_web = [text for texts in web for text in texts]

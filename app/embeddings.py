@@ -33,7 +33,7 @@ async def states(
     texts: list[str | None] = [*fields.text] or [None]
     wanted = list(zip(_spread(digests, number), _spread(texts, number), strict=True))
     distinct = list(dict.fromkeys(wanted))
-    inference.admit(checkpoint, len(form.distinct_images), Op.SCORE, len(distinct))
+    inference.admit(checkpoint, len(form.distinct_images), Op.SCORE, {(StatesInput, fields.space): len(distinct)})
     pooling = fields.pooling or "none"
     [prepared] = await inference.prepare(checkpoint.heads, [StatesInput(fields.space, one, pooling) for one in texts])
     items = dict(zip(texts, prepared, strict=True))

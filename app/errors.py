@@ -83,6 +83,10 @@ class BytesFullError(RefusedError):
     """Too many bytes are in flight."""
 
 
+class TooManyBytesError(RefusedError):
+    """More bytes than may be in flight, of this request alone: it would be refused at any time."""
+
+
 class BatchFailedError(ServiceError):
     """A batch failed, and this item failed again on its own."""
 

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from itertools import islice
-from typing import Any, Protocol, Self, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast
 
 import numpy as np
 from starlette.requests import Request
@@ -45,15 +45,17 @@ from models.base import (
     RankInput,
     Scores,
     ServedModel,
+    StatesInput,
     Task,
     Tell,
+    TextInput,
     Video,
     lacking,
 )
 
 BYTES_PER_PREPARED_PIXEL = 12  # three float32
 SMALL_BODY_BYTES = 256 * 1024  # parsed and hashed, or encoded
-SMALL_TEXT_CHARS = 1000  # tokenised
+SMALL_TEXT_CHARS, SMALL_INPUTS = 1000, 64  # tokenised: fields make many texts of few
 Work = dict[Kind, int]  # how many items of each kind are to run
 F = TypeVar("F", bound=Fields)
 T = TypeVar("T")
@@ -67,11 +69,6 @@ class Asked(Protocol):
     def num_chars(self) -> int:
         """Of all texts, approximately."""
 
-    @property
-    def images(self) -> Sequence[Upload]: ...
-
-    def with_images(self, images: Sequence[Upload], /) -> Self: ...
-
 
 class Inference:
     def __init__(self, request: Request) -> None:
@@ -80,6 +77,7 @@ class Inference:
         self._admission: Admission = request.app.state.admission
         self._window = Window(self._admission.may_add)
         self._few_words = False
+        self._fetched: dict[str, Upload] = {}  # by URL
         self._tell: Tell | None = None
         self.texts = self._service.texts  # embeddings that are kept
         self.models = tuple(self._service.models)
@@ -120,9 +118,11 @@ class Inference:
 
         self._tell = tell
 
-    def admit(self, checkpoint: Checkpoint, num_images: int, op: Op, num_items: int) -> None:
-        """The request's work is known: pictures to encode, and items of the heads. Raises QueueFullError."""
-        self.admit_work(work_of(checkpoint, num_images, op, num_items))
+    def admit(
+        self, checkpoint: Checkpoint, num_images: int, op: Op, items: Mapping[Any, int], *, video: bool = False
+    ) -> None:
+        """The request's work is known: see `work_of`. Raises QueueFullError."""
+        self.admit_work(work_of(checkpoint, num_images, op, items, video=video))
 
     def admit_work(self, work: Work) -> None:
         """As `admit`, of several checkpoints."""
@@ -155,25 +155,27 @@ class Inference:
         return await self._read(read)
 
     async def _read(self, read: Callable[[], A]) -> A:
-        """On a CPU thread if the body is large. Images that it names by URL are fetched. Raises what `read` and `fetch`
-        of app.urls do, and QueueFullError."""
+        """On a CPU thread if the body is large. Raises what `read` does."""
         asked = await self.on_cpu(read, small=len(self._exchange.body) <= SMALL_BODY_BYTES)
         self._few_words = asked.num_chars <= SMALL_TEXT_CHARS
-        links = {one.url: one for one in reversed(asked.images) if one.url is not None}  # the first of equal ones
-        if not links:
-            return asked
-        with self._admission.set_back(self._exchange):
-            fetched = dict(zip(links, await all_of([self._fetch(one) for one in links.values()]), strict=True))
-        return asked.with_images(
-            [one if one.url is None else replace(fetched[one.url], place=one.place) for one in asked.images]
-        )
+        return asked
+
+    async def fetch(self, images: Sequence[Upload]) -> list[Upload]:
+        """With what the URLs among them lead to: side by side, each once in a request. `features` and `video` ask for
+        their own. Raises what `fetch` of app.urls does, and QueueFullError."""
+        missing = [one for one in images if one.url is not None and one.url not in self._fetched]
+        links = {one.url or "": one for one in reversed(missing)}  # the first of equal ones
+        if links:
+            with self._admission.set_back(self._exchange):
+                self._fetched |= zip(links, await all_of([self._fetch(one) for one in links.values()]), strict=True)
+        return [one if one.url is None else replace(self._fetched[one.url], place=one.place) for one in images]
 
     async def _fetch(self, link: Upload) -> Upload:
-        """All of one request side by side. Bytes are counted as they come, as those of a body."""
+        """Bytes are counted as they come, as those of a body."""
         exchange, began = self._exchange, time.monotonic()
         try:
             with _naming(link):
-                data = await self._service.fetcher.fetch(link.url or "", exchange.lease.add_body, exchange.request_id)
+                data = await self._service.fetcher.fetch(link.url or "", exchange.lease, exchange.request_id)
         finally:
             exchange.times.record("fetch", began, time.monotonic())
         return await self.on_cpu(partial(link.fetched, data), small=len(data) <= SMALL_BODY_BYTES)
@@ -191,7 +193,8 @@ class Inference:
 
     async def prepare(self, runner: ModelRunner, *groups: Sequence[Input]) -> list[list[Item]]:
         """Tokenise. Raises InputError, which names the one of several that is wrong."""
-        items = await self.on_cpu(lambda: [_prepare(runner, group) for group in groups], small=self._few_words)
+        small = self._few_words and sum(map(len, groups)) <= SMALL_INPUTS
+        items = await self.on_cpu(lambda: [_prepare(runner, group) for group in groups], small=small)
         self.num_prompt_tokens += sum(item.num_prompt_tokens for group in items for item in group)
         return items
 
@@ -219,8 +222,10 @@ class Inference:
 
     async def draw(self, image: Upload, heat: Scores) -> Buffer:
         """The image at its own size, upright, with the `heat` `(rows, columns)` over it, as PNG. Decoded once more, in
-        the decoder that draws: nobody else holds its pixels. Raises BytesFullError: no room for so large an answer."""
+        the decoder that draws: nobody else holds its pixels. Raises BytesFullError or
+        TooManyBytesError: no room for so large an answer."""
         settings, times = self._service.settings, self._exchange.times
+        [image] = await self.fetch([image])
         job = Job(image.data, 0, settings.max_pixels, settings.max_side, heat=_levels(heat))
         drawn = await self._service.decoder.decode(job, self._exchange.lease.pixels)
         times.record("decode", drawn.began, drawn.decoded)
@@ -233,10 +238,11 @@ class Inference:
         return quality(accept, media) > quality(accept, other)
 
     async def features(self, checkpoint: Checkpoint, images: Sequence[Upload]) -> list[Features]:
-        """Of each image. Equal images are encoded once: in this request, across requests that run now, and in later
-        ones. All images that have to be decoded are, one at a time, before the first of them is submitted.
+        """Of each image, which is fetched if it is a URL: all that can be refused without it has been. Equal images are
+        encoded once: in this request, across requests that run now, and in later ones. All images that have to be
+        decoded are, one at a time, before the first of them is submitted.
 
-        Raises BadImageError, UnsupportedMediaError.
+        Raises BadImageError, UnsupportedMediaError, and what `fetch` does.
         """
         return await self._features(checkpoint, images, most_frames=1)
 
@@ -245,7 +251,7 @@ class Inference:
         themselves; of more, some at equal distances. (The authors' step between frames is rounded down, and to 0 where
         there are few: here neither the end of a video is lost, nor is its first frame all of it.)
 
-        Raises BadImageError, UnsupportedMediaError."""
+        Raises BadImageError, UnsupportedMediaError, and what `fetch` does."""
         if len(images) == 1:
             [video] = await self._features(checkpoint, images, most_frames=VIDEO_FRAMES)
             return cast("Video", video)
@@ -274,13 +280,15 @@ class Inference:
             with _naming(image):  # here: other requests that wait for the same image have it in another place
                 return await self._service.cache.get(key, partial(encode, image))
 
+        num_distinct = len(distinct(images))  # as far as was known when they were taken on
+        images = await self.fetch(images)
         firsts = distinct(images)
         try:
             features = dict(zip(firsts, await all_of([get(image) for image in firsts.values()]), strict=True))
         finally:
             decoding.all_done.set()
         # A video is taken on as VIDEO_FRAMES: it may have fewer, and equal ones are encoded once.
-        number = len(firsts) * most_frames if most_frames else VIDEO_FRAMES
+        number = num_distinct * most_frames if most_frames else VIDEO_FRAMES
         self._exchange.lease.finish(Kind(tower.unit, Op.ENCODE), number)
         return [features[image.digest] for image in images]
 
@@ -317,17 +325,26 @@ class Inference:
     async def _run_one(self, runner: ModelRunner, item: Item) -> Output:
         async with self._window:
             output = await self._submit(runner, item, deadline=self._exchange.deadline)
-        self._exchange.lease.finish(Kind(runner.unit, item.op), 1)
+        self._exchange.lease.finish(Kind.of_item(runner.unit, item), 1)
         return output
 
     async def _submit(self, runner: ModelRunner, item: Item, deadline: float | None) -> Output:
-        self._exchange.lease.submit(Kind(runner.unit, item.op))
+        self._exchange.lease.submit(Kind.of_item(runner.unit, item))
         engine, exchange = self._service.engine, self._exchange
         return await engine.submit(runner, item, deadline=deadline, times=exchange.times, owner=exchange)
 
 
-def work_of(checkpoint: Checkpoint, num_images: int, op: Op, num_items: int) -> Work:
-    return {Kind(checkpoint.tower.unit, Op.ENCODE): num_images, Kind(checkpoint.heads.unit, op): num_items}
+def work_of(checkpoint: Checkpoint, num_images: int, op: Op, items: Mapping[Any, int], *, video: bool = False) -> Work:
+    """Images to encode, or with `video` videos, and what the heads do then: so many items of each `asked_of`."""
+    work = {Kind(checkpoint.tower.unit, Op.ENCODE): num_images * (VIDEO_FRAMES if video else 1)}
+    for asked, number in items.items():
+        work[Kind.of(checkpoint.heads.unit, op, asked, video=video and asked is not TextInput)] = number
+    return work
+
+
+def asked_of(request: Input) -> Any:
+    """What items are told apart by where it is asked how long they take; it has a hash."""
+    return (StatesInput, request.space) if isinstance(request, StatesInput) else type(request)
 
 
 class _Decoding:
@@ -363,7 +380,7 @@ def _prepare(runner: ModelRunner, group: Sequence[Input]) -> list[Item]:
     items: list[Item] = []
     for one in group:
         try:
-            items.append(runner.prepare(one))
+            items.append(replace(runner.prepare(one), asked=asked_of(one)))
         except InputError as error:
             if len(group) == 1:
                 raise

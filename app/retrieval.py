@@ -31,8 +31,7 @@ from app.wire.retrieval import (
     ZeroShotFields,
     read_rerank,
 )
-from app.wire.schemas import VIDEO_FRAMES
-from models.base import Checkpoint, Features, ImageEmbeddingInput, Op, PairInput, Scores, Task, TextInput
+from models.base import Checkpoint, Features, ImageEmbeddingInput, Item, Op, PairInput, Scores, Task, TextInput
 
 Numbers = NDArray[np.float64]
 HELD_BACK = {"itm": 0.0, "sum": -100.0}  # the score of what ITC ruled out; the authors' matrices hold -100
@@ -69,10 +68,13 @@ async def _by_itc(
     """The softmax of the scaled cosines, and these: `(images, labels)`. A bare one would be flat."""
     prompts = [prompt for label in fields.label for prompt in fields.prompts(label)]
     keys = await _keys(inference, checkpoint, prompts)
-    unknown = _unknown(inference, keys)
-    inference.admit(checkpoint, len(images), Op.SCORE, len(images) + len(unknown))
-    texts = await _text_vectors(inference, checkpoint, keys, unknown)
-    shown = await _image_vectors(inference, checkpoint, await inference.features(checkpoint, images))
+    known = _known(inference, keys)
+    work = {ImageEmbeddingInput: len(images), TextInput: len(keys) - len(known)}
+    inference.admit(checkpoint, len(images), Op.SCORE, work)
+    items = await _text_items(inference, checkpoint, [text for text in keys if text not in known])
+    features = await inference.features(checkpoint, images)
+    texts = known | await _text_vectors(inference, checkpoint, keys, items)
+    shown = await _image_vectors(inference, checkpoint, features)
     cosines = await inference.on_cpu(
         lambda: _cosines(shown, _ensembles(texts, prompts, len(fields.template))),
         small=len(images) * len(prompts) <= FEW_SCORES,
@@ -84,7 +86,7 @@ async def _by_itm(
     inference: Inference, checkpoint: Checkpoint, fields: ClassifyFields, images: Sequence[Upload]
 ) -> tuple[Numbers, list[None]]:
     """Each label's own probability, or the softmax of the match logits over the labels: `(images, labels)`."""
-    inference.admit(checkpoint, len(images), Op.SCORE, len(images) * len(fields.label))
+    inference.admit(checkpoint, len(images), Op.SCORE, {PairInput: len(images) * len(fields.label)})
     [pairs] = await inference.prepare(checkpoint.heads, [PairInput(*fields.prompts(label)) for label in fields.label])
     features = await inference.features(checkpoint, images)
     items = [replace(pair, features=each) for each in features for pair in pairs]
@@ -122,14 +124,16 @@ async def _ranked(inference: Inference, asked: RerankAsked) -> RerankAnswer:
     num_pairs = 0 if fields.score == "itc" else min(fields.prefilter, number)
     images = list(distinct(asked.images).values())
     keys = await _keys(inference, checkpoint, asked.texts)
-    unknown = _unknown(inference, keys)
-    num_frames = len(images) * (VIDEO_FRAMES if fields.video else 1)
-    inference.admit(checkpoint, num_frames, Op.SCORE, len(images) + len(unknown) + num_pairs)
-    texts = await _text_vectors(inference, checkpoint, keys, unknown)
+    known = _known(inference, keys)
+    work = {ImageEmbeddingInput: len(images), TextInput: len(keys) - len(known), PairInput: num_pairs}
+    inference.admit(checkpoint, len(images), Op.SCORE, work, video=fields.video)
+    text_items = await _text_items(inference, checkpoint, [text for text in keys if text not in known])
     if fields.video:
+        await inference.fetch(images)  # all of them, before the first is encoded
         encoded: list[Features] = [await inference.video(checkpoint, [image]) for image in images]
     else:
         encoded = await inference.features(checkpoint, images)
+    texts = known | await _text_vectors(inference, checkpoint, keys, text_items)
     shown = await _image_vectors(inference, checkpoint, encoded)
     digests = [image.digest for image in images]
     features, vectors = dict(zip(digests, encoded, strict=True)), dict(zip(digests, shown, strict=True))
@@ -195,25 +199,29 @@ async def _keys(inference: Inference, checkpoint: Checkpoint, texts: Sequence[st
     )
 
 
-def _unknown(inference: Inference, keys: Mapping[str, TextKey]) -> list[str]:
-    """Those whose embeddings are not kept."""
-    return [text for text, key in keys.items() if inference.texts.get(key) is None]
+def _known(inference: Inference, keys: Mapping[str, TextKey]) -> dict[str, Scores]:
+    """The embeddings that are kept."""
+    return {text: vector for text, key in keys.items() if (vector := inference.texts.get(key)) is not None}
+
+
+async def _text_items(inference: Inference, checkpoint: Checkpoint, texts: Sequence[str]) -> dict[str, Item]:
+    [items] = await inference.prepare(checkpoint.heads, [TextInput(text) for text in texts])
+    return dict(zip(texts, items, strict=True))
 
 
 async def _text_vectors(
-    inference: Inference, checkpoint: Checkpoint, keys: Mapping[str, TextKey], unknown: Sequence[str]
+    inference: Inference, checkpoint: Checkpoint, keys: Mapping[str, TextKey], items: Mapping[str, Item]
 ) -> dict[str, Scores]:
-    """Embeddings `(1, dimensions)`; the `unknown` are computed, and kept."""
-    kept = inference.texts
-    known = {text: vector for text, key in keys.items() if (vector := kept.get(key)) is not None}
-    for start in range(0, len(unknown), TEXTS_AT_ONCE):
-        part = unknown[start : start + TEXTS_AT_ONCE]
-        [items] = await inference.prepare(checkpoint.heads, [TextInput(text) for text in part])
-        [vectors] = await inference.score(checkpoint.heads, items)
+    """Embeddings `(1, dimensions)`, which are kept from now on."""
+    computed: dict[str, Scores] = {}
+    texts = list(items)
+    for start in range(0, len(texts), TEXTS_AT_ONCE):
+        part = texts[start : start + TEXTS_AT_ONCE]
+        [vectors] = await inference.score(checkpoint.heads, [items[text] for text in part])
         for text, vector in zip(part, vectors, strict=True):
-            known[text] = vector
-            kept.keep(keys[text], vector)
-    return known
+            computed[text] = vector
+            inference.texts.keep(keys[text], vector)
+    return computed
 
 
 async def _image_vectors(inference: Inference, checkpoint: Checkpoint, features: Sequence[Features]) -> list[Scores]:

@@ -1,7 +1,8 @@
 """What the service does: its tasks, from validated fields to an answer (CapFilt, made of two, is in capfilt.py).
 
-Each checks and tokenises first, then asks for the features of its images (which decodes those that are new), and only
-then puts its own work into the queue. Bad input never gets there.
+Each checks and tokenises first, then asks for the features of its images (which fetches those that are URLs, and
+decodes those that are new), and only then puts its own work into the queue. Bad input never gets there, and nobody is
+asked for the picture of a request that is refused without it.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from app.wire.answers import (
     VqaAnswer,
 )
 from app.wire.forms import Form
-from app.wire.schemas import VIDEO_FRAMES, CaptionFields, EmbedFields, LocalizeFields, MatchFields, VqaFields
+from app.wire.schemas import CaptionFields, EmbedFields, LocalizeFields, MatchFields, VqaFields
 from models.base import (
     Capabilities,
     CaptionInput,
@@ -77,7 +78,7 @@ async def caption(inference: Inference, form: Form[CaptionFields]) -> CaptionAns
     """One caption, and its alternatives, for each image."""
     fields = form.fields
     model, checkpoint = inference.served(Task.CAPTION, fields.model)
-    inference.admit(checkpoint, len(form.distinct_images), Op.GENERATE, len(form.images))
+    inference.admit(checkpoint, len(form.distinct_images), Op.GENERATE, {CaptionInput: len(form.images)})
     [[item]] = await inference.prepare(checkpoint.heads, [CaptionInput(fields.prompt, fields.settings())])
     features = await inference.features(checkpoint, form.images)
     items = [replace(item, features=each) for each in features]
@@ -90,7 +91,8 @@ async def vqa(inference: Inference, form: Form[VqaFields]) -> VqaAnswer:
     fields = form.fields
     model, checkpoint = inference.served(Task.VQA, fields.model)
     _check_dialogue(fields, checkpoint.heads.capabilities)
-    inference.admit(checkpoint, 1, Op.SCORE if fields.candidates else Op.GENERATE, len(fields.question))
+    op, asked = (Op.SCORE, RankInput) if fields.candidates else (Op.GENERATE, QuestionInput)
+    inference.admit(checkpoint, 1, op, {asked: len(fields.question)})
     [items] = await inference.prepare(checkpoint.heads, _question_inputs(fields, fields.template or model.template))
     [features] = await inference.features(checkpoint, form.images)
     items = [replace(item, features=features) for item in items]
@@ -123,8 +125,9 @@ async def match(inference: Inference, form: Form[MatchFields]) -> MatchAnswer:
     itm, itc = fields.head != "itc", fields.head != "itm"
     texts = list(dict.fromkeys(fields.text))
     num_images = 1 if fields.video else len(form.distinct_images)
-    num_items = num_images * len(texts) * itm + (num_images + len(texts)) * itc
-    inference.admit(checkpoint, VIDEO_FRAMES if fields.video else num_images, Op.SCORE, num_items)
+    of_both = {ImageEmbeddingInput: num_images, TextInput: len(texts)} if itc else {}
+    of_pairs = {PairInput: num_images * len(texts)} if itm else {}
+    inference.admit(checkpoint, num_images, Op.SCORE, of_both | of_pairs, video=fields.video)
     pair_items, text_items, [image_item] = await inference.prepare(
         checkpoint.heads,
         [PairInput(text) for text in fields.text if itm],
@@ -155,7 +158,7 @@ async def _likelihoods(inference: Inference, form: Form[MatchFields]) -> MatchAn
     fields = form.fields
     model, checkpoint = inference.served(Task.CAPTION, fields.model)
     images, texts = form.distinct_images, list(dict.fromkeys(fields.text))
-    inference.admit(checkpoint, len(images), Op.SCORE, len(images) * len(texts))
+    inference.admit(checkpoint, len(images), Op.SCORE, {LikelihoodInput: len(images) * len(texts)})
     [items] = await inference.prepare(checkpoint.heads, [LikelihoodInput(text) for text in fields.text])
     features = await inference.features(checkpoint, images)
     items = _distinct(fields.text, items)
@@ -179,7 +182,8 @@ async def embed(inference: Inference, form: Form[EmbedFields]) -> EmbedAnswer:
         raise InvalidInputError(f"pooling: the model {model.name} has one vector for each image")
     texts = list(dict.fromkeys(fields.text))
     num_images = 1 if fields.video else len(form.distinct_images)
-    inference.admit(checkpoint, VIDEO_FRAMES if fields.video else num_images, Op.SCORE, num_images + len(texts))
+    work = {ImageEmbeddingInput: num_images, TextInput: len(texts)}
+    inference.admit(checkpoint, num_images, Op.SCORE, work, video=fields.video)
     text_items, [image_item] = await inference.prepare(
         checkpoint.heads, [TextInput(text) for text in fields.text], [ImageEmbeddingInput(fields.pooling or "none")]
     )
@@ -206,7 +210,7 @@ async def localize(inference: Inference, form: Form[LocalizeFields]) -> Localize
     as_picture = inference.prefers("image/png", "application/json")
     if as_picture and fields.tokens:
         raise InvalidInputError("tokens: only in JSON, and `Accept` asks for a picture")
-    inference.admit(checkpoint, 1, Op.LOCALIZE, 1)
+    inference.admit(checkpoint, 1, Op.LOCALIZE, {LocalizeInput: 1})
     [[item]] = await inference.prepare(checkpoint.heads, [LocalizeInput(fields.text, fields.layer)])
     [features] = await inference.features(checkpoint, form.images)
     localized = await inference.localize(checkpoint.heads, replace(item, features=features))

@@ -271,6 +271,7 @@ class Item:
     cache_bytes: int = 0  # upper bound of its KV cache in a generation
     num_prompt_tokens: int = 0  # what is read before it generates, or scored
     tell: Tell | None = None  # of a generation; where beams compete there is nothing to tell before the end
+    asked: Hashable = None  # what it was made of, to those who ask how long such items take
 
     @property
     def shape(self) -> Hashable:

@@ -15,7 +15,7 @@ from app.decoding.chatter import Chatter
 from app.decoding.lanes import Lanes
 from app.decoding.process import DecoderProcess
 from app.decoding.protocol import DONE, ERRORS, GO, OPENED, Buffer, Decoded, HoldBytes, Job, Kind, frame
-from app.errors import BadImageError, BytesFullError
+from app.errors import BadImageError, BytesFullError, TooManyBytesError
 from app.metrics import Metrics
 from app.settings import Settings
 
@@ -120,7 +120,7 @@ class Decoders:
     async def decode(self, job: Job, hold: HoldBytes) -> Decoded:
         """Who leaves, by being cancelled, has the decoder killed unless it finishes soon.
 
-        Raises BadImageError, UnsupportedMediaError, BytesFullError.
+        Raises BadImageError, UnsupportedMediaError, and what `hold` does.
         """
         ticket = Ticket(job, hold, asyncio.get_running_loop().create_future())
         self._tickets.add(ticket)
@@ -194,6 +194,7 @@ class Decoders:
         if ticket is None or ticket.answer.done() or ticket.goes_on is not None:
             self._drop(decoder)
             return
+        ticket.job.check_opened(answer_bytes)
         ticket.is_dear |= seconds > self._patience.dear_seconds
         if ticket.is_dear and not self._lanes.let_be_dear(decoder):
             self._lanes.add_dear(ticket)
@@ -202,7 +203,7 @@ class Decoders:
         ticket.goes_on = decoder
         try:
             decoder.held.enter_context(ticket.hold(num_bytes, answer_bytes))
-        except BytesFullError as error:
+        except (BytesFullError, TooManyBytesError) as error:
             ticket.answer.set_exception(error)
             self._drop(decoder)
             return

@@ -26,6 +26,8 @@ OPENED = Struct("!QQd")  # bytes that decoding will hold, most bytes of a PNG or
 DONE = Struct(
     "!dd"
 )  # when it began and when it was decoded, monotonic seconds. Then the pixels of each frame, or the PNG
+PNG_HEAD = Struct("!16sII")  # the signature and the beginning of the first chunk; width and height
+PNG_BEGIN, PNG_END = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", b"\0\0\0\0IEND\xaeB`\x82"
 ERRORS: tuple[type[ServiceError], ...] = (BadImageError, UnsupportedMediaError)
 MOST_TOLD_BYTES = 4096  # of any frame of a decoder without pixels
 
@@ -81,10 +83,25 @@ class Job:
         head = JOB.pack(*sizes, is_dear, cpu_seconds, heat.rows, heat.columns) + heat.levels
         return HEAD.pack(Kind.JOB, len(head) + len(self.data)) + head
 
+    def check_opened(self, answer_bytes: int) -> None:
+        """How large a PNG it was told that it will be. Raises ValueError if that cannot be."""
+        if bool(answer_bytes) != (self.heat is not None):
+            raise ValueError("a PNG that nobody wants, or none")
+
     def check(self, data: Buffer) -> None:
         """What it was answered. Raises ValueError if that cannot be its answer."""
-        if self.heat is None and (not data or len(data) % (3 * self.image_size**2)):
+        if self.heat is not None:
+            self._check_png(data)
+        elif not 0 < len(data) <= self.most_bytes or len(data) % (3 * self.image_size**2):
             raise ValueError("not the pixels of squares")
+
+    def _check_png(self, data: Buffer) -> None:
+        """By its first chunk and its last: clients are given it as it is."""
+        begin, width, height = PNG_HEAD.unpack_from(data)
+        if begin != PNG_BEGIN or bytes(data[-len(PNG_END) :]) != PNG_END:
+            raise ValueError("not a PNG")
+        if not 0 < width * height <= self.max_pixels or max(width, height) > self.max_side:
+            raise ValueError("not the PNG of a picture that is allowed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +124,8 @@ class Decoded:
         return tuple(Image.frombytes("RGB", (side, side), self.data[start : start + num_bytes]) for start in starts)
 
 
-# Entered with the bytes of a decode and of its PNG, while they are held. Raises BytesFullError: no room for the PNG.
+# Entered with the bytes of a decode and of its PNG, while they are held. Raises BytesFullError or TooManyBytesError: no
+# room for the PNG.
 HoldBytes = Callable[[int, int], AbstractContextManager[None]]
 
 
@@ -117,7 +135,7 @@ class ImageDecoder(Protocol):
     async def start(self) -> None: ...
 
     async def decode(self, job: Job, hold: HoldBytes) -> Decoded:
-        """Raises BadImageError, UnsupportedMediaError, BytesFullError."""
+        """Raises BadImageError, UnsupportedMediaError, and what `hold` does."""
 
     def sickness(self) -> str | None:
         """Why nothing can be decoded now; None: it can."""

@@ -10,7 +10,7 @@ from itertools import count, islice
 from math import inf
 from typing import NamedTuple, Protocol
 
-from models.base import Item, ModelRunner, Op, Output
+from models.base import Item, ModelRunner, Op, Output, Video
 
 # A gradient takes three times as long as its forward pass, and all that it needs of that is kept meanwhile.
 MOST_OF_OP = {Op.LOCALIZE: 4}
@@ -31,6 +31,17 @@ class Kind(NamedTuple):
 
     unit: str
     op: Op
+    what: Hashable = None  # of scores alone: a pair takes twenty times as long as a text
+    video: bool = False
+
+    @classmethod
+    def of(cls, unit: str, op: Op, asked: Hashable, *, video: bool) -> Kind:
+        """Rows of one generation share its steps, whatever they were made of."""
+        return cls(unit, op, asked, video) if op is Op.SCORE else cls(unit, op)
+
+    @classmethod
+    def of_item(cls, unit: str, item: Item) -> Kind:
+        return cls.of(unit, item.op, item.asked, video=isinstance(item.features, Video))
 
 
 class BatchKey(NamedTuple):
@@ -74,10 +85,12 @@ class WorkItem:
     started: float | None = None
     finished: float | None = None
     key: BatchKey = field(init=False)
+    kind: Kind = field(init=False)
     turn: tuple[float, int] | None = field(init=False, default=None)  # its place in the queue, while it waits
 
     def __post_init__(self) -> None:
         self.key = BatchKey(self.runner.unit, self.item.op, self.item.shape)
+        self.kind = Kind.of_item(self.runner.unit, self.item)
 
     def is_expired(self, now: float) -> bool:
         return self.deadline is not None and self.deadline <= now

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from app.engine.batching import BatchKey, BatchQueue, Rows, WorkItem
+from app.engine.batching import BatchKey, BatchQueue, Kind, Rows, WorkItem
 from app.engine.turns import Rates, Turns
 from app.errors import BatchFailedError, DeadlineExceededError
 from app.metrics import Metrics
@@ -144,7 +144,7 @@ class DeviceThread(threading.Thread):
         calls: dict[Op, Callable[[Sequence[Item]], Sequence[Output]]]
         calls = {Op.ENCODE: runner.encode, Op.SCORE: runner.score, Op.LOCALIZE: runner.localize}
         try:
-            with self._device_call(batch[0].key, len(batch)):
+            with self._device_call(batch[0].kind, len(batch)):
                 outputs = calls[items[0].op](items)
                 _check(outputs, len(items))
         except DeviceLostError:
@@ -160,7 +160,7 @@ class DeviceThread(threading.Thread):
         newcomers = {replace(work.item): work for work in batch}
         running = self._generations.get(key)
         try:
-            with self._device_call(key):  # no size: each step reports its own
+            with self._device_call(key.kind):  # no size: each step reports its own
                 if running is None:
                     generation = batch[0].runner.generate(list(newcomers))
                     self._generations[key] = Running(generation, newcomers, company=len(batch))
@@ -185,7 +185,7 @@ class DeviceThread(threading.Thread):
         try:
             self._drop_abandoned(key, running)
             if running.rows:
-                with self._device_call(key, len(running.rows)):
+                with self._device_call(key.kind, len(running.rows)):
                     finished += running.generation.step()
                     _check_step(running, finished)
         except DeviceLostError:
@@ -204,20 +204,20 @@ class DeviceThread(threading.Thread):
         leaving = [item for item, work in running.rows.items() if work.abandoned or work.is_expired(now)]
         self._resolve([(running.rows.pop(item), too_late()) for item in leaving])
         if leaving and running.rows:  # else the whole generation is dropped
-            with self._device_call(key):
+            with self._device_call(key.kind):
                 for item in leaving:
                     running.generation.drop(item)
 
     @contextmanager
-    def _device_call(self, key: BatchKey, size: int | None = None) -> Iterator[None]:
+    def _device_call(self, kind: Kind, size: int | None = None) -> Iterator[None]:
         if size is not None:
-            self._metrics.batch_size.labels(key.unit, key.op).observe(size)
+            self._metrics.batch_size.labels(kind.unit, kind.op).observe(size)
         self._call_began = began = self._clock()
         try:
             yield
         finally:
             self._call_began = None
-            self.rates.spent(key.kind, self._clock() - began)
+            self.rates.spent(kind, self._clock() - began)
 
     def _split(self, batch: list[WorkItem], error: Exception, company: int) -> None:
         """After a failed device call: retry the batch in halves; what fails alone has failed."""
@@ -242,7 +242,7 @@ class DeviceThread(threading.Thread):
             now = self._clock()
             for work, _ in outcomes:
                 work.finished = now
-            for kind, number in Counter(work.key.kind for work, _ in outcomes).items():
+            for kind, number in Counter(work.kind for work, _ in outcomes).items():
                 self.rates.finished(kind, number)
             self._deliver(outcomes)
 

@@ -60,7 +60,8 @@ class Turns:
 
 class Rates:
     """What a work item takes of the device, by kind: over the last seconds that its kind had. Calls are too uneven to
-    be judged one by one: a batch of sixteen takes little longer than one item."""
+    be judged one by one: a batch of sixteen takes little longer than one item. A kind has what its items are made of
+    in it, or many labels would be taken to need as long as as many pairs."""
 
     def __init__(self) -> None:
         self._seen: dict[Kind, tuple[float, float]] = {}  # seconds and items, of which older ones count less

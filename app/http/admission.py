@@ -123,11 +123,14 @@ class Admission:
 
     @contextmanager
     def set_back(self, exchange: Exchange) -> Iterator[None]:
-        """While images that it names by URL are fetched it has no place in the queue, as while its body came: those
-        who only wait hold nobody up. Raises QueueFullError."""
+        """While images that it names by URL are fetched it has no place in the queue, and its work is not counted, as
+        while its body came: those who only wait hold nobody up. Raises QueueFullError."""
         self._accepted.discard(exchange)
+        exchange.accepted = False
+        work = exchange.lease.put_off()
         yield
         self.accept(exchange)
+        self.admit_work(exchange, work)
 
     def admit_work(self, exchange: Exchange, work: Mapping[Kind, int]) -> None:
         """Its form is read, and this is what is to run for it. Raises QueueFullError."""

@@ -25,7 +25,7 @@ class Endpoint:
     function: Function
     documentation: Mapping[str, Any]  # of its route in /openapi.json, as FastAPI's keyword arguments
     tell: Tell = problem_response
-    label: str = ""  # in metrics and logs, where it is not the task's name
+    label: str = ""  # in metrics and logs, where it is not the task's name, or not yet
     or_task: Task | None = None  # what it may turn out to be instead, when the body is read
 
     @property

@@ -96,7 +96,8 @@ class Gate:
                 await self._answer(exchange, endpoint.function)
 
     async def _read_body(self, exchange: Exchange) -> bytes:
-        """As long as it makes progress. Raises SlowBodyError, BodyTooLargeError, BytesFullError, ClientGoneError."""
+        """As long as it makes progress. Raises SlowBodyError, BodyTooLargeError, ClientGoneError, and what
+        `Lease.add_body` does."""
         settings = self._service.settings
         progress = Progress(settings.body_timeout_seconds, settings.body_max_seconds)
         chunks: list[bytes] = []

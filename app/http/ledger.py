@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from app.engine.batching import Kind
-from app.errors import BytesFullError
+from app.errors import BytesFullError, TooManyBytesError
 
 
 class Ledger:
@@ -27,6 +27,13 @@ class Ledger:
         """Raises BytesFullError if there is no room for so many."""
         if self.bytes + num_bytes > self._max_bytes:
             raise BytesFullError("Too many bytes are in flight.")
+
+    def check_alone(self, num_bytes: int) -> None:
+        """Raises TooManyBytesError if so many of one request never have room."""
+        if num_bytes > self._max_bytes:
+            raise TooManyBytesError(
+                f"The request needs more than {self._max_bytes} bytes at once, for its images or its answer."
+            )
 
     def add_bytes(self, num_bytes: int, *, refuse: bool = False) -> None:
         with self._lock:
@@ -69,6 +76,7 @@ class Lease:
         self._unfinished: Counter[Kind] = Counter()
         self._unsubmitted: Counter[Kind] = Counter()
         self.held = 0  # bytes
+        self._promised = 0  # bytes of images by URL, which are still to come
 
     # --- work ---
 
@@ -89,6 +97,14 @@ class Lease:
                 self._unsubmitted[kind] = self._unfinished[kind] = number
                 self._ledger.add_work(kind, number, self.key)
 
+    def put_off(self) -> Mapping[Kind, int]:
+        """Nothing is to be done for now; returns what was, for `take_on`."""
+        self._expected = False
+        work = Counter(self._unfinished)
+        for kind, number in work.items():
+            self.finish(kind, number)
+        return work
+
     def submit(self, kind: Kind) -> None:
         """One item goes into the queue."""
         if self._unsubmitted[kind]:
@@ -105,8 +121,15 @@ class Lease:
 
     # --- bytes ---
 
+    def promise(self, num_bytes: int) -> None:
+        """So many are to come, in `add_body`: they hold nobody else up. Raises TooManyBytesError."""
+        self._promised += num_bytes
+        self._ledger.check_alone(self.held + self._promised)
+
     def add_body(self, num_bytes: int) -> None:
-        """Raises BytesFullError."""
+        """Raises BytesFullError, TooManyBytesError."""
+        self._promised = max(0, self._promised - num_bytes)
+        self._ledger.check_alone(self.held + self._promised + num_bytes)
         self._ledger.add_bytes(num_bytes, refuse=True)
         self.held += num_bytes
 
@@ -119,8 +142,10 @@ class Lease:
 
     @contextmanager
     def pixels(self, num_bytes: int, answer_bytes: int = 0) -> Iterator[None]:
-        """Held while it lasts. Raises BytesFullError if there is no room for an answer of so many."""
+        """Held while it lasts. Raises BytesFullError or TooManyBytesError if there is no room for an answer of so
+        many."""
         if answer_bytes:
+            self._ledger.check_alone(self.held + answer_bytes)
             self._ledger.check_bytes(answer_bytes)
         self._ledger.add_bytes(num_bytes + answer_bytes)
         try:
@@ -145,9 +170,7 @@ class Lease:
             self._ledger.add_answer_bytes(-left)
 
     def close(self) -> None:
-        self._expected = False
-        for kind, number in tuple(self._unfinished.items()):
-            self.finish(kind, number)
+        self.put_off()
         with self._lock:
             self._closed = True
             self._ledger.add_bytes(-self.held)

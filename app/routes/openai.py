@@ -30,12 +30,14 @@ from models.base import Task
 
 CHAT = document_json("Talk about an image", ChatFields, Completion, examples.CHAT, OPENAI_PROBLEMS)
 CHAT["responses"][200]["content"] |= events(Chunk, examples.CHUNK)
+NOT_YET = "chat"  # what is counted until the conversation tells whether it is a caption or an answer
 
 ENDPOINTS = (
     Endpoint(
         path="/v1/chat/completions",
         task=Task.CAPTION,
         or_task=Task.VQA,
+        label=NOT_YET,
         function=chat.complete,
         documentation=CHAT,
         tell=openai_response,
@@ -44,6 +46,7 @@ ENDPOINTS = (
         path="/v1/responses",
         task=Task.CAPTION,
         or_task=Task.VQA,
+        label=NOT_YET,
         function=chat.respond,
         documentation=document_json(
             "Talk about an image, in the plain form of this API",

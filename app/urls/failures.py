@@ -10,6 +10,7 @@ from app.errors import (
     ImageUrlError,
     QueueFullError,
     ServiceError,
+    TooManyBytesError,
     UnsupportedMediaError,
 )
 
@@ -19,6 +20,7 @@ RESULTS: dict[type[ServiceError], str] = {  # labels of a metric
     ImageHostError: "failed",
     ImageSlowError: "slow",
     ImageTooLargeError: "too-large",
+    TooManyBytesError: "too-large",
     UnsupportedMediaError: "unsupported",
     BytesFullError: "no-room",
     QueueFullError: "no-place",

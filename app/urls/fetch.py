@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Hashable, Iterable
 from ssl import SSLContext
-from typing import Any
+from typing import Any, Protocol
 
 import httpcore
 import httpx
@@ -31,7 +31,7 @@ from app.metrics import Metrics
 from app.settings import Settings
 from app.urls.addresses import may_be_dialled, parsed
 from app.urls.failures import NOT_ALLOWED, RESULTS, NotFetchedError
-from app.urls.hosts import Hosts
+from app.urls.hosts import MOST_HOST_CHARS, Hosts
 from app.urls.lookup import LookUps
 from app.urls.slots import Slots
 
@@ -46,7 +46,15 @@ FREE_PIECES, LEAST_PIECE_BYTES = 1000, 512  # so many of any size, then of this 
 REDIRECTS = (301, 302, 303, 307, 308)
 logger = logging.getLogger("blip.urls")
 
-Hold = Callable[[int], None]  # told the bytes of an image as they come; may raise BytesFullError
+
+class Room(Hashable, Protocol):
+    """What one request may hold. Both may raise TooManyBytesError."""
+
+    def promise(self, num_bytes: int, /) -> None:
+        """That are to come."""
+
+    def add_body(self, num_bytes: int, /) -> None:
+        """That are there. Raises BytesFullError."""
 
 
 class ImageFetcher:
@@ -64,15 +72,16 @@ class ImageFetcher:
         # Certifi's authorities, or those in SSL_CERT_FILE.
         self._ssl = httpx.create_ssl_context() if settings.image_urls != "off" else None
 
-    async def fetch(self, url: str, hold: Hold, request_id: str) -> bytes:
-        """The body that a URL leads to, as it came: what it is, its decoder tells.
+    async def fetch(self, url: str, room: Room, request_id: str) -> bytes:
+        """The body that a URL leads to, as it came: what it is, its decoder tells. Turns go round over rooms: an id is
+        the client's own, and may be another's.
 
         Raises ImageUrlError, ImageHostError, ImageSlowError, ImageTooLargeError, UnsupportedMediaError, BytesFullError,
-        QueueFullError (its turn came too late: too many are being fetched).
+        TooManyBytesError, QueueFullError (its turn came too late: too many are being fetched).
         """
         began, result = time.monotonic(), "cancelled"
         try:
-            data = await self._fetch(url, hold, request_id)
+            data = await self._fetch(url, room, request_id)
             result = "ok"
         except ServiceError as error:
             result = RESULTS[type(error)]
@@ -82,13 +91,16 @@ class ImageFetcher:
             self._metrics.image_fetch_seconds.observe(time.monotonic() - began)
         return data
 
-    async def _fetch(self, url: str, hold: Hold, request_id: str) -> bytes:
+    async def _fetch(self, url: str, room: Room, request_id: str) -> bytes:
         """Failures are told in the log here, with more than the client may know."""
         give_up, in_time = time.monotonic() + self._seconds, False
+        hosts: list[str] = []  # one after the other: no secrets, as paths and queries may be
         try:
-            async with asyncio.timeout(self._seconds), self._slots.one(request_id):
+            first = _parse(lambda: httpx.URL(url if len(url) <= MOST_URL_CHARS else ""))
+            hosts.append(_named(first))
+            async with asyncio.timeout(self._seconds), self._slots.one(room):
                 in_time = give_up - time.monotonic() >= self._connect_seconds
-                return await self._follow(url, hold, give_up)
+                return await self._follow(first, room, give_up, hosts)
         except (TimeoutError, httpcore.TimeoutException) as error:
             if in_time:
                 told: ServiceError = ImageSlowError("The image's host is too slow.")
@@ -99,23 +111,24 @@ class ImageFetcher:
             failure = NotFetchedError(ImageHostError("The image's host does not answer as it should."), repr(error))
         except NotFetchedError as raised:
             failure = raised.with_traceback(None)  # whose frames know the bytes, and this one
-        logger.warning("an image was not fetched: %s", failure.reason, extra={"fields": {"request_id": request_id}})
+        told_at = {"fields": {"request_id": request_id}}
+        logger.warning(
+            "an image was not fetched: %s: %s", " > ".join(hosts) or "no host", failure.reason, extra=told_at
+        )
         await asyncio.sleep(failure.not_before - time.monotonic())
         raise failure.error
 
-    async def _follow(self, text: str, hold: Hold, give_up: float) -> bytes:
-        url = _parse(lambda: httpx.URL(text if len(text) <= MOST_URL_CHARS else ""))
+    async def _follow(self, url: httpx.URL, room: Room, give_up: float, hosts: list[str]) -> bytes:
         for _ in range(1 + MOST_REDIRECTS):
             self._check(url)
             if give_up - time.monotonic() < self._connect_seconds:
                 raise TimeoutError  # else what a look-up may still take would tell of names: see `_find`
-            answer = await self._get(url, hold)
+            answer = await self._get(url, room)
             if isinstance(answer, bytes):
                 return answer
             url = _redirected(url, answer)
-        raise NotFetchedError(
-            ImageHostError("The image's URL is redirected too often."), f"{url.host}: too many redirects"
-        )
+            hosts.append(_named(url))
+        raise NotFetchedError(ImageHostError("The image's URL is redirected too often."), "too many redirects")
 
     def _check(self, url: httpx.URL) -> None:
         if self._ssl is None:
@@ -126,9 +139,9 @@ class ImageFetcher:
             raise _refusal("The image's URL must not hold a user or a password.", "a user or a password")
         host, port = url.raw_host.decode("ascii"), _port(url)
         if reason := self._hosts.why_not(host, port):
-            raise _refusal(NOT_ALLOWED, f"{host[:253]!r}, port {port}: {reason}")
+            raise _refusal(NOT_ALLOWED, f"port {port}: {reason}")
 
-    async def _get(self, url: httpx.URL, hold: Hold) -> bytes | str:
+    async def _get(self, url: httpx.URL, room: Room) -> bytes | str:
         """The body, or where it is: the Location of a redirect."""
         async with self._connecting() as pool, self._answer(pool, url) as answer:
             headers = {name.lower(): value.decode("latin-1") for name, value in answer.headers}
@@ -136,18 +149,18 @@ class ImageFetcher:
                 return headers[b"location"]
             if answer.status != 200:
                 error = ImageHostError(f"The image's host answered {answer.status}.")
-                raise NotFetchedError(error, f"{url.host}: {answer.status}")
-            self._check_head(headers)
+                raise NotFetchedError(error, f"it answered {answer.status}")
+            room.promise(self._promised(headers))
             answer.extensions["network_stream"].in_body = True
             pieces, size = list[bytes](), 0
             async for piece in answer.aiter_stream():
                 size += len(piece)
                 self._check_size(size)
-                hold(len(piece))
+                room.add_body(len(piece))
                 pieces.append(piece)
                 if len(pieces) > FREE_PIECES and size < LEAST_PIECE_BYTES * len(pieces):
                     raise NotFetchedError(
-                        ImageHostError("The image's host sends it in too small pieces."), f"{url.host}: small pieces"
+                        ImageHostError("The image's host sends it in too small pieces."), "small pieces"
                     )
                 await asyncio.sleep(0)  # all pieces may be there already
             return b"".join(pieces)
@@ -163,14 +176,16 @@ class ImageFetcher:
         seconds = {"connect": self._connect_seconds, "read": self._seconds, "write": self._seconds}
         return pool.stream("GET", target, headers=headers, extensions={"timeout": seconds})
 
-    def _check_head(self, headers: dict[bytes, str]) -> None:
-        """What can be told before the body comes."""
+    def _promised(self, headers: dict[bytes, str]) -> int:
+        """The bytes that are to come, 0 if that is not told; with what else can be told before."""
         if headers.get(b"content-encoding", "identity").strip().lower() not in ("", "identity"):
             raise NotFetchedError(UnsupportedMediaError("The image's host sends it compressed."), "a Content-Encoding")
         if headers.get(b"content-type", "").strip().lower().startswith("text/html"):
             raise NotFetchedError(UnsupportedMediaError("The image's URL leads to a page."), "text/html")
         length = headers.get(b"content-length", "0")
-        self._check_size(int(length) if length.isascii() and length.isdigit() else 0)
+        num_bytes = int(length) if length.isascii() and length.isdigit() else 0
+        self._check_size(num_bytes)
+        return num_bytes
 
     def _check_size(self, num_bytes: int) -> None:
         if num_bytes > self._max_bytes:
@@ -204,7 +219,7 @@ class ImageFetcher:
             if found and not refused:
                 return found
             reason = f"its address {refused[0]} is not allowed" if refused else "it has no address"
-        failure = f"{host!r}, port {port}: {reason}"
+        failure = f"port {port}: {reason}"
         raise NotFetchedError(ImageUrlError(NOT_ALLOWED), failure, not_before=began + self._connect_seconds)
 
 
@@ -290,10 +305,15 @@ def _parse(parse: Callable[[], httpx.URL]) -> httpx.URL:
     return url
 
 
+def _named(url: httpx.URL) -> str:
+    """Its host, for the log. Of a URL that is not checked yet."""
+    return repr(url.raw_host[:MOST_HOST_CHARS].decode("ascii", "replace"))
+
+
 def _redirected(url: httpx.URL, location: str) -> httpx.URL:
     following = _parse(lambda: url.join(location[:MOST_URL_CHARS]))
     if url.scheme == "https" and following.scheme == "http":
-        raise _refusal(NOT_ALLOWED, f"{url.host}: a redirect from https to http")
+        raise _refusal(NOT_ALLOWED, "a redirect from https to http")
     return following
 
 

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from hashlib import sha256
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, TypeVar
 from urllib.parse import parse_qsl
 
 from pydantic import BaseModel, ValidationError
@@ -29,6 +29,7 @@ MOST_BYTES_PER_CHAR = 8  # of any charset
 MOST_PREFIX_CHARS = 64  # of white space and a scheme
 SAYS_NOTHING = ("", "application/octet-stream", "application/x-www-form-urlencoded")
 _DATA_URI = re.compile(r"\s*data:[^,]{0,128};\s*base64\s*,", re.IGNORECASE)
+A_URL, A_DATA_URI = "a URL", "a data URI"
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://")  # of any scheme: which may be fetched is not decided here
 F = TypeVar("F", bound=Fields)
 M = TypeVar("M", bound=BaseModel)
@@ -40,9 +41,9 @@ Source = bytes | str  # an image, or the URL that it is to be fetched from
 @dataclass(frozen=True, slots=True)
 class Upload:
     data: bytes
-    digest: bytes  # SHA-256
+    digest: bytes  # SHA-256; of the URL, until it is fetched
     place: str | None = None  # among the request's images, for errors; None: it is the only one
-    url: str | None = None  # that it is to be fetched from, and in a task has been
+    url: str | None = None  # that it is to be fetched from, or has been
 
     def fetched(self, data: bytes) -> Upload:
         """With what its URL led to."""
@@ -59,9 +60,6 @@ class Form(Generic[F]):
     def distinct_images(self) -> list[Upload]:
         """The first of equal ones."""
         return list(distinct(self.images).values())
-
-    def with_images(self, images: Sequence[Upload], /) -> Self:
-        return replace(self, images=tuple(images))
 
 
 def distinct(images: Iterable[Upload]) -> dict[bytes, Upload]:
@@ -94,6 +92,8 @@ def read_form(content_type: str, query: bytes, body: bytes, model: type[F], sett
             "The body must be multipart/form-data, application/json or the bytes of an image (image/*)."
         )
     _check_images(images, model.num_images[0], most_images)
+    if not is_json:
+        _check_bytes(images)
     _check_names(values.keys(), model)
     values = {name: value for name, value in values.items() if value is not None}
     fields = validated(model, values, Context(settings, len(images)), strict=is_json)
@@ -105,7 +105,7 @@ def read_form(content_type: str, query: bytes, body: bytes, model: type[F], sett
 def upload(source: Source, place: str | None = None) -> Upload:
     """Hashes an image: 20 MB take some 20 ms."""
     if isinstance(source, str):
-        return Upload(b"", b"", place, source)
+        return Upload(b"", sha256(source.encode()).digest(), place, source)
     return Upload(source, sha256(source).digest(), place)
 
 
@@ -130,6 +130,17 @@ def _check_images(images: Sequence[Source], fewest: int, most: int) -> None:
     if not all(images):
         place = f"image: {[*map(bool, images)].index(False)}" if len(images) > 1 else "image"
         raise InvalidInputError(f"{place}: is empty")
+
+
+def _check_bytes(images: Sequence[Source]) -> None:
+    """`-F image=https://...` in place of `-F image=@FILE` is a text, not a picture. Raises UnsupportedMediaError."""
+    for number, image in enumerate(images):
+        if isinstance(image, bytes) and (kind := _link(_text(image[:MOST_PREFIX_CHARS]))) is not None:
+            place = f"image: {number}" if len(images) > 1 else "image"
+            raise UnsupportedMediaError(
+                f"{place}: is {kind}: only a JSON body can hold it, as a string. Here it is a file (curl: "
+                "-F image=@FILE)."
+            )
 
 
 def _check_number(number: int, most: int) -> None:
@@ -202,13 +213,21 @@ def is_data_uri(text: str) -> bool:
     return _DATA_URI.match(text) is not None
 
 
+def _link(start: str) -> str | None:
+    """What a text that begins so is in place of an image's bytes."""
+    start = start.lstrip().lower()
+    if _URL.match(start):
+        return A_URL
+    return A_DATA_URI if start.startswith("data:") else None
+
+
 def read_image(text: str, place: str = "image") -> Source:
     """A string of JSON that stands for an image: base64, a data URI of any type, as the bytes tell what they are, or
     a URL, which is returned as it is. `place`: what errors name. Raises MalformedError, InvalidInputError."""
-    start = text[:MOST_PREFIX_CHARS].lstrip().lower()
-    if _URL.match(start):
+    kind = _link(text[:MOST_PREFIX_CHARS])
+    if kind == A_URL:
         return text.strip()
-    if start.startswith("data:"):
+    if kind == A_DATA_URI:
         kind, comma, text = text.partition(",")
         if not comma or not kind.isascii() or kind.rpartition(";")[2].strip().lower() != "base64":
             raise MalformedError(f"{place}: a data URI must begin with data:...;base64,")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NotRequired, Self
 
 from pydantic import AfterValidator, BaseModel, Field, ValidationInfo, model_validator
@@ -117,9 +117,15 @@ class RerankFields(Open):
     """As Cohere, Jina and vLLM have it; `texts` as text-embeddings-inference has it."""
 
     model: ModelName | None = Field(None, description="a served model; default: the profile's first one that matches")
-    query: Sided = Field(description='a text, {"text"} or {"image"}')
+    query: Sided = Field(
+        description='a text, {"text"} or {"image"}. A string that is a data URI is an image too; one that is a URL is '
+        'a text: an image by URL is {"image": URL}'
+    )
     documents: Annotated[list[Sided], at_most(MAX_LABELS)] | None = Field(
-        None, min_length=1, max_length=MAX_LABELS, description="texts for an image, images for a text"
+        None,
+        min_length=1,
+        max_length=MAX_LABELS,
+        description="texts for an image, images for a text; strings as in `query`",
     )
     texts: Annotated[list[str], at_most(MAX_LABELS)] | None = Field(
         None, min_length=1, max_length=MAX_LABELS, description="in place of documents: the answer is a list then"
@@ -166,9 +172,6 @@ class RerankAsked:
     texts: list[str]
     images: Sequence[Upload]
     num_chars: int
-
-    def with_images(self, images: Sequence[Upload], /) -> Self:
-        return replace(self, images=images)
 
     def text(self, index: int) -> str:
         """Of the pair with this document."""

@@ -8,9 +8,10 @@ from typing import Any
 import httpx
 import pytest
 
+from app.engine.batching import Kind
 from app.wire.capfilt import CapfiltAnswer
 from bench.service import running_service
-from models.base import CaptionInput, PairInput, Sampling
+from models.base import CaptionInput, Op, PairInput, Sampling
 from tests.app.conftest import Shared
 from tests.app.support import BLUE, GREEN, RED, b64, entered, lab, run
 from tests.app.test_tasks import checked
@@ -127,8 +128,8 @@ def test_its_work_is_counted_by_checkpoint_and_ends() -> None:
             with there.heads.held() as hold:
                 asking = there.begin("/capfilt", text=WEB, num_captions=2)
                 await entered(hold)
-                work = {f"{kind.unit} {kind.op}": number for kind, number in there.admission.ledger.unfinished.items()}
-                assert work == {"fake-heads generate": 1, "fake-heads score": 5}
+                work = {Kind("fake-heads", Op.GENERATE): 1, Kind("fake-heads", Op.SCORE, PairInput): 5}
+                assert there.admission.ledger.unfinished == work
             assert (await asking).status_code == 200
             assert not there.admission.ledger.unfinished
             assert there.count("requests_total", task="capfilt", model="fake", code="200") == 1

@@ -469,6 +469,10 @@ def test_metrics_count_what_a_request_turned_out_to_be() -> None:
             assert there.count("requests_total", task="caption", model="fake", code="200") == 2
             assert there.count("requests_total", task="vqa", model="fake", code="200") == 1
             assert there.count("requests_total", task="caption", model="other", code="404") == 1
+            for path in (CHAT, "/v1/responses"):
+                await there.client.post(path, json={"messages": "a"})
+            assert there.count("requests_total", task="chat", model="fake", code="400") == 2
+            assert there.count("requests_total", task="caption", model="fake", code="400") == 0
 
     run(test)
 

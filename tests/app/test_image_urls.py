@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Hashable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
@@ -12,9 +12,11 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from app import main
+from app.engine.batching import Kind
 from app.errors import DrainingError
 from app.http.tracing import Tracing
 from app.urls.fetch import MOST_FETCHES
+from models.base import Capabilities, Op, PairInput
 from tests.app.support import (
     BLUE,
     FIELDS,
@@ -39,8 +41,8 @@ SILENT = "http://good.example/silent"
 
 
 @asynccontextmanager
-async def served(**settings: Any) -> AsyncIterator[tuple[Lab, Host]]:
-    async with host() as plain, lab(**({"image_urls": "public"} | settings)) as to:
+async def served(capabilities: Capabilities | None = None, **settings: Any) -> AsyncIterator[tuple[Lab, Host]]:
+    async with host() as plain, lab(capabilities, **({"image_urls": "public"} | settings)) as to:
         with installed(Network(plain.port, 0, 0)):
             yield to, plain
 
@@ -71,9 +73,9 @@ async def held_fetches(to: Lab) -> AsyncIterator[Callable[[], None]]:
     """Yields what lets them go on."""
     held, fetch = asyncio.Event(), to.service.fetcher.fetch
 
-    async def later(*arguments: Any) -> bytes:
+    async def later(*arguments: Any, **named: Any) -> bytes:
         await held.wait()
-        return await fetch(*arguments)
+        return await fetch(*arguments, **named)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(to.service.fetcher, "fetch", later)
@@ -133,6 +135,20 @@ def without_names(answer: Any) -> Any:
             if name not in ("id", "created", "created_at", "usage")
         }
     return answer
+
+
+def test_a_url_that_stands_for_a_text_is_a_text() -> None:
+    """Which of the pages is the picture from? An image by URL is said to be one."""
+
+    async def test() -> None:
+        async with served() as (to, one):
+            body = {"query": {"image": PICTURES[0]}, "documents": [URL, "red"], "return_documents": True}
+            results = (await to.say("/rerank", body))["results"]
+            assert {"text": URL} in [result["document"] for result in results]
+            await to.say("/rerank", {"query": URL, "documents": [{"image": PICTURES[0]}]})
+            assert one.heads == []
+
+    run(test)
 
 
 @pytest.mark.parametrize("path", DOORS)
@@ -203,21 +219,135 @@ def test_off_unless_the_operator_says_so() -> None:
     run(test)
 
 
-@pytest.mark.parametrize("fields", [{"num_captions": 9}, {"num_beems": 2}])
-def test_nothing_is_fetched_for_a_form_that_is_wrong(fields: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        *((path, {"model": "other"}) for path in (*TASKS, *DOORS)),
+        ("/caption", {"num_captions": 9}),
+        ("/caption", {"num_beems": 2}),
+        ("/caption", {"prompt": "a " * 100}),  # more than the positions hold
+        ("/vqa", {"history": [{"question": "a", "answer": "b"}]}),
+        ("/vqa", {"template": "Q: {}"}),
+        ("/match", {"video": True}),
+        ("/embed", {"pooling": "mean"}),
+        ("/embed", {"space": "image"}),
+        ("/embed", {"video": True}),
+        ("/localize", {"layer": 2}),
+        ("/v1/chat/completions", {"candidates": ["a", "b"], "model": "fake:caption"}),
+        ("/v1/chat/completions", {"min_new_tokens": 9, "max_tokens": 2}),
+        ("/v1/chat/completions", {"min_new_tokens": 9, "max_tokens": 2, "stream": True}),
+        ("/v1/embeddings", {"dimensions": 1}),
+        ("/rerank", {"video": True}),
+    ],
+)
+def test_nothing_is_fetched_for_what_is_refused_anyway(path: str, fields: dict[str, Any]) -> None:
+    """What another model could do, too: it is this one that is asked."""
+
     async def test() -> None:
-        async with served() as (to, one):
-            assert kind(await to.client.post("/caption", json={"image": URL} | fields)) == (422, "invalid-input")
+        async with served(capabilities=Capabilities()) as (to, one):
+            body = {"image": URL} | FIELDS[path] if path in FIELDS else DOORS[path](URL)
+            refused = await to.client.post(path, json=body | fields)
+            assert refused.status_code in (400, 404, 422)
             assert one.heads == []
 
     run(test)
 
 
-def test_other_forms_take_none() -> None:
+def test_nor_for_whom_there_is_no_time() -> None:
+    async def test() -> None:
+        async with served(request_timeout_seconds=1) as (to, one):
+            rates, itm = to.service.engine.rates, Kind("fake-heads", Op.SCORE, PairInput)
+            rates.spent(itm, 0.5)
+            rates.finished(itm, 1)
+            with to.heads.held() as hold:
+                first = to.begin("/match", text="red", head="itm")
+                await entered(hold)
+                refused = await to.client.post("/match", json={"image": URL, "text": ["red", "blue"], "head": "itm"})
+                assert kind(refused) == (429, "queue-full")
+            assert (await first).status_code == 200
+            assert one.heads == []
+
+    run(test)
+
+
+def test_who_only_waits_for_a_url_holds_nobody_up() -> None:
+    """Its work is not counted before the picture is there, and it is then."""
+
+    async def test() -> None:
+        async with served() as (to, one), held_fetches(to) as release:
+            late = asyncio.create_task(to.client.post("/match", json={"image": URL, "text": ["red", "blue"]}))
+            await admitted(to)
+            with to.heads.held() as hold:
+                assert not to.admission.ledger.unfinished
+                assert to.count("reserved_items") == 0
+                release()
+                await entered(hold)
+                assert to.admission.ledger.unfinished.total() == 5
+            assert (await late).status_code == 200
+            assert not to.admission.ledger.unfinished
+            assert len(one.heads) == 1
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        ("/capfilt", {"seed": 1}),
+        ("/match", {"text": "red", "video": True}),
+        ("/embed", {"text": "red", "space": "multimodal"}),
+        ("/classify", {"label": ["red", "blue"]}),
+    ],
+)
+def test_who_asks_twice_for_its_features_fetches_once(path: str, fields: dict[str, Any]) -> None:
     async def test() -> None:
         async with served() as (to, one):
-            refused = await to.client.post("/caption", files={"image": (None, URL)})
-            assert kind(refused) == (415, "unsupported-media")
+            images = [URL, f"{URL}?again", URL]
+            by_url = await to.client.post(path, json={"images": images} | fields)
+            by_bytes = await to.client.post(path, json={"images": [b64(RED)] * 3} | fields)
+            assert (by_url.status_code, by_url.json()) == (200, by_bytes.json())
+            assert len(one.heads) == 2
+
+    run(test)
+
+
+def test_videos_are_fetched_side_by_side() -> None:
+    async def test() -> None:
+        async with served() as (to, one):
+            documents = [{"image": f"http://good.example/silent?{number}"} for number in range(3)]
+            body = {"query": "red", "documents": documents, "video": True}
+            asking = asyncio.create_task(to.client.post("/rerank", json=body))
+            await asked(one, 3)
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
+
+    run(test)
+
+
+def test_what_is_drawn_over_was_fetched_once() -> None:
+    async def test() -> None:
+        async with served() as (to, one):
+            accept = {"accept": "image/png"}
+            drawn = await to.client.post("/localize", json={"image": URL, "text": "red"}, headers=accept)
+            of_bytes = await to.client.post("/localize", json={"image": b64(RED), "text": "red"}, headers=accept)
+            assert (drawn.status_code, drawn.content) == (200, of_bytes.content)
+            assert len(one.heads) == 1
+
+    run(test)
+
+
+@pytest.mark.parametrize(("text", "word"), [(f" {URL}", "a URL"), (PICTURES[0], "a data URI")])
+def test_other_forms_take_none_and_tell_what_to_do(text: str, word: str) -> None:
+    async def test() -> None:
+        async with served() as (to, one):
+            several: list[Any] = [("image", ("a.png", RED)), ("image", ("b.txt", text))]
+            for files in ([("image", (None, text))], several):
+                refused = await to.client.post("/caption", files=files)
+                assert kind(refused) == (415, "unsupported-media")
+                place = "image: 1: " if len(files) > 1 else "image: "
+                assert refused.json()["detail"].startswith(f"{place}is {word}: only a JSON body can hold it")
+            refused = await to.client.post("/caption", content=text, headers={"content-type": "image/png"})
+            assert refused.json()["detail"].startswith(f"image: is {word}")
             assert one.heads == []
 
     run(test)
@@ -241,6 +371,31 @@ def test_bytes_are_counted_as_they_come_and_refused_beyond_the_limit() -> None:
     run(test)
 
 
+def test_what_can_never_fit_is_not_told_to_come_back() -> None:
+    async def test() -> None:
+        async with served(max_body_bytes=2_900_000, max_inflight_bytes=3_000_000) as (to, _):
+            images = [f"http://good.example/endless?{number}" for number in range(2)]
+            refused = await to.client.post("/caption", json={"images": images})
+            assert kind(refused) == (413, "too-many-bytes")
+            assert "3000000 bytes" in refused.json()["detail"]
+            assert to.count("image_fetches_total", result="too-large") >= 1
+            assert to.admission.ledger.bytes == 0
+
+    run(test)
+
+
+def test_nor_is_what_is_promised_and_cannot_fit() -> None:
+    """Also while others hold bytes, as they nearly always do: else it would be told to come back for ever."""
+
+    async def test() -> None:
+        async with served(max_body_bytes=1_000_000, max_inflight_bytes=1_000_000) as (to, _):
+            to.admission.ledger.add_bytes(100_000)
+            images = [f"http://good.example/promised?{number}" for number in range(2)]  # 600 kB each
+            assert kind(await to.client.post("/caption", json={"images": images})) == (413, "too-many-bytes")
+
+    run(test)
+
+
 def test_a_host_that_was_never_asked_is_not_blamed() -> None:
     """Others have every place: to try again is right."""
 
@@ -253,6 +408,30 @@ def test_a_host_that_was_never_asked_is_not_blamed() -> None:
             assert refused.headers["retry-after"] == "1"
             assert one.heads == []
             assert to.count("image_fetches_total", result="no-place") == 1
+
+    run(test)
+
+
+def test_turns_are_those_of_requests_whatever_they_call_themselves() -> None:
+    """An id that two clients have, or one that makes many, is nobody's share."""
+
+    async def test() -> None:
+        async with served() as (to, _):
+            owners: list[Hashable] = []
+            slots = to.service.fetcher._slots
+            take = slots.one
+
+            def told(owner: Hashable) -> AbstractAsyncContextManager[None]:
+                owners.append(owner)
+                return take(owner)
+
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(slots, "one", told)
+                body = {"images": [URL, f"{URL}?again"]}
+                for _ in range(2):
+                    answer = await to.client.post("/caption", json=body, headers={"x-request-id": "the-same"})
+                    assert answer.status_code == 200
+            assert [owners.index(one) for one in owners] == [0, 0, 2, 2]
 
     run(test)
 
@@ -307,6 +486,7 @@ def test_a_place_is_asked_for_again_when_it_is_there() -> None:
                 await waiting(to.service, 2)
                 release()
                 assert kind(await late) == (429, "queue-full")
+                assert to.count("rejected_total", reason="queue-full") == 1
             assert [(await each).status_code for each in others] == [200] * 3
             assert len(one.heads) == 1
 

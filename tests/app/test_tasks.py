@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 from pydantic import TypeAdapter
 
+from app.engine.batching import Kind
 from app.inference import SMALL_BODY_BYTES
 from app.wire.answers import CaptionAnswer, EmbedAnswer, MatchAnswer, VqaAnswer
 from models.base import (
@@ -21,6 +22,7 @@ from models.base import (
     GenerationSettings,
     ImageEmbeddingInput,
     LikelihoodInput,
+    Op,
     PairInput,
     QuestionInput,
     Sampling,
@@ -272,15 +274,26 @@ def test_frames_of_a_video_are_encoded_once() -> None:
     run(test)
 
 
+GENERATE = Kind("fake-heads", Op.GENERATE)
+
+
+def scored(what: object, video: bool = False) -> Kind:
+    return Kind("fake-heads", Op.SCORE, what, video)
+
+
 @pytest.mark.parametrize(
     ("path", "fields", "left"),
     [
-        ("/caption", {}, {"fake-heads generate": 3}),
-        ("/capfilt", {}, {"fake-heads generate": 3, "fake-heads score": 3}),
-        ("/match", {"text": "red", "video": True}, {"fake-heads score": 3}),
+        ("/caption", {}, {GENERATE: 3}),
+        ("/capfilt", {}, {GENERATE: 3, scored(PairInput): 3}),
+        (
+            "/match",
+            {"text": "red", "video": True},
+            {scored(PairInput, True): 1, scored(TextInput): 1, scored(ImageEmbeddingInput, True): 1},
+        ),
     ],
 )
-def test_equal_images_are_taken_on_as_one_encode(path: str, fields: dict[str, Any], left: dict[str, int]) -> None:
+def test_equal_images_are_taken_on_as_one_encode(path: str, fields: dict[str, Any], left: dict[Kind, int]) -> None:
     """What is not to be encoded would refuse others, and keep a place in the queue."""
 
     async def test() -> None:
@@ -289,8 +302,7 @@ def test_equal_images_are_taken_on_as_one_encode(path: str, fields: dict[str, An
                 body = {"images": [b64(RED)] * 3} | fields
                 asking = asyncio.create_task(there.client.post(path, json=body))
                 await entered(hold)
-                work = {f"{kind.unit} {kind.op}": number for kind, number in there.admission.ledger.unfinished.items()}
-                assert work == left
+                assert there.admission.ledger.unfinished == left
             assert (await asking).status_code == 200
 
     run(test)
@@ -302,8 +314,8 @@ def test_work_and_pixels_of_a_video_are_counted() -> None:
             with there.tower.held() as hold:
                 asking = there.begin("/match", animated(["red", "green", "blue"]), video=True)
                 await entered(hold)
-                work = {f"{kind.unit} {kind.op}": number for kind, number in there.admission.ledger.unfinished.items()}
-                assert work == {"fake-tower encode": 8, "fake-heads score": 3}
+                work = {scored(PairInput, True): 1, scored(TextInput): 1, scored(ImageEmbeddingInput, True): 1}
+                assert there.admission.ledger.unfinished == work | {Kind("fake-tower", Op.ENCODE): 8}
                 body = len(
                     json.dumps({"image": b64(animated(["red", "green", "blue"]))} | {"text": "red", "video": True})
                 )

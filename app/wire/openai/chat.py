@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
@@ -116,13 +115,6 @@ class Asked:
     conversation: Conversation
     image: Upload
     settings: Settings
-
-    @property
-    def images(self) -> Sequence[Upload]:
-        return (self.image,)
-
-    def with_images(self, images: Sequence[Upload], /) -> Self:
-        return replace(self, image=images[0])
 
     @property
     def num_chars(self) -> int:

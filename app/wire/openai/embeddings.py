@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal, Self
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
 from app.errors import InvalidInputError
 from app.settings import Settings
-from app.wire.forms import Form, Upload, read_image, read_object, upload, validated
+from app.wire.forms import Form, read_image, read_object, upload, validated
 from app.wire.open import ModelName, Open, at_most
 from app.wire.openai.messages import Message, Messages
 from app.wire.schemas import Context, EmbedFields, Text, listed
@@ -51,13 +50,6 @@ class EmbeddingsAsked:
     @property
     def num_chars(self) -> int:
         return self.form.num_chars
-
-    @property
-    def images(self) -> Sequence[Upload]:
-        return self.form.images
-
-    def with_images(self, images: Sequence[Upload], /) -> Self:
-        return replace(self, form=self.form.with_images(images))
 
 
 def read_embeddings(body: bytes, settings: Settings) -> EmbeddingsAsked:

@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -23,7 +24,7 @@ from PIL import Image
 from app.decoding.picture import finish, open_picture
 from app.decoding.pool import Decoders, Patience
 from app.decoding.process import MAPPED_BYTES, DecoderProcess
-from app.decoding.protocol import HEAD, Buffer, Decoded, Heat, Job, Kind, frame
+from app.decoding.protocol import HEAD, OPENED, Buffer, Decoded, Heat, Job, Kind, frame
 from app.errors import BadImageError, BytesFullError, UnsupportedMediaError
 from app.images import FORMATS
 from app.metrics import Metrics
@@ -312,6 +313,53 @@ def test_too_long_by_the_clock() -> None:
 # --- pictures that are drawn over ---
 
 HEAT = Heat(2, 2, bytes([255, 0, 0, 0]))
+SQUARE = bytes(3 * 8 * 8)
+
+
+@pytest.mark.parametrize(
+    ("answer", "fields"),
+    [
+        (b"", {}),
+        (SQUARE[:-1], {}),
+        (2 * SQUARE, {}),
+        (4 * SQUARE, {"most_frames": 3}),
+        (RED, {}),
+        (SQUARE, {"heat": HEAT}),
+        (b"", {"heat": HEAT}),
+        (RED[:20], {"heat": HEAT}),
+        (RED[:-1], {"heat": HEAT}),
+        (RED + b"<script>", {"heat": HEAT}),
+        (b"<svg>" + RED, {"heat": HEAT}),
+        (RED, {"heat": HEAT, "max_pixels": 1000}),
+        (RED, {"heat": HEAT, "max_side": 31}),
+    ],
+)
+def test_what_cannot_be_the_answer_to_a_job_is_not_believed(answer: bytes, fields: dict[str, Any]) -> None:
+    limits = {"image_size": 8, "max_pixels": 32 * 32, "max_side": 32}
+    for more, right in (({}, SQUARE), ({"heat": HEAT}, RED), ({"most_frames": 3}, 3 * SQUARE)):
+        job(RED, **limits | more).check(memoryview(right))
+    with pytest.raises((ValueError, struct.error)):
+        job(RED, **limits | fields).check(memoryview(answer))
+
+
+@pytest.mark.parametrize(("heat", "answer_bytes"), [(None, 2**40), (HEAT, 0)])
+def test_a_decoder_that_promises_what_nobody_wants_is_not_believed(heat: Heat | None, answer_bytes: int) -> None:
+    """It could answer as much, and the service would take it for frames."""
+
+    async def test() -> None:
+        async with lab() as our:
+            for pid in our.decoders.pids:
+                os.kill(pid, signal.SIGSTOP)
+            asking = asyncio.create_task(our.decode(RED, heat=heat))
+            await asyncio.sleep(0)
+            [decoder] = [one for one in our.decoders._decoders if one.ticket is not None]
+            with pytest.raises(ValueError, match="PNG"):
+                our.decoders.heard(decoder, Kind.OPENED, OPENED.pack(1000, answer_bytes, 0.0))
+            for pid in our.decoders.pids:
+                os.kill(pid, signal.SIGCONT)
+            assert (await asking).data  # of one that says what is right
+
+    run(test)
 
 
 def test_a_drawing_is_that_of_this_process() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from app.engine.batching import BatchKey
+from app.engine.batching import BatchKey, Kind
 from app.engine.turns import CALL_SECONDS, STEP_SHARE, Rates, Turns
 from models.base import Op
 
@@ -86,6 +86,17 @@ def test_an_item_takes_what_its_calls_took() -> None:
     rates.spent(ENCODE.kind, 0.8)
     rates.finished(ENCODE.kind, 4)
     assert rates.seconds({ENCODE.kind: 10, SCORE.kind: 1}, unseen=1) == pytest.approx(2 + 1)
+
+
+def test_what_items_are_of_is_told_apart() -> None:
+    """A pair of a video, a pair and a label are one op of one unit."""
+    text, pair, video = [Kind("heads", Op.SCORE, *what) for what in (("text",), ("pair",), ("pair", True))]
+    rates = Rates()
+    for kind, seconds in ((text, 0.01), (pair, 0.2), (video, 1.0)):
+        rates.spent(kind, seconds)
+        rates.finished(kind, 1)
+    assert rates.seconds({text: 10}, unseen=0) == pytest.approx(0.1)
+    assert rates.seconds({pair: 10, video: 1}, unseen=0) == pytest.approx(2 + 1)
 
 
 def test_a_row_takes_all_its_steps() -> None:

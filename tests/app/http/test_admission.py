@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 
 import httpx
+import pytest
 
 from app.engine.batching import Kind
+from app.errors import BytesFullError, TooManyBytesError
 from app.http.admission import OVERHEAD, UNSEEN_SECONDS
 from app.http.ledger import Ledger
-from models.base import Op
+from models.base import Op, PairInput
 from tests.app.support import BLUE, GREEN, RED, Lab, b64, entered, kind, lab, run, until, waiting
 
 TEXTS = [f"red {number}" for number in range(64)]
-ITM = Kind("fake-heads", Op.SCORE)
+ITM = Kind("fake-heads", Op.SCORE, PairInput)
 
 
 def pairs(there: Lab, num_images: int = 3, num_texts: int = 64) -> asyncio.Task[httpx.Response]:
@@ -166,6 +168,24 @@ def test_what_has_not_been_seen_is_taken_to_be_quick() -> None:
     run(test)
 
 
+def test_labels_are_not_taken_to_be_as_slow_as_pairs() -> None:
+    """An ITM pair takes twenty times as long as the embedding of a text; of a video it takes longer still."""
+
+    async def test() -> None:
+        async with lab(request_timeout_seconds=60) as there:
+            seen(there, 1.0)
+            with there.heads.held() as hold:
+                first = pairs(there, num_texts=10)  # 30 s
+                await entered(hold)
+                labels = there.begin("/classify", label=TEXTS)
+                await waiting(there.service, 10)
+                assert kind(await pairs(there, num_images=1, num_texts=25)) == (429, "queue-full")
+            assert [(await one).status_code for one in (first, labels)] == [200, 200]
+            assert not there.admission.ledger.unfinished
+
+    run(test)
+
+
 def test_one_key_has_half_of_the_time_at_most() -> None:
     async def test() -> None:
         async with lab(api_keys="first,second") as there:
@@ -202,6 +222,33 @@ def test_a_lease_gives_back_all_that_it_holds() -> None:
             assert (ledger.bytes, ledger.answer_bytes) == (130, 30)
         assert (ledger.unfinished, ledger.of_key(1), lease.will_submit) == ({ITM: 2}, {ITM: 2}, True)
     assert (ledger.bytes, ledger.answer_bytes, ledger.unfinished, ledger.of_key(1)) == (0, 0, {}, {})
+
+
+def test_what_alone_is_too_much_is_told_apart_from_what_is_too_much_now() -> None:
+    ledger = Ledger(1000)
+    with ledger.lease() as other, ledger.lease() as lease:
+        other.add_body(500)
+        lease.add_body(300)
+        with pytest.raises(BytesFullError):
+            lease.add_body(300)
+        with pytest.raises(TooManyBytesError, match="more than 1000 bytes"):
+            lease.add_body(800)
+        with pytest.raises(BytesFullError), lease.pixels(0, answer_bytes=300):
+            pass
+        with pytest.raises(TooManyBytesError), lease.pixels(0, answer_bytes=800):
+            pass
+        assert ledger.bytes == 800
+
+
+def test_what_is_promised_counts_for_its_own_request_alone() -> None:
+    ledger = Ledger(1000)
+    with ledger.lease() as other, ledger.lease() as lease:
+        lease.promise(600)
+        other.add_body(500)
+        lease.add_body(400)
+        lease.promise(400)
+        with pytest.raises(TooManyBytesError):
+            lease.promise(1)
 
 
 def test_what_need_not_be_done_is_not_waited_for() -> None:

@@ -82,6 +82,9 @@ class Host:
                 await write(_head("200 OK", "Content-Type: image/png"))
                 while True:
                     await write(PIECE)
+            case "/promised":
+                await write(_head("200 OK", length=600_000))
+                await reader.read()
             case "/slowly-endless":
                 await write(_head("200 OK", "Content-Type: image/png"))
                 while True:

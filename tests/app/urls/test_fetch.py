@@ -11,7 +11,15 @@ from typing import Any
 
 import pytest
 
-from app.errors import FetchError, ImageHostError, ImageUrlError, QueueFullError
+from app.errors import (
+    FetchError,
+    ImageHostError,
+    ImageUrlError,
+    QueueFullError,
+    TooManyBytesError,
+    UnsupportedMediaError,
+)
+from app.http.ledger import Lease, Ledger
 from app.metrics import Metrics
 from app.settings import Settings
 from app.urls.failures import NotFetchedError
@@ -21,6 +29,10 @@ from tests.app.urls.host import TLS, Host, host
 from tests.app.urls.network import PUBLIC, Network, installed
 
 GOOD = "http://good.example/red.png"
+
+
+def room(num_bytes: int = 2**30) -> Lease:
+    return Lease(Ledger(num_bytes))
 
 
 @dataclass(slots=True)
@@ -33,7 +45,7 @@ class Bench:
     metrics: Metrics
 
     async def fetch(self, url: str) -> bytes:
-        return await self.fetcher.fetch(url, lambda _: None, "test-1")
+        return await self.fetcher.fetch(url, room(), "test-1")
 
     def count(self, result: str) -> float:
         return self.metrics.registry.get_sample_value("blip_image_fetches_total", {"result": result}) or 0.0
@@ -136,9 +148,9 @@ def test_a_proxy_looks_names_up() -> None:
             settings: dict[str, Any] = {"image_urls": "allowed", "image_url_hosts": "inner.example"}
             settings["image_url_proxy"] = f"http://good.example:{b.plain.port}"
             fetcher = ImageFetcher(Settings(**settings), b.metrics)
-            assert await fetcher.fetch("http://inner.example/stored", lambda _: None, "test-1") == RED
+            assert await fetcher.fetch("http://inner.example/stored", room(), "test-1") == RED
             with pytest.raises(ImageUrlError):
-                await fetcher.fetch(GOOD, lambda _: None, "test-1")
+                await fetcher.fetch(GOOD, room(), "test-1")
             assert fields(b.plain.heads[-1])["host"] == "inner.example"
             assert b.network.asked == []
 
@@ -255,21 +267,11 @@ def test_who_leaves_while_a_connection_is_made_leaves_none_behind() -> None:
 
 def test_what_comes_is_told_as_it_comes() -> None:
     async def test() -> None:
-        class FullError(Exception):
-            pass
-
-        held = 0
-
-        def hold(num_bytes: int) -> None:
-            nonlocal held
-            held += num_bytes
-            if held > 300_000:
-                raise FullError
-
         async with bench() as b:
-            with pytest.raises(FullError):
-                await b.fetcher.fetch("http://good.example/endless", hold, "test-1")
-            assert 300_000 < held < 500_000
+            held = room(300_000)
+            with pytest.raises(TooManyBytesError):
+                await b.fetcher.fetch("http://good.example/endless", held, "test-1")
+            assert 200_000 < held.held <= 300_000
 
     run(test)
 
@@ -316,6 +318,35 @@ def test_the_log_tells_what_the_client_is_not_told(caplog: pytest.LogCaptureFixt
     assert [("10.0.0.7" in told[0], "10.0.0.1" in told[1], "port 22" in told[2])] == [(True, True, True)]
     assert not any("secret" in line for line in told)
     assert {record.fields["request_id"] for record in caplog.records} == {"test-1"}  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://good.example/silent?secret",
+        "http://good.example/page?secret",
+        "http://good.example/gzip?secret",
+        "http://good.example/larger?secret",
+        "http://good.example/no-http?secret",
+        "http://good.example/loop?secret",
+        "http://good.example/missing?secret",
+        "http://good.example/to?/missing%3Fsecret",
+        "http://good.example/to?http%3A%2F%2F10.0.0.1/secret",
+        "http://somebody:secret@good.example/",
+        "ftp://good.example/secret",
+    ],
+)
+def test_the_log_names_the_host_and_nothing_that_may_be_secret(url: str, caplog: pytest.LogCaptureFixture) -> None:
+    async def test() -> None:
+        async with bench(image_url_timeout_seconds=0.5) as b:
+            with caplog.at_level(logging.WARNING, "blip.urls"), pytest.raises((FetchError, UnsupportedMediaError)):
+                await b.fetch(url)
+
+    run(test)
+    [line] = [record.getMessage() for record in caplog.records]
+    assert "'good.example'" in line
+    assert ("'10.0.0.1'" in line) == ("10.0.0.1" in url)
+    assert "secret" not in line
 
 
 def test_off_by_default() -> None:
