@@ -29,7 +29,7 @@ class Window:
         self._sent += 1
         return self._sent
 
-    def answered(self, _: int) -> None:
+    def answered(self, ticket: int) -> None:  # noqa: ARG002
         """Only a window that is filled may grow: else it says nothing of what the service can take."""
         if self.in_flight >= int(self.size):
             self.size = min(self.size + (1 / self.size if self._refused else 1), float(self.most))
@@ -43,7 +43,7 @@ class Window:
         """No connection, or a broken one."""
         self._shrink(ticket, 1)
 
-    def ended(self, _: int) -> None:
+    def ended(self, ticket: int) -> None:  # noqa: ARG002
         """With what says nothing of the service's load."""
         self.in_flight -= 1
 

@@ -72,8 +72,8 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 @pytest.mark.parametrize("name", [name for name in Settings.model_fields if name not in NO_FLAG])
 def test_every_setting_is_a_flag(name: str, tmp_path: Path) -> None:
     if Settings.model_fields[name].annotation is bool:
-        assert getattr(Settings(**parse([flag_of(name)]).flags), name) is True  # type: ignore[arg-type]
-        assert getattr(Settings(**parse([flag_of(f"no_{name}")]).flags), name) is False  # type: ignore[arg-type]
+        assert getattr(Settings(**parse([flag_of(name)]).flags), name) is True
+        assert getattr(Settings(**parse([flag_of(f"no_{name}")]).flags), name) is False
         return
     (tmp_path / "keys").write_text("key\n")
     default = getattr(Settings(), name)
@@ -87,14 +87,14 @@ def test_every_setting_is_a_flag(name: str, tmp_path: Path) -> None:
     for arguments in ([flag_of(name), shown], [f"{flag_of(name)}={shown}"], ["serve", flag_of(name), shown]):
         asked = parse(arguments)
         assert asked.command == "serve"
-        value = getattr(Settings(**asked.flags), name)  # type: ignore[arg-type]
+        value = getattr(Settings(**asked.flags), name)
         assert (",".join(value) if isinstance(value, tuple) else f"{value}") == shown
 
 
 def test_a_flag_goes_before_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BLIP_PORT", "1")
     monkeypatch.setenv("BLIP_PROFILE", "blip-base")
-    settings = Settings(**parse(["--port", "2"]).flags)  # type: ignore[arg-type]
+    settings = Settings(**parse(["--port", "2"]).flags)
     assert (settings.port, settings.profile) == (2, "blip-base")
 
 
