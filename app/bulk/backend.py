@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import httpx
 
 from app.start.bulk import UsageError
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from app.settings import Settings
 
 # Nobody waits for one picture of a folder: a slow model may take its time.
 UNHURRIED = {"request_timeout_seconds": 600, "stuck_seconds": 1200, "log_level": "warning"}
@@ -32,8 +37,11 @@ def elsewhere(url: str) -> httpx.AsyncBaseTransport:
 
 
 @asynccontextmanager
-async def in_this_process(flags: Mapping[str, Any]) -> AsyncIterator[httpx.AsyncBaseTransport]:
-    """Raises UsageError, and RuntimeError for what keeps the models from being loaded."""
+async def in_this_process(
+    flags: Mapping[str, Any], make: Callable[[Settings], FastAPI] | None = None
+) -> AsyncIterator[httpx.AsyncBaseTransport]:
+    """`make`: the application, with its service in its state; default: app.main's. Raises UsageError, and RuntimeError
+    for what keeps the models from being loaded."""
     from pydantic import ValidationError
 
     from app.logs import configure_logging
@@ -50,12 +58,16 @@ async def in_this_process(flags: Mapping[str, Any]) -> AsyncIterator[httpx.Async
     configure_logging(settings)
     check_device(settings.device)
     check_profile(settings)
-    from app.main import create_app  # torch comes with the models
-
-    app = create_app(settings)
+    app = (make or _of_main())(settings)
     async with app.router.lifespan_context(app):
         await _ready(app.state.service)
         yield httpx.ASGITransport(app)
+
+
+def _of_main() -> Callable[[Settings], FastAPI]:
+    from app.main import create_app  # not before it is needed
+
+    return create_app
 
 
 async def _ready(service: Any) -> None:

@@ -85,7 +85,7 @@ def _show(plan: Plan) -> int:
 
 def _run(work: Work, listed: str, summed_up: bool) -> int:
     code = 0
-    work.progress.begin(work.plan.num_to_do + work.plan.num_done, work.plan.num_done)
+    work.progress.num_skipped = work.plan.num_done
     try:
         if work.plan.num_to_do:
             code = on_a_loop(ask_all(work))

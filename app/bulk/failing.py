@@ -9,6 +9,7 @@ from typing import BinaryIO, Protocol
 
 from app.bulk.results import Failure
 from app.bulk.writers.lines import json_line
+from app.bulk.writers.writer import OutputError
 
 
 class Failures(Protocol):
@@ -36,13 +37,20 @@ class Listed:
     def __init__(self, path: str) -> None:
         self._path = path
         self._file: BinaryIO | None = None
-        with suppress(FileNotFoundError):
-            os.unlink(path)
+        try:
+            with suppress(FileNotFoundError):
+                os.unlink(path)
+        except OSError as error:
+            raise OutputError(f"cannot begin {path}: {error.strerror}") from None
 
     def add(self, failure: Failure) -> None:
-        if self._file is None:
-            self._file = open(self._path, "wb", buffering=0)  # noqa: SIM115
-        self._file.write(json_line({"path": failure.path, "error": failure.detail, **failure.facts}))
+        """Raises OutputError."""
+        try:
+            if self._file is None:
+                self._file = open(self._path, "wb", buffering=0)  # noqa: SIM115
+            self._file.write(json_line({"path": failure.path, "error": failure.detail, **failure.facts}))
+        except OSError as error:
+            raise OutputError(f"cannot write {self._path}: {error.strerror}") from None
 
     def close(self) -> None:
         if self._file is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -66,7 +67,7 @@ def _is_within(data: bytes, limits: Limits) -> bool:
 
 def _smaller(data: bytes, limits: Limits) -> bytes:
     """Upright, over white. Raises ServiceError."""
-    side = max(ENOUGH_SIDE, 2 * limits.image_size)
+    side = int(min(max(ENOUGH_SIDE, 2 * limits.image_size), limits.max_side, math.sqrt(limits.max_pixels)))
     image = decode_image(open_image(data, max_pixels=MOST_PIXELS, max_side=MOST_SIDE, enough_side=side))
     image.thumbnail((side, side), Image.Resampling.BICUBIC, reducing_gap=2.0)
     buffer = io.BytesIO()

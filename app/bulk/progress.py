@@ -22,6 +22,7 @@ class Progress:
     _began: float = field(default_factory=time.monotonic)
 
     def begin(self, num_pictures: int, num_skipped: int) -> None:
+        """Once the service is there: its start counts in no rate."""
         self.num_skipped = num_skipped
         self._began = time.monotonic()
         shown = sys.stderr.isatty() and not self.quiet

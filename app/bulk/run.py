@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from blip_client import AnswerError, AsyncClient, BlipError, ProblemError, Unrea
 LOOKAHEAD = 8  # pictures that are read while those before them are asked about
 PATIENCE_SECONDS = 600.0  # in which a service that is too full answers nobody, before it is given up
 FORBIDDEN, UNKNOWN = (401, 403), (404, 405)
+OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EPIPE)  # the next result fares no better
 OF_THE_OPTIONS = "/errors/invalid-input"
 
 
@@ -165,5 +167,8 @@ class Run:
         try:
             self.writer.write(result)
         except OSError as error:
-            raise OutputError(f"cannot write the result of {result.path}: {error.strerror}") from None
-        self.progress.num_written += 1
+            if error.errno in OF_THE_DISK:
+                raise OutputError(f"cannot write the result of {result.path}: {error.strerror}") from None
+            self._failed(Failure(result.path, f"its result cannot be written: {error.strerror}"))
+        else:
+            self.progress.num_written += 1

@@ -77,6 +77,7 @@ async def ask_all(work: Work) -> int:
             min_confidence=options.min_confidence or 0.0,
             fail_fast=options.fail_fast,
         )
+        work.progress.begin(work.plan.num_to_do + work.plan.num_done, work.plan.num_done)
         with _signals(run, work.progress) as caught:
             await run.every(work.plan)
         return 128 + caught[0] if caught else 0

@@ -13,6 +13,7 @@ from typing import Any
 
 from app.bulk.results import Result
 from app.bulk.writers.writer import OutputError
+from app.start.bulk import UsageError
 
 
 class Lines(ABC):
@@ -24,6 +25,7 @@ class Lines(ABC):
         self._overwrite = overwrite
         self._descriptor = -1
         self._num_whole_bytes = 0
+        self._begun = False
 
     @abstractmethod
     def encoded(self, result: Result) -> bytes:
@@ -59,7 +61,7 @@ class Lines(ABC):
         try:
             return self.path_in(record)
         except (ValueError, KeyError, TypeError):
-            raise OutputError(
+            raise UsageError(
                 f"{self.path} was not written by such a run: choose another --output, or --existing overwrite"
             ) from None
 
@@ -67,9 +69,6 @@ class Lines(ABC):
         try:
             if self._descriptor < 0:
                 self._lock(os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o666))
-            os.ftruncate(self._descriptor, self._num_whole_bytes)
-            if not self._num_whole_bytes:
-                self._append(self.head())
         except OSError as error:
             raise OutputError(f"cannot write {self.path}: {error.strerror}") from None
 
@@ -87,7 +86,13 @@ class Lines(ABC):
         return False
 
     def write(self, result: Result) -> None:
-        self._append(self.encoded(result))
+        """What is to be overwritten stays until there is a result: the options may be wrong."""
+        record = self.encoded(result)
+        if not self._begun:
+            os.ftruncate(self._descriptor, self._num_whole_bytes)
+            record = record if self._num_whole_bytes else self.head() + record
+            self._begun = True
+        self._append(record)
 
     def _append(self, data: bytes) -> None:
         """A disk that becomes full within a record keeps nothing of it."""
@@ -129,7 +134,7 @@ class ImageFolder(Lines):
     def target(self, path: str) -> str | None:
         """None, once it is seen that it can be told relative to the folder."""
         if self._relative(path).split(os.sep)[0] == os.pardir:
-            raise OutputError(f"{path} is not below {self._folder}, where {os.path.basename(self.path)} is")
+            raise UsageError(f"{path} is not below {self._folder}, where {os.path.basename(self.path)} is")
         return None
 
     def _relative(self, path: str) -> str:

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from tempfile import TemporaryFile
 from typing import IO, Any, Protocol
 
-from app.bulk.writers.writer import OutputError
+from app.start.bulk import UsageError
 
 ROWS_AT_ONCE = 1024
 
@@ -85,7 +85,7 @@ class Parquet:
 
     def __init__(self) -> None:
         if find_spec("pyarrow") is None:
-            raise OutputError("Parquet needs the extra parquet: pip install 'blip-serve[parquet]'; .npz needs nothing")
+            raise UsageError("Parquet needs the extra parquet: pip install 'blip-serve[parquet]'; .npz needs nothing")
 
     def read(self, path: str) -> Iterator[Row]:
         import numpy as np
