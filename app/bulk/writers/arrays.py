@@ -91,7 +91,7 @@ class Arrays(Lines):
     def _every(self) -> Iterator[Row]:
         yield from self._earlier()
         if not self._begun:
-            os.ftruncate(self._descriptor, self._num_whole_bytes)
+            self._cut(self._num_whole_bytes)
         with open(self.path, "rb") as file:
             for line in file:
                 row = json.loads(line)

@@ -7,6 +7,7 @@ import fcntl
 import io
 import json
 import os
+import stat
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -45,7 +46,7 @@ class Lines(ABC):
     def written(self) -> Iterator[str]:
         try:
             self._lock(os.open(self.path, os.O_RDWR | os.O_APPEND))
-            if self._overwrite:
+            if self._overwrite or not self._is_file():
                 return
             with open(self._descriptor, "rb", closefd=False) as file:
                 for record in self.records(file):
@@ -89,7 +90,7 @@ class Lines(ABC):
         """What is to be overwritten stays until there is a result: the options may be wrong."""
         record = self.encoded(result)
         if not self._begun:
-            os.ftruncate(self._descriptor, self._num_whole_bytes)
+            self._cut(self._num_whole_bytes)
             record = record if self._num_whole_bytes else self.head() + record
             self._begun = True
         self._append(record)
@@ -101,8 +102,16 @@ class Lines(ABC):
             while data:
                 data = data[os.write(self._descriptor, data) :]
         except OSError:
-            os.ftruncate(self._descriptor, before)
+            self._cut(before)
             raise
+
+    def _cut(self, num_bytes: int) -> None:
+        if self._is_file():
+            os.ftruncate(self._descriptor, num_bytes)
+
+    def _is_file(self) -> bool:
+        """And no pipe or device, which keeps nothing."""
+        return stat.S_ISREG(os.fstat(self._descriptor).st_mode)
 
     def close(self) -> None:
         if self._descriptor >= 0:

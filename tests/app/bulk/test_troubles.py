@@ -168,5 +168,6 @@ def test_a_folder_that_cannot_be_written_fails_alone(scripted: Scripted) -> None
 
 def test_a_full_disk_ends_the_run(scripted: Scripted) -> None:
     pictures(Path("p"), ["a.png", "b.png"])
-    assert scripted("caption", "p", "--url", "http://test", "-o", "/dev/full", "--output-format", "jsonl") == 1
+    ask = ("caption", "p", "--url", "http://test", "--output-format", "jsonl", "--failures", "failures.jsonl")
+    assert scripted(*ask, "-o", "/dev/full") == 1
     assert "No space left on device" in scripted.err
