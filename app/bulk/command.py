@@ -37,7 +37,7 @@ def main(command: str, flags: Mapping[str, Any]) -> int:
         chosen = format_of(options)
         writer = writer_of(options, chosen, job.columns)
         progress = Progress(options.quiet)
-        with closing(Plan()) as plan:
+        with Plan() as plan:
             _fill(plan, options, writer, progress)
             if options.dry_run:
                 return _show(plan)

@@ -88,27 +88,28 @@ class Finder:
         plain = next(place for place, part in enumerate(parts) if MAGIC.search(part))
         base = os.sep.join(parts[:plain]) or os.sep * pattern.startswith(os.sep) or "."
         found = False
-        for path in self._expanded(base, parts[plain:], frozenset({_identity(base)})):
+        parts = parts[plain:] + ["*"] * (parts[-1] == "**")
+        for path in self._expanded(base, parts, frozenset({_identity(base)}), folders="**" not in parts):
             found = True
             yield path.removeprefix("./") if base == "." else path
         if not found:
             raise MissingError(f"no picture matches {pattern}")
 
-    def _expanded(self, folder: str, parts: list[str], above: Folders) -> Iterator[str]:
-        """As a shell does it: what is hidden is not matched, and `**` stands for any folders, none too."""
+    def _expanded(self, folder: str, parts: list[str], above: Folders, *, folders: bool) -> Iterator[str]:
+        """As a shell does it: what is hidden is not matched, `**` stands for any folders, none too. `folders`: those
+        that match are walked."""
         wanted, *rest = parts
         if wanted == "**":
-            yield from self._expanded(folder, rest or ["*"], above)
+            yield from self._expanded(folder, rest, above, folders=folders)
         for entry in self._entries(folder):
-            if wanted != "**" and not fnmatchcase(entry.name, wanted):
-                continue
             is_folder = _kind(entry) == "folder"
-            if not is_folder and not rest and wanted != "**" and self._has_extension(entry.name):
-                yield entry.path
-            elif is_folder and not rest and wanted != "**":
+            if wanted == "**" or (rest and fnmatchcase(entry.name, wanted)):
+                if is_folder and (below := self._below(entry, above)):
+                    yield from self._expanded(entry.path, parts if wanted == "**" else rest, below, folders=folders)
+            elif fnmatchcase(entry.name, wanted) and is_folder and folders:
                 yield from self.walk(entry.path)
-            elif is_folder and (below := self._below(entry, above)):
-                yield from self._expanded(entry.path, parts if wanted == "**" else rest, below)
+            elif fnmatchcase(entry.name, wanted) and not is_folder and self._has_extension(entry.name):
+                yield entry.path
 
     def _has_extension(self, path: str) -> bool:
         return os.path.splitext(path)[1][1:].lower() in self.extensions

@@ -7,6 +7,7 @@ import os
 import sqlite3
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Self
 
 TABLES = """
 PRAGMA journal_mode = OFF;
@@ -83,6 +84,12 @@ class Plan:
         )
         for path, texts in rows:
             yield Picture(os.fsdecode(path), tuple(json.loads(texts or "[]")))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         self._db.close()
