@@ -54,8 +54,9 @@ FROM ${PYTHON_IMAGE} AS code
 WORKDIR /srv/blip-serve
 COPY LICENSE pyproject.toml ./
 COPY models models
+COPY blip_client blip_client
 COPY app app
-RUN ["python", "-m", "compileall", "-q", "app", "models"]
+RUN ["python", "-m", "compileall", "-q", "app", "blip_client", "models"]
 
 FROM service AS cuda
 ENV NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility

@@ -41,13 +41,16 @@ def _coroutine(make: Callable[P, Request[T]]) -> Callable[Concatenate[AsyncClien
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def _described(ask: F, make: Callable[..., Any]) -> F:
+def _described(ask: F, make: Callable[..., Request[Any]]) -> F:
     """With the name, the parameters and the text of the request, for `help`."""
-    made = inspect.signature(make)
+    request = cast("type[Request[Any]]", make)
+    made = inspect.signature(request)
     client = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
-    ask.__name__ = make.__name__.removesuffix("Request").lower()
-    ask.__doc__ = make.__doc__
-    ask.__signature__ = made.replace(parameters=[client, *made.parameters.values()])  # type: ignore[attr-defined]
+    ask.__name__ = ask.__qualname__ = request.path[1:]
+    ask.__doc__ = request.__doc__
+    ask.__signature__ = made.replace(  # type: ignore[attr-defined]
+        parameters=[client, *made.parameters.values()], return_annotation=request.result.__name__
+    )
     return ask
 
 
@@ -55,8 +58,8 @@ class Client:
     """A client of one service, for any number of threads.
 
     `url`: its address; default: BLIP_URL, else http://127.0.0.1:8000. `api_key`: default: BLIP_API_KEY, else none.
-    `timeout_seconds`: of one try; the service answers within 60, unless its operator changed that. `on_try` is called
-    after each try.
+    `timeout_seconds`: of one try; the service answers within 60, unless its operator changed that. `retries`: how many
+    at most, or a policy of one's own. `on_try` is called after each try.
 
     Raises, in each method: ProblemError, UnreachableError, AnswerError, and OSError for files.
     """
@@ -67,12 +70,12 @@ class Client:
         *,
         api_key: str | None = None,
         timeout_seconds: float = 65.0,
-        retries: int = 5,
+        retries: int | Retrying = 5,
         transport: httpx.BaseTransport | None = None,
         on_try: OnTry | None = None,
     ) -> None:
         self._http = httpx.Client(transport=transport, **options(url, api_key, timeout_seconds))
-        self._retrying = Retrying(retries)
+        self._retrying = retries if isinstance(retries, Retrying) else Retrying(retries)
         self._on_try = on_try
 
     caption = _method(requests.CaptionRequest)
@@ -118,12 +121,12 @@ class AsyncClient:
         *,
         api_key: str | None = None,
         timeout_seconds: float = 65.0,
-        retries: int = 5,
+        retries: int | Retrying = 5,
         transport: httpx.AsyncBaseTransport | None = None,
         on_try: OnTry | None = None,
     ) -> None:
         self._http = httpx.AsyncClient(transport=transport, **options(url, api_key, timeout_seconds))
-        self._retrying = Retrying(retries)
+        self._retrying = retries if isinstance(retries, Retrying) else Retrying(retries)
         self._on_try = on_try
 
     caption = _coroutine(requests.CaptionRequest)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import httpx
 from pydantic import ValidationError
@@ -70,7 +70,8 @@ class Exchange:
     def not_heard(self, error: httpx.HTTPError) -> float:
         """As `heard`, of what httpx raised."""
         timed_out = isinstance(error, httpx.TimeoutException) and not isinstance(error, httpx.ConnectTimeout)
-        return self._failed(UnreachableError(f"{type(error).__name__}: {error}".rstrip(": "), timed_out))
+        told = f"{error.request.url.host} ({type(error).__name__}: {error})"
+        return self._failed(UnreachableError(f"no answer from {told}", timed_out))
 
     def _failed(self, error: BlipError) -> float:
         self.errors.append(error)
@@ -90,12 +91,11 @@ def answer_of(request: Request[T], response: httpx.Response) -> T:
     if not response.is_success:
         raise problem_of(response)
     try:
-        answer: Any = request.result.model_validate_json(response.content)
+        return cast("T", request.result.model_validate_json(response.content))
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(map(str, first["loc"]))
         raise AnswerError(f"not an answer of blip-serve's {request.path}: {place or 'body'}: {first['msg']}") from None
-    return answer
 
 
 def problem_of(response: httpx.Response) -> ProblemError:
@@ -124,6 +124,6 @@ def retry_after_seconds(value: str, now: datetime) -> float | None:
         return float(value)
     try:
         then = parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return max(0.0, (then.replace(tzinfo=then.tzinfo or UTC) - now).total_seconds())

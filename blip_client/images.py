@@ -26,7 +26,8 @@ class Picture(Protocol):
     def save(self, fp: Any, format: str | None = None, **options: Any) -> None: ...  # noqa: A002
 
 
-Image: TypeAlias = str | os.PathLike[str] | bytes | Picture
+File: TypeAlias = os.PathLike[str] | bytes | bytearray | memoryview | Picture
+Image: TypeAlias = str | File
 """A path, the bytes of a file, a Pillow image, or a URL: http(s), which the operator must have allowed, or data."""
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass, fields
-from typing import Any, ClassVar, Generic, Literal, TypeAlias, TypedDict, TypeVar
+from typing import Any, ClassVar, Generic, Literal, TypeAlias, TypeVar
+
+from typing_extensions import TypedDict  # pydantic requires it before Python 3.12
 
 from blip_client import results
-from blip_client.images import Image, Picture, encoded, is_image
+from blip_client.images import File, Image, encoded, is_image
 
 T = TypeVar("T")
 Images: TypeAlias = Image | Iterable[Image]
@@ -150,7 +151,7 @@ class ClassifyRequest(OfModel[results.ClassifyAnswer]):
     top_k: int | None = None
 
 
-Side: TypeAlias = str | os.PathLike[str] | bytes | Picture | Mapping[str, Any]
+Side: TypeAlias = str | File | Mapping[str, Any]
 """A string is a text, all else an image. {"image": ...} takes a path or a URL that is a string."""
 
 

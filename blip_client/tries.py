@@ -36,9 +36,9 @@ class Retrying:
         if len(errors) > self.retries or not _may_pass(errors):
             return None
         if isinstance(last, ProblemError) and last.retry_after is not None:
-            wait = last.retry_after + draw * max(last.retry_after, 1) / 2  # never before the time
+            wait = last.retry_after + draw * max(last.retry_after / 2, self.backoff_seconds)  # never before
             return wait if last.retry_after <= self.longest_wait_seconds else None
-        backoff = min(self.backoff_seconds * 2 ** (len(errors) - 1), self.longest_wait_seconds)
+        backoff = min(self.backoff_seconds * 2.0 ** (len(errors) - 1), self.longest_wait_seconds)
         return backoff * (1 + draw) / 2
 
 

@@ -24,6 +24,7 @@ RUN = shlex.split(os.environ.get("IMAGE_RUN", f"docker run --rm --network host -
 SIZE = shlex.split(os.environ.get("IMAGE_SIZE", f"docker image inspect --format {{{{.Size}}}} {TAG}"))
 CONTEXT = (
     "app",
+    "blip_client",
     "models",
     "Dockerfile",
     ".dockerignore",

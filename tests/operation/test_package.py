@@ -39,9 +39,19 @@ def test_both_have_the_code_and_the_demo_and_no_tests(built: dict[str, Path]) ->
     with tarfile.open(built["sdist"]) as archive:
         sdist = [name.partition("/")[2] for name in archive.getnames()]
     for names in (wheel, sdist):
-        assert {"app/__main__.py", "models/catalog.toml", "models/checkpoints/demo/example.png"} <= set(names)
+        assert {
+            "app/__main__.py",
+            "blip_client/py.typed",
+            "models/catalog.toml",
+            "models/checkpoints/demo/example.png",
+        } <= set(names)
         assert {path.as_posix() for path in Path("app/page").rglob("*") if path.is_file()} <= set(names)
-    assert {name.partition("/")[0] for name in wheel} == {"app", "models", f"blip_serve-{__version__}.dist-info"}
+    assert {name.partition("/")[0] for name in wheel} == {
+        "app",
+        "blip_client",
+        "models",
+        f"blip_serve-{__version__}.dist-info",
+    }
 
 
 @pytest.mark.parametrize("kind", KINDS)
