@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 FIRST = 4.0
-SHRINK = 0.75  # gentler than TCP's half: what is refused is told at once and lost to nobody
+SHRINK = (
+    0.85  # gentler than TCP's half: who is refused is told so at once, and less than a tenth of the room stays free
+)
 
 
 class Window:
     """Additive increase, multiplicative decrease, as TCP has it (RFC 5681): one more for each answered request until
-    the service refuses for the first time, then one more for each windowful of them; on a refusal a quarter less, once
+    the service refuses for the first time, then one more for each windowful of them; on a refusal a seventh less, once
     for all that were sent before the window shrank. A connection that fails takes it back to one."""
 
     def __init__(self, most: int, first: float = FIRST) -> None:

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from app.bulk.pacing import PacedTransport
-from app.bulk.window import Window
+from app.bulk.window import SHRINK, Window
 from tests.app.support import run, until
 
 
@@ -32,18 +32,18 @@ def test_it_doubles_until_the_service_refuses_and_then_grows_by_one() -> None:
     answer_all(window, filled(window))
     assert window.size == 8
     window.refused(8)
-    assert window.size == 6
+    assert window.size == 8 * SHRINK
     answer_all(window, list(range(1, 8)))
-    assert window.size == pytest.approx(7, abs=0.2)
+    assert window.size == pytest.approx(8 * SHRINK + 1, abs=0.2)
 
 
 def test_it_shrinks_once_for_all_that_were_sent_before() -> None:
     window = Window(most=64, first=16)
     for ticket in filled(window):
         window.refused(ticket)
-    assert window.size == 12
+    assert window.size == 16 * SHRINK
     window.refused(window.send())
-    assert window.size == 9
+    assert window.size == 16 * SHRINK**2
 
 
 def test_a_lost_connection_takes_it_back_to_one() -> None:
