@@ -10,7 +10,8 @@ from pydantic import ValidationError
 
 from app.logs import complain, configure_logging
 from app.settings import Settings
-from app.start.commandline import explain, parse
+from app.start import bulk
+from app.start.commandline import Asked, explain, parse
 from app.start.variables import MisspeltError, check_variables
 
 WRONG_SETTING = 2
@@ -23,7 +24,9 @@ def main() -> int:
     asked = parse(sys.argv[1:])
     try:
         unknown = check_variables(os.environ)
-        settings = Settings(**asked.flags)  # type: ignore[arg-type]  # text, as in variables
+        if asked.command in bulk.COMMANDS:
+            return _ask(asked)
+        settings = Settings(**asked.flags)  # text, as in variables
     except (MisspeltError, ValidationError) as error:
         complain(explain(error, asked.flags) if isinstance(error, ValidationError) else error)
         return WRONG_SETTING
@@ -50,6 +53,13 @@ def _serve(settings: Settings) -> int:
     from app.server import serve
 
     return serve(settings, sockets)
+
+
+def _ask(asked: Asked) -> int:
+    """About many pictures."""
+    from app.bulk.command import main as ask
+
+    return ask(asked.command, asked.flags)
 
 
 def _fetch(settings: Settings) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,37 @@ def plot_growth(growth: list[dict[str, Any]], path: Path) -> None:
     memory.set_ylim(bottom=0)
     memory.set_ylabel("RSS, GB")
     figure.legend(loc="lower right", bbox_to_anchor=(0.88, 0.15))
+    _save(figure, path)
+
+
+def plot_window(
+    sizes: Sequence[tuple[float, float]],
+    answers: Sequence[float],
+    places: Sequence[int],
+    phase_seconds: float,
+    seconds_each: float,
+    path: Path,
+) -> None:
+    """The window of the bulk commands and the answers a second, over time, beside what a service could take that has so
+    many places in each phase. `sizes`: (seconds, size); `answers`: seconds."""
+    mpl.use("Agg")
+    figure, (upper, lower) = plt.subplots(2, 1, figsize=(8, 6), sharex=True)
+    edges = [number * phase_seconds for number in range(len(places) + 1)]
+    last = edges[-1]
+    shown = [(when, size) for when, size in sizes if when <= last]
+    upper.stairs(places, edges, baseline=None, color="grey", linestyle="--", label="places of the service")
+    upper.plot([when for when, _ in shown], [size for _, size in shown], linewidth=1, label="window")
+    upper.set_ylabel("requests at a time")
+    capacity = [most / seconds_each for most in places]
+    lower.stairs(capacity, edges, baseline=None, color="grey", linestyle="--", label="what the service could answer")
+    seconds = range(int(last))
+    rates = [sum(second <= when < second + 1 for when in answers) for second in seconds]
+    lower.plot([second + 0.5 for second in seconds], rates, linewidth=1, label="answers")
+    lower.set_ylabel("answers/s")
+    lower.set_xlabel("seconds")
+    for axes in (upper, lower):
+        axes.set_ylim(bottom=0)
+        axes.legend(loc="lower right", fontsize=8)
     _save(figure, path)
 
 

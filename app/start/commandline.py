@@ -14,6 +14,7 @@ from pydantic.fields import FieldInfo
 
 from app import __version__
 from app.settings import Settings, default_threads, variable
+from app.start import bulk
 from app.start.variables import closest
 
 NO_FLAG = frozenset({"api_keys"})
@@ -21,10 +22,17 @@ COMMANDS = {
     "serve": "serve a profile over HTTP: what is done without a command",
     "fetch": "download the weights of a profile into HF_HOME, and end",
     "models": "list the profiles and the models of the catalog, and end",
+    **bulk.COMMANDS,
+}
+USAGES = {
+    "fetch": "[PROFILE] [--SETTING VALUE]...",
+    **dict.fromkeys(bulk.COMMANDS, "PATH... [--OPTION VALUE]..."),
+    "capfilt": "MANIFEST [--OPTION VALUE]...",
 }
 EPILOG = """\
 Each setting is a flag, or else an environment variable: --port 9000, or BLIP_PORT=9000.
 API keys are never a flag's value: they come from a file, or from BLIP_API_KEYS, comma separated."""
+STDIN = "-"
 WIDTH = 120  # columns, whatever the terminal has, so that the documentation shows the same
 FORMATTER = partial(argparse.RawDescriptionHelpFormatter, width=WIDTH, max_help_position=36)
 
@@ -32,7 +40,7 @@ FORMATTER = partial(argparse.RawDescriptionHelpFormatter, width=WIDTH, max_help_
 @dataclass(frozen=True, slots=True)
 class Asked:
     command: str
-    flags: dict[str, str | bool]  # by the setting's name
+    flags: dict[str, Any]  # by name; a setting's value is text, or a bool
 
 
 class Parser(argparse.ArgumentParser):
@@ -58,7 +66,7 @@ class Parser(argparse.ArgumentParser):
             flag = word.partition("=")[0]
             if flag in map(flag_of, NO_FLAG):
                 self.error(f"{flag} is no option, as every user of a machine sees those: {flag}-file is")
-            if flag.startswith("-") and flag not in known:
+            if flag.startswith("-") and flag not in (*known, STDIN):
                 self.error(f"unknown option {flag}{_meant(flag, known)}")
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
@@ -75,6 +83,9 @@ def parse(arguments: Sequence[str]) -> Asked:
     options, more = parser.parse_known_args(arguments)
     flags = dict(vars(options))
     command = flags.pop("command", None) or "serve"
+    if command in bulk.COMMANDS:  # argparse takes paths in one place alone, before or after options
+        flags["paths"] += [word for word in more if not word.startswith("-") or word == STDIN]
+        more = [word for word in more if word.startswith("-") and word != STDIN]
     if more:
         parser.error(f"{more[0].partition('=')[0]} is not for {command}")
     return Asked(command, flags)
@@ -84,16 +95,21 @@ def make_parser() -> Parser:
     parser = Parser(
         prog="blip-serve",
         usage="blip-serve [COMMAND] [--SETTING VALUE]...",
-        description="Serve BLIP and BLIP-2 over HTTP.",
+        description="Serve BLIP and BLIP-2 over HTTP, or ask them about folders of pictures.",
         epilog=EPILOG,
     )
     parser.add_argument("--version", action="version", version=f"blip-serve {__version__}", help="print it, and end")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands", prog="blip-serve")
     every = [name for name in Settings.model_fields if name not in NO_FLAG]
     settings = {"serve": every, "fetch": ["catalog", "log_level", "log_format"], "models": ["catalog"]}
+    settings |= {name: [*bulk.SETTINGS] for name in bulk.COMMANDS}
     for name, told in COMMANDS.items():
-        usage = f"blip-serve {name}{' [PROFILE]' * (name == 'fetch')} [--SETTING VALUE]..."
-        command = commands.add_parser(name, help=told, usage=usage, description=f"{told[0].upper()}{told[1:]}.")
+        usage = f"blip-serve {name} {USAGES.get(name, '[--SETTING VALUE]...')}"
+        epilog = bulk.EPILOG if name in bulk.COMMANDS else None
+        described = f"{told[0].upper()}{told[1:]}."
+        command = commands.add_parser(name, help=told, usage=usage, description=described, epilog=epilog)
+        if name in bulk.COMMANDS:
+            bulk.add_flags(command, name)
         if name == "fetch":
             command.add_argument(
                 "profile", nargs="?", metavar="PROFILE", help="which profile [BLIP_PROFILE, or else demo]"

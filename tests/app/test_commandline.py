@@ -16,8 +16,8 @@ from pydantic import ValidationError
 from app import __main__, __version__
 from app.main import create_app
 from app.settings import Settings, variable
-from app.start import listener, preflight
-from app.start.commandline import NO_FLAG, explain, flag_of, parse
+from app.start import bulk, listener, preflight
+from app.start.commandline import COMMANDS, NO_FLAG, explain, flag_of, parse
 from app.start.listener import ListenError, listen, url_of
 from app.start.preflight import PreflightError, check_device
 from app.start.variables import MisspeltError, check_variables, closest, distance
@@ -72,8 +72,8 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 @pytest.mark.parametrize("name", [name for name in Settings.model_fields if name not in NO_FLAG])
 def test_every_setting_is_a_flag(name: str, tmp_path: Path) -> None:
     if Settings.model_fields[name].annotation is bool:
-        assert getattr(Settings(**parse([flag_of(name)]).flags), name) is True  # type: ignore[arg-type]
-        assert getattr(Settings(**parse([flag_of(f"no_{name}")]).flags), name) is False  # type: ignore[arg-type]
+        assert getattr(Settings(**parse([flag_of(name)]).flags), name) is True
+        assert getattr(Settings(**parse([flag_of(f"no_{name}")]).flags), name) is False
         return
     (tmp_path / "keys").write_text("key\n")
     default = getattr(Settings(), name)
@@ -87,23 +87,32 @@ def test_every_setting_is_a_flag(name: str, tmp_path: Path) -> None:
     for arguments in ([flag_of(name), shown], [f"{flag_of(name)}={shown}"], ["serve", flag_of(name), shown]):
         asked = parse(arguments)
         assert asked.command == "serve"
-        value = getattr(Settings(**asked.flags), name)  # type: ignore[arg-type]
+        value = getattr(Settings(**asked.flags), name)
         assert (",".join(value) if isinstance(value, tuple) else f"{value}") == shown
 
 
 def test_a_flag_goes_before_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BLIP_PORT", "1")
     monkeypatch.setenv("BLIP_PROFILE", "blip-base")
-    settings = Settings(**parse(["--port", "2"]).flags)  # type: ignore[arg-type]
+    settings = Settings(**parse(["--port", "2"]).flags)
     assert (settings.port, settings.profile) == (2, "blip-base")
 
 
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["9000"], "unknown command 9000; a port is --port 9000; there are serve, fetch, models"),
-        (["fetsh"], "unknown command fetsh (did you mean fetch?); there are serve, fetch, models"),
-        (["caption-all"], "unknown command caption-all; there are serve, fetch, models"),
+        (
+            ["9000"],
+            "unknown command 9000; a port is --port 9000; there are serve, fetch, models, caption",
+        ),
+        (
+            ["fetsh"],
+            "unknown command fetsh (did you mean fetch?); there are serve, fetch, models, caption",
+        ),
+        (
+            ["caption-all"],
+            "unknown command caption-all; there are serve, fetch, models, caption",
+        ),
         (["--prot", "9000"], "unknown option --prot (did you mean --port?)"),
         (["--por", "9000"], "unknown option --por (did you mean --port?)"),
         (["--colour=red"], "unknown option --colour"),
@@ -111,6 +120,12 @@ def test_a_flag_goes_before_the_variable(monkeypatch: pytest.MonkeyPatch) -> Non
         (["--port"], "--port: expected one argument"),
         (["fetch", "--port", "9000"], "--port is not for fetch"),
         (["models", "demo"], "demo is not for models"),
+        (["caption"], "the following arguments are required: PATH"),
+        (["caption", "a.png", "--colour"], "unknown option --colour"),
+        (["caption", "a.png", "--text", "red"], "--text is not for caption"),
+        (["caption", "a.png", "--num-beams", "many"], "--num-beams: invalid int value: 'many'"),
+        (["caption", "a.png", "--existing", "keep"], "--existing: invalid choice: 'keep'"),
+        (["vqa", "a.png"], "the following arguments are required: --question"),
         (["--port", "nine"], "--port: Input should be a valid integer"),
         (["--port", "70000"], "--port: Input should be less than or equal to 65535"),
         (["--device", "gpu"], "--device: it must be auto, cpu, cuda, cuda:N or mps"),
@@ -152,7 +167,7 @@ def test_help_lists_every_setting_and_command(command: CommandLine) -> None:
     code, text, _ = command("--help")
     assert code == 0
     assert all(f"  {flag_of(name)}" in text for name in Settings.model_fields if name not in NO_FLAG)
-    assert all(f"\n    {name} " in text for name in ("serve", "fetch", "models"))
+    assert all(f"\n    {name} " in text for name in COMMANDS)
     assert "BLIP_API_KEYS" in text
     assert "[8000]" in text
     assert max(map(len, text.splitlines())) <= 120
@@ -160,11 +175,26 @@ def test_help_lists_every_setting_and_command(command: CommandLine) -> None:
     assert "PROFILE" in command("fetch", "--help")[1]
 
 
+@pytest.mark.parametrize("name", bulk.COMMANDS)
+def test_help_of_the_bulk_commands_names_each_flag(command: CommandLine, name: str) -> None:
+    code, text, _ = command(name, "--help")
+    flags = [one for group in bulk.FLAGS.values() for flag in group if name in flag.commands for one in flag.names]
+    assert code == 0
+    assert all(re.search(rf"^  .*{flag}\b", text, re.MULTILINE) for flag in flags)
+    assert max(map(len, text.splitlines())) <= 120
+    assert "exit codes: 0 " in text
+
+
 def test_version(command: CommandLine) -> None:
     assert command("--version") == (0, f"blip-serve {__version__}\n", "")
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["models"], ["--port", "nine"]])
+ASKED = ["caption", "models/checkpoints/demo/example.png", "--url", "http://127.0.0.1:1", "--retries", "0"]
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--version"], ["models"], ["--port", "nine"], ["caption", "--help"], ASKED]
+)
 def test_what_needs_no_model_imports_nothing_slow(arguments: list[str]) -> None:
     script = f"""
 import runpy, sys

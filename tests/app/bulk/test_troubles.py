@@ -1,0 +1,173 @@
+"""A service that is full, not there, or says no: nothing is lost, and nothing is asked for ever."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+
+from app.bulk import run as running
+from tests.app.bulk.support import Bulk, Scripted, pictures, problem
+
+ASK = ("caption", "p", "--url", "http://test", "-o", "out.jsonl")
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loop turns in place of each wait."""
+    sleep = asyncio.sleep
+    monkeypatch.setattr("blip_client.clients.asyncio.sleep", lambda _: sleep(0))
+
+
+def written() -> list[str]:
+    return sorted(json.loads(line)["path"] for line in Path("out.jsonl").read_text().splitlines())
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        lambda: problem(429, "queue-full", 1),
+        lambda: problem(503, "not-ready", 5),
+        lambda: httpx.ConnectError("refused"),
+        lambda: httpx.RemoteProtocolError("left"),
+    ],
+)
+def test_what_passes_costs_no_picture(scripted: Scripted, trouble: Callable[[], httpx.Response | Exception]) -> None:
+    paths = pictures(Path("p"), [f"{number:02}.png" for number in range(30)])
+    scripted.trouble = [trouble() for _ in range(5)]
+    assert scripted(*ASK) == 0
+    assert written() == sorted(map(str, paths))
+    assert len(scripted.asked) == 35
+
+
+def test_a_service_that_is_full_for_long_costs_no_picture(scripted: Scripted) -> None:
+    """More refusals than a client has retries."""
+    pictures(Path("p"), ["a.png"])
+    scripted.trouble = [problem(429, "queue-full", 1) for _ in range(50)]
+    assert scripted(*ASK) == 0
+    assert written() == ["p/a.png"]
+
+
+def test_a_service_that_is_full_for_ever_ends_the_run(scripted: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running, "PATIENCE_SECONDS", 0)
+    pictures(Path("p"), ["a.png", "b.png"])
+    scripted.trouble = [problem(503, "draining", 1) for _ in range(50)]
+    assert scripted(*ASK) == 1
+    assert "blip-serve: the service answers nothing: It is draining.\n" in scripted.err
+    assert not Path("failures.jsonl").exists()  # no picture is at fault
+    assert written() == []
+
+
+def test_a_service_that_is_gone_ends_the_run(scripted: Scripted) -> None:
+    pictures(Path("p"), [f"{number:02}.png" for number in range(30)])
+    scripted.trouble = [httpx.ConnectError("refused") for _ in range(1000)]
+    assert scripted(*ASK, "--retries", "2") == 1
+    assert "blip-serve: the service cannot be reached: ConnectError: refused\n" in scripted.err
+    assert not Path("failures.jsonl").exists()
+
+
+def test_a_service_that_was_never_there(bulk: Bulk) -> None:
+    pictures(Path("p"), ["a.png"])
+    assert bulk("caption", "p", "--url", "http://127.0.0.1:1", "--retries", "0") == 1
+    assert "blip-serve: ConnectError" in bulk.err
+
+
+@pytest.mark.parametrize(("status", "tries"), [(504, 2), (500, 1), (422, 1)])
+def test_what_is_tried_again_once_or_never(scripted: Scripted, status: int, tries: int) -> None:
+    pictures(Path("p"), ["a.png"])
+    scripted.trouble = [problem(status, "bad-image") for _ in range(10)]
+    assert scripted(*ASK) == 1
+    assert len(scripted.asked) == tries
+    (row,) = map(json.loads, Path("failures.jsonl").read_text().splitlines())
+    assert row == {
+        "path": "p/a.png",
+        "error": "It is bad-image.",
+        "status": status,
+        "type": "/errors/bad-image",
+        "request_id": "r",
+    }
+
+
+def test_a_wrong_key_ends_the_run_at_once(scripted: Scripted) -> None:
+    pictures(Path("p"), [f"{number:02}.png" for number in range(30)])
+    scripted.trouble = [problem(401, "unauthorized") for _ in range(30)]
+    assert scripted(*ASK) == 1
+    assert "blip-serve: It is unauthorized. (BLIP_API_KEY holds the key)\n" in scripted.err
+    assert len(scripted.asked) < 30
+
+
+def test_the_key_and_the_address_come_from_the_environment(scripted: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
+    pictures(Path("p"), ["a.png"])
+    keys = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        keys.append(request.headers["authorization"])
+        return scripted.answer(request)
+
+    scripted.answers(answer)
+    monkeypatch.setenv("BLIP_URL", "http://test")
+    monkeypatch.setenv("BLIP_API_KEY", "sesame")
+    assert scripted("caption", "p") == 0
+    assert keys == ["Bearer sesame"] * 2
+
+
+def test_an_answer_of_somebody_else(scripted: Scripted) -> None:
+    pictures(Path("p"), ["a.png"])
+    scripted.trouble = [httpx.Response(200, json={"hello": "world"})]
+    assert scripted(*ASK) == 1
+    assert "not an answer of blip-serve's /caption" in scripted.err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_what_is_in_flight_is_finished_when_it_is_interrupted(scripted: Scripted, number: signal.Signals) -> None:
+    pictures(Path("p"), [f"{number:03}.png" for number in range(200)])
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if len(scripted.asked) == 20:
+            os.kill(os.getpid(), number)
+        return scripted.answer(request)
+
+    scripted.answers(answer)
+    assert scripted(*ASK) == 128 + number
+    assert 20 <= len(scripted.asked) == len(written()) < 200
+    assert "blip-serve: interrupted: " in scripted.err
+    scripted.answers(scripted.answer)
+    assert scripted(*ASK) == 0
+    assert len(set(written())) == len(written()) == len(scripted.asked) == 200
+
+
+def test_a_second_signal_ends_it_at_once(scripted: Scripted) -> None:
+    pictures(Path("p"), [f"{number:03}.png" for number in range(100)])
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        response = scripted.answer(request)
+        if request.url.path != "/models":
+            os.kill(os.getpid(), signal.SIGINT)
+            return problem(503, "draining", 1)
+        return response
+
+    scripted.answers(answer)
+    assert scripted(*ASK) == 130
+    assert written() == []
+
+
+def test_a_folder_that_cannot_be_written_fails_alone(scripted: Scripted) -> None:
+    pictures(Path("p"), ["a.png", "b.png"])
+    Path("p/.a.txt.partial").mkdir()
+    assert scripted("caption", "p", "--url", "http://test") == 1
+    (row,) = map(json.loads, Path("failures.jsonl").read_text().splitlines())
+    assert row == {"path": "p/a.png", "error": "its result cannot be written: Is a directory"}
+    assert Path("p/b.txt").exists()
+
+
+def test_a_full_disk_ends_the_run(scripted: Scripted) -> None:
+    pictures(Path("p"), ["a.png", "b.png"])
+    ask = ("caption", "p", "--url", "http://test", "--output-format", "jsonl", "--failures", "failures.jsonl")
+    assert scripted(*ask, "-o", "/dev/full") == 1
+    assert "No space left on device" in scripted.err
