@@ -23,6 +23,7 @@ from app.wire.retrieval import (
     ClassifyFields,
     LabelScore,
     PairExtras,
+    PlainLabel,
     RerankAnswer,
     RerankAsked,
     RerankResult,
@@ -45,7 +46,8 @@ async def classify(request: Request) -> Response:
     form = await inference.read(ClassifyFields)
     answer = await _classes(inference, form)
     plain = isinstance(form.fields, ZeroShotFields)
-    body = [{"label": one["label"], "score": one["score"]} for one in answer["classes"][0]] if plain else answer
+    first: list[PlainLabel] = [{"label": one["label"], "score": one["score"]} for one in answer["classes"][0]]
+    body = first if plain else answer
     return Response(await inference.write(body), media_type="application/json")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from app import retrieval
 from app.http.endpoints import Endpoint
 from app.wire.documentation import document
-from app.wire.retrieval import ClassifyAnswer, ClassifyFields
+from app.wire.retrieval import ClassifyAnswer, ClassifyFields, PlainLabel, ZeroShotBody
 from models.base import Task
 
 ENDPOINT = Endpoint(
@@ -13,5 +13,5 @@ ENDPOINT = Endpoint(
     task=Task.MATCH,
     label="classify",
     function=retrieval.classify,
-    documentation=document("classify", ClassifyFields, ClassifyAnswer),
+    documentation=document("classify", ClassifyFields, ClassifyAnswer | list[PlainLabel], also=ZeroShotBody),
 )

@@ -50,12 +50,21 @@ HEADERS = [
 
 
 def document(
-    task: str, fields: type[Fields], answer: Any, *, picture: str | None = None, headers: dict[str, str] | None = None
+    task: str,
+    fields: type[Fields],
+    answer: Any,
+    *,
+    picture: str | None = None,
+    headers: dict[str, str] | None = None,
+    also: Any = None,
 ) -> dict[str, Any]:
     """The keyword arguments of a task's route. `picture`: what is drawn, where the client prefers that to JSON;
-    `headers`: what it comes with, and what they tell."""
+    `headers`: what it comes with, and what they tell; `also`: another shape of a JSON body."""
     schema = schema_of(fields)
     request, response = EXAMPLES[task]
+    forms = _forms(fields, schema, request)
+    if also is not None:
+        forms["application/json"]["schema"] = {"anyOf": [forms["application/json"]["schema"], schema_of(also)]}
     told = answers(answer, response)
     if picture is not None:
         binary = {"type": "string", "format": "binary", "description": picture}
@@ -69,7 +78,7 @@ def document(
         "responses": told | problems(*TASK_STATUSES),
         "openapi_extra": {
             "parameters": [_query(name, field, schema) for name, field in _flat(schema).items()] + HEADERS,
-            "requestBody": {"required": True, "content": _forms(fields, schema, request)},
+            "requestBody": {"required": True, "content": forms},
         },
     }
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NotRequired, Self
 
-from pydantic import AfterValidator, BaseModel, Field, ValidationInfo, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, model_validator
 from typing_extensions import TypedDict  # pydantic requires it before Python 3.12
 
 from app.errors import InvalidInputError
@@ -81,6 +81,30 @@ class ClassifyFields(Fields):
 
 class ZeroShotFields(ClassifyFields):
     """Asked as of Hugging Face, and answered so."""
+
+
+class ZeroShotParameters(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    candidate_labels: Labels
+    hypothesis_template: Placed | Templates | None = Field(None, description="as `template`")
+
+
+class ZeroShotBody(BaseModel):
+    """For /openapi.json alone: what `ClassifyFields.adapted` takes."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    inputs: str = Field(min_length=1, description="the image, as in `image`")
+    parameters: ZeroShotParameters
+    options: Any = Field(None, description="let pass, and does nothing")
+
+
+class PlainLabel(TypedDict):
+    """What is answered to that."""
+
+    label: str
+    score: Annotated[float, Field(ge=0, le=1)]
 
 
 class LabelScore(TypedDict):

@@ -62,7 +62,8 @@ def _answer(openapi: dict[str, Any], method: str, path: str) -> dict[str, Any]:
 def _suggest(operation: dict[str, Any], served: Sequence[str]) -> None:
     """Names for the field `model`, wherever it can be."""
     bodies = [content["schema"] for content in operation["requestBody"]["content"].values()]
-    fields = [body["properties"]["model"] for body in bodies if "properties" in body]
+    shapes = [shape.get("properties", {}) for body in bodies for shape in (body, *body.get("anyOf", ()))]
+    fields = [shape["model"] for shape in shapes if "model" in shape]
     for field in (*fields, *(one["schema"] for one in operation["parameters"] if one["name"] == "model")):
         field["examples"] = list(served)
 

@@ -203,7 +203,11 @@ def test_every_form_and_field_is_documented(openapi: Any, path: str) -> None:
         "/localize": schemas.LocalizeFields,
     }
     fields = models[path].model_fields
-    assert set(content["application/json"]["schema"]["properties"]) == {*fields, "image", "images"}
+    in_json = content["application/json"]["schema"]
+    own, *of_others = [in_json] if "properties" in in_json else in_json["anyOf"]
+    assert set(own["properties"]) == {*fields, "image", "images"}
+    assert own["properties"]["model"]["examples"] == ["fake"]
+    assert len(of_others) == (path == "/classify")
     assert set(content["multipart/form-data"]["schema"]["properties"]) == {*fields, "image"} - {"history"}
     in_query = {parameter["name"] for parameter in post["parameters"] if parameter["in"] == "query"}
     assert in_query == {*fields} - {"history"}
@@ -257,6 +261,11 @@ def test_every_example_fits_its_schema(openapi: Any) -> None:
                     assert fits(example, content["schema"]), (path, media, example)
 
 
+def zero_shot(**parameters: Any) -> dict[str, Any]:
+    """As Hugging Face's clients ask."""
+    return {"inputs": "YQ==", "parameters": {"candidate_labels": ["a", "b"]} | parameters}
+
+
 @pytest.mark.parametrize(
     ("path", "body", "valid"),
     [
@@ -292,6 +301,14 @@ def test_every_example_fits_its_schema(openapi: Any) -> None:
         ("/embed", {}, False),
         ("/embed", {"text": "a"}, True),
         ("/embed", {"image": "YQ==", "text": []}, True),
+        ("/classify", {"image": "YQ==", "label": ["a", "b"]}, True),
+        ("/classify", zero_shot(), True),
+        ("/classify", zero_shot(hypothesis_template="so {}") | {"options": {"use_cache": True}}, True),
+        ("/classify", zero_shot(hypothesis_template="so"), False),
+        ("/classify", zero_shot(candidate_labels=["a"]), False),
+        ("/classify", zero_shot(top_k=1), False),
+        ("/classify", zero_shot() | {"label": ["a", "b"]}, False),
+        ("/classify", {"inputs": "YQ=="}, False),
         ("/embed", {"image": "YQ=="}, True),
     ],
 )
