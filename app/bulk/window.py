@@ -10,7 +10,7 @@ SHRINK = (
 
 class Window:
     """Additive increase, multiplicative decrease, as TCP has it (RFC 5681): one more for each answered request until
-    the service refuses for the first time, then one more for each windowful of them; on a refusal a seventh less, once
+    the service refuses for the first time, then one more for each windowful of them; on a refusal a tenth less, once
     for all that were sent before the window shrank. A connection that fails takes it back to one."""
 
     def __init__(self, most: int, first: float = FIRST) -> None:
