@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 FIRST = 4.0
-SHRINK = (
-    0.85  # gentler than TCP's half: who is refused is told so at once, and less than a tenth of the room stays free
-)
+SHRINK = 0.9  # gentler than TCP's half: who is refused is told so at once, and most of the room stays in use
 
 
 class Window:
