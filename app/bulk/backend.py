@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -60,7 +61,10 @@ async def in_this_process(
     check_profile(settings)
     app = (make or _of_main())(settings)
     async with app.router.lifespan_context(app):
-        await _ready(app.state.service)
+        try:
+            await _ready(app.state.service)
+        except asyncio.CancelledError:  # Ctrl-C. A thread that loads does not survive the interpreter's own end
+            os._exit(128 + signal.SIGINT)
         yield httpx.ASGITransport(app)
 
 

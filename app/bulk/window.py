@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 FIRST = 4.0
-SHRINK = (
-    0.85  # gentler than TCP's half: who is refused is told so at once, and less than a tenth of the room stays free
-)
+SHRINK = 0.9  # gentler than TCP's half: who is refused is told so at once, and most of the room stays in use
 
 
 class Window:
     """Additive increase, multiplicative decrease, as TCP has it (RFC 5681): one more for each answered request until
-    the service refuses for the first time, then one more for each windowful of them; on a refusal a seventh less, once
+    the service refuses for the first time, then one more for each windowful of them; on a refusal a tenth less, once
     for all that were sent before the window shrank. A connection that fails takes it back to one."""
 
     def __init__(self, most: int, first: float = FIRST) -> None:

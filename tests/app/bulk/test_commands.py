@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -419,3 +421,27 @@ def test_a_folder_without_pictures(bulk: Bulk) -> None:
     assert bulk("caption", "p") == 0
     assert bulk.err.startswith("blip-serve: 0 written, 0 failed")
     assert not bulk.settings
+
+
+# --- what a person sees ---
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_progress_is_shown_on_a_terminal_alone(bulk: Bulk, monkeypatch: pytest.MonkeyPatch) -> None:
+    pictures(Path("p"), ["a.png", "b.png", "c.png"])
+    Path("p/a.txt").touch()
+    Path("p/b.png").write_bytes(b"no picture")
+    shown = Terminal()
+    monkeypatch.setattr(sys, "stderr", shown)
+    assert bulk("caption", "p") == 1
+    last = shown.getvalue().split("\r")[-1]
+    assert "3/3" in last
+    assert "img/s" in last
+    assert "failed=1, skipped=1" in last
+    shown.truncate(0)
+    assert bulk("caption", "p", "-q") == 1
+    assert shown.getvalue().strip("\0") == ""
