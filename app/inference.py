@@ -222,8 +222,8 @@ class Inference:
 
     async def draw(self, image: Upload, heat: Scores) -> Buffer:
         """The image at its own size, upright, with the `heat` `(rows, columns)` over it, as PNG. Decoded once more, in
-        the decoder that draws: nobody else holds its pixels. Raises BytesFullError or
-        TooManyBytesError: no room for so large an answer."""
+        the decoder that draws: nobody else holds its pixels. Raises BytesFullError, TooManyBytesError: no
+        room for so large an answer."""
         settings, times = self._service.settings, self._exchange.times
         [image] = await self.fetch([image])
         job = Job(image.data, 0, settings.max_pixels, settings.max_side, heat=_levels(heat))

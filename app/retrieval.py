@@ -45,9 +45,9 @@ async def classify(request: Request) -> Response:
     inference = Inference(request)
     form = await inference.read(ClassifyFields)
     answer = await _classes(inference, form)
-    plain = isinstance(form.fields, ZeroShotFields)
-    first: list[PlainLabel] = [{"label": one["label"], "score": one["score"]} for one in answer["classes"][0]]
-    body = first if plain else answer
+    body: ClassifyAnswer | list[PlainLabel] = answer
+    if isinstance(form.fields, ZeroShotFields):
+        body = [{"label": one["label"], "score": one["score"]} for one in answer["classes"][0]]
     return Response(await inference.write(body), media_type="application/json")
 
 

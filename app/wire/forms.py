@@ -105,7 +105,7 @@ def read_form(content_type: str, query: bytes, body: bytes, model: type[F], sett
 def upload(source: Source, place: str | None = None) -> Upload:
     """Hashes an image: 20 MB take some 20 ms."""
     if isinstance(source, str):
-        return Upload(b"", sha256(source.encode()).digest(), place, source)
+        return Upload(b"", sha256(source.encode(errors="surrogatepass")).digest(), place, source)
     return Upload(source, sha256(source).digest(), place)
 
 

@@ -208,6 +208,16 @@ def test_of_several_the_wrong_one_is_named() -> None:
     run(test)
 
 
+@pytest.mark.parametrize("url", ["http://\\ud800.example/", "http://good.example/\\ud800"])
+def test_one_that_is_no_unicode_is_refused(url: str) -> None:
+    async def test() -> None:
+        async with served() as (to, _):
+            body, json_type = f'{{"image": "{url}"}}', {"content-type": "application/json"}
+            assert kind(await to.client.post("/caption", content=body, headers=json_type)) == (422, "image-url")
+
+    run(test)
+
+
 def test_off_unless_the_operator_says_so() -> None:
     async def test() -> None:
         async with served(image_urls="off") as (to, one):
