@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import itertools
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from app.start.bulk import UsageError
 from blip_client import AnswerError, AsyncClient, BlipError, ProblemError, UnreachableError
 
 LOOKAHEAD = 8  # pictures that are read while those before them are asked about
+LOST_ROUNDS = 3  # of all retries, in which others get through but this picture breaks each connection
 PATIENCE_SECONDS = 600.0  # in which a service that is too full answers nobody, before it is given up
 FORBIDDEN, UNKNOWN = (401, 403), (404, 405)
 OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EPIPE)  # the next result fares no better
@@ -120,25 +122,26 @@ class Run:
         self.progress.advance()
 
     async def _asked(self, picture: Picture, image: bytes) -> Result:
-        while True:
+        for num_rounds in itertools.count(1):
             before = self._num_answered
             try:
                 result = await self.job.ask(self.client, image, picture)
             except BlipError as error:
-                self._check(error, self._num_answered > before)
+                self._check(error, num_rounds, self._num_answered > before)
             else:
                 self._num_answered += 1
                 self._answered_at = time.monotonic()
                 return result
+        raise AssertionError
 
-    def _check(self, error: BlipError, others_were_answered: bool) -> None:
+    def _check(self, error: BlipError, num_rounds: int, others_were_answered: bool) -> None:
         """Raises the error if it is the picture's, and what ends the run if the service or the options are at fault;
         returns if it is nobody's, and asking goes on."""
         match error:
             case ProblemError() if error.status in FULL:
                 if time.monotonic() - self._answered_at > PATIENCE_SECONDS:
                     raise StoppedError(f"the service answers nothing: {error.detail}") from None
-            case UnreachableError(timed_out=False):
+            case UnreachableError(timed_out=False) if num_rounds < LOST_ROUNDS:
                 if not others_were_answered:
                     raise StoppedError(f"the service cannot be reached: {error.detail}") from None
             case ProblemError() if error.status in FORBIDDEN:

@@ -26,7 +26,7 @@ from blip_client import AsyncClient
 from tests.operation.bulk.pictures import shapes
 from tests.operation.test_bulk import begin
 
-NUM_PICTURES, NUM_CLIENTS, NUM_PAIRS = 1500, 16, 3
+NUM_PICTURES, NUM_CLIENTS, NUM_PAIRS = 1000, 16, 3
 PLACES, SECONDS_EACH = (
     (16, 6, 16),
     0.2,

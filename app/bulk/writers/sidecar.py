@@ -39,7 +39,7 @@ class Sidecars:
         folder, name = os.path.split(target)
         partial = os.path.join(folder, f".{name}.partial")
         try:
-            with open(partial, "w", encoding="utf-8", newline="\n") as file:
+            with open(partial, "w", encoding="utf-8", errors="surrogateescape", newline="\n") as file:
                 file.write(f"{self._joined(result.text, target)}\n")
             os.replace(partial, target)
         except OSError:

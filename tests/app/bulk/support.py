@@ -33,6 +33,14 @@ def pictures(folder: Path, names: Sequence[str], colour: str = "red") -> list[Pa
     return made
 
 
+def rows(path: str | Path) -> list[Any]:
+    return [json.loads(line) for line in Path(path).read_text().splitlines()]
+
+
+def tree(folder: Path = Path()) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
 class Bulk:
     """`blip-serve` with these words, over a service of fakes in this process; over `answer`, if a test sets it, for
     those that name a --url. Returns the exit code; what was told is in `out` and `err`."""

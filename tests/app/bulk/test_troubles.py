@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
 
 from app.bulk import run as running
 from tests.app.bulk.support import Bulk, Scripted, pictures, problem
+from tests.app.support import RED, until
 
 ASK = ("caption", "p", "--url", "http://test", "-o", "out.jsonl")
 
@@ -21,8 +24,12 @@ ASK = ("caption", "p", "--url", "http://test", "-o", "out.jsonl")
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     """The loop turns in place of each wait."""
-    sleep = asyncio.sleep
-    monkeypatch.setattr("blip_client.clients.asyncio.sleep", lambda _: sleep(0))
+    waits_by(monkeypatch, lambda _: asyncio.sleep(0))
+
+
+def waits_by(monkeypatch: pytest.MonkeyPatch, sleep: Callable[[float], Awaitable[None]]) -> None:
+    """The client, before its next try."""
+    monkeypatch.setattr("blip_client.clients.asyncio", SimpleNamespace(sleep=sleep, to_thread=asyncio.to_thread))
 
 
 def written() -> list[str]:
@@ -68,14 +75,40 @@ def test_a_service_that_is_gone_ends_the_run(scripted: Scripted) -> None:
     pictures(Path("p"), [f"{number:02}.png" for number in range(30)])
     scripted.trouble = [httpx.ConnectError("refused") for _ in range(1000)]
     assert scripted(*ASK, "--retries", "2") == 1
-    assert "blip-serve: the service cannot be reached: ConnectError: refused\n" in scripted.err
+    assert "blip-serve: the service cannot be reached: no answer from test" in scripted.err
     assert not Path("failures.jsonl").exists()
+
+
+def test_a_picture_that_breaks_each_connection_fails_alone(scripted: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = pictures(Path("p"), [f"{number:02}.png" for number in range(40)], "blue")
+    pictures(Path("p"), ["00.png"], "red")
+    deadly = base64.b64encode(RED).decode()
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if deadly in request.content.decode():
+            raise httpx.ReadError("reset")
+        return scripted.answer(request)
+
+    async def others_get_through(_: float) -> None:
+        num_answered = len(scripted.asked)
+
+        async def one_more() -> bool:
+            return len(scripted.asked) > num_answered
+
+        await until(one_more)
+
+    waits_by(monkeypatch, others_get_through)
+    scripted.answers(answer)
+    assert scripted(*ASK, "--retries", "1") == 1
+    assert written() == sorted(map(str, paths[1:]))
+    (row,) = map(json.loads, Path("failures.jsonl").read_text().splitlines())
+    assert (row["path"], "reset" in row["error"]) == ("p/00.png", True)
 
 
 def test_a_service_that_was_never_there(bulk: Bulk) -> None:
     pictures(Path("p"), ["a.png"])
     assert bulk("caption", "p", "--url", "http://127.0.0.1:1", "--retries", "0") == 1
-    assert "blip-serve: ConnectError" in bulk.err
+    assert "blip-serve: no answer from 127.0.0.1" in bulk.err
 
 
 @pytest.mark.parametrize(("status", "tries"), [(504, 2), (500, 1), (422, 1)])

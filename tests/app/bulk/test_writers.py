@@ -136,6 +136,12 @@ def test_what_a_killed_run_left_is_tidied_up() -> None:
     assert {path.name for path in Path("p").iterdir()} == {"a.txt"}
 
 
+def test_a_text_that_is_no_unicode_is_added_to_as_it_is() -> None:
+    Path("p/a.txt").write_bytes(b"\xff mine\n")
+    Sidecars(existing="append").write(result("p/a.png"))
+    assert Path("p/a.txt").read_bytes() == b"\xff mine, a\n"
+
+
 # --- arrays ---
 
 TABLES: dict[str, Callable[[], Table]] = {"npz": Npz, "parquet": Parquet}
