@@ -15,13 +15,13 @@ from PIL import Image
 
 from models.families.library.texts import Padding, TextReader
 from tests.app.support import Asking, asking, b64, encoded
-from tests.library.checkpoints import FAMILIES, Tiny
+from tests.library.checkpoints import CHECKPOINTS, Tiny
 from tests.library.reference import Answers, Reference
 
 TOLERANCE = 1e-5
 WRONG = 1e-3  # what is done wrong changes answers by more
-SIZES = ((32, 32), (90, 40), (31, 100), (200, 150), (5, 7))
-WORDS = ("red", "dog", "x", "a", "q", "red", "b", "z")
+SIZES = ((32, 32), (33, 33), (90, 40), (31, 100), (200, 150), (5, 7))
+WORDS = ("x", "red", "dog", "a", "q", "red", "红", "b", "z")
 CATALOG = """[profiles]
 tiny = ["tiny"]
 [models.tiny]
@@ -69,11 +69,11 @@ def text_of(reference: Reference, num_tokens: int) -> str:
     raise AssertionError
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(scope="module", params=CHECKPOINTS)
 def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    folder, tiny = tmp_path_factory.mktemp(request.param), FAMILIES[request.param]
+    folder, tiny = tmp_path_factory.mktemp(request.param), CHECKPOINTS[request.param]
     tiny.write(folder / "tiny")
-    (folder / "catalog.toml").write_text(CATALOG.format(family=request.param))
+    (folder / "catalog.toml").write_text(CATALOG.format(family=tiny.family))
     reference = Reference(folder / "tiny", **tiny.tokenized)
     fewest = reference.num_tokens("x")
     texts = [text_of(reference, number) for number in (fewest, fewest + 2, tiny.limit // 2, tiny.limit)]

@@ -2,6 +2,12 @@
 
 from models.catalog import FamilyName
 from models.families.family import Family
-from models.families.library import clip
+from models.families.library import align, chinese_clip, clip, lit, siglip
 
-FAMILIES: dict[FamilyName, Family] = {"clip": clip.FAMILY}
+FAMILIES: dict[FamilyName, Family] = {
+    "clip": clip.FAMILY,
+    "siglip": siglip.FAMILY,
+    "align": align.FAMILY,
+    "lit": lit.FAMILY,
+    "chinese_clip": chinese_clip.FAMILY,
+}
