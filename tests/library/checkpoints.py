@@ -150,14 +150,14 @@ CHECKPOINTS = {
 
 
 def _save(folder: Path, model: PreTrainedModel) -> None:
-    """Matrices get a deviation of 0.25, vectors move by a tenth; scalars stay. By numpy: the same on every machine."""
+    """What begins as noise gets a deviation of 0.25; what begins as zeros or ones moves by a tenth; scalars stay. By
+    numpy: the same on every machine."""
     rng = np.random.default_rng(0)
     for weight in (*model.parameters(), *model.buffers()):
-        noise = torch.from_numpy(rng.standard_normal(tuple(weight.shape), np.float32))
-        if weight.dim() >= 2 and weight.is_floating_point():
-            weight.data = DEVIATION * noise
-        elif weight.numel() > 1 and weight.is_floating_point():
-            weight.data += 0.1 * noise
+        if weight.is_floating_point() and weight.numel() > 1:
+            noise = torch.from_numpy(rng.standard_normal(tuple(weight.shape), np.float32))
+            constant = weight.dim() == 1 and bool((weight == weight[0]).all())
+            weight.data = weight.data + 0.1 * noise if constant else DEVIATION * noise
     for part in model.modules():
         if isinstance(part, torch.nn.BatchNorm2d):
             part.running_var = torch.full((part.num_features,), 0.3)  # or its channels would fade from layer to layer
