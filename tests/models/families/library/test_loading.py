@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from models.base import Checkpoint, ImageEmbeddingInput, ImageInput, Task, TextInput
 from models.catalog import CatalogError
+from models.families.library import texts
 from tests.app.support import encoded
 from tests.library.checkpoints import CHECKPOINTS, write_clip, write_lit
 from tests.library.reference import Reference
@@ -140,6 +141,11 @@ def test_a_wrong_checkpoint_is_one_line_that_names_it(
     shutil.copytree(kept("clip"), tmp_path, dirs_exist_ok=True)
     spoil(tmp_path / "tiny")
     assert reason in complaint(tmp_path, MATCH, "tiny", "clip")
+
+
+def test_without_sentencepiece_the_extra_is_named(kept: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(texts, "find_spec", lambda _: None)
+    assert "install the extra `siglip`" in complaint(kept("siglip"), MATCH, "tiny", "siglip")
 
 
 def test_older_files_of_the_processor_mean_the_same(kept: Callable[[str], Path], tmp_path: Path) -> None:
