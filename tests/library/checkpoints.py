@@ -27,6 +27,8 @@ from transformers import (
     CLIPTokenizer,
     EfficientNetImageProcessorPil,
     GemmaTokenizer,
+    MetaClip2Config,
+    MetaClip2Model,
     PreTrainedModel,
     SiglipConfig,
     SiglipImageProcessorPil,
@@ -35,6 +37,7 @@ from transformers import (
     VisionTextDualEncoderConfig,
     VisionTextDualEncoderModel,
     ViTImageProcessorPil,
+    XLMRobertaTokenizer,
 )
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
@@ -121,6 +124,17 @@ def write_chinese_clip(folder: Path) -> None:
     ChineseCLIPImageProcessorPil(size=SQUARE, do_center_crop=False).save_pretrained(folder)
 
 
+def write_metaclip2(folder: Path) -> None:
+    """As facebook/metaclip-2-worldwide-huge-quickgelu, whose tokenizer is an XLM-RoBERTa's."""
+    pieces = [*("<s>", "<pad>", "</s>", "<unk>"), *SIGNS, *(f"▁{one}" for one in SIGNS), "▁", "▁red", "▁dog", "红"]
+    scores = [(piece, -1.0 if len(piece) > 2 else -5.0) for piece in (*pieces, "<mask>")]  # words before letters
+    tokenizer = XLMRobertaTokenizer(vocab=scores, model_max_length=77)
+    text = {**LAYERS, "vocab_size": len(tokenizer), "max_position_embeddings": 77, "bos_token_id": 0, "eos_token_id": 2}
+    _save(folder, MetaClip2Model(MetaClip2Config(vision_config=VISION, text_config=text, projection_dim=16)))
+    tokenizer.save_pretrained(folder)
+    CLIPImageProcessorPil(size={"shortest_edge": SIDE}, crop_size=SIDE).save_pretrained(folder)
+
+
 @dataclass(frozen=True, slots=True)
 class Tiny:
     """A checkpoint, and how it is used."""
@@ -143,6 +157,7 @@ CHECKPOINTS = {
     "chinese_clip": Tiny(
         "chinese_clip", write_chinese_clip, limit=52, cut=True, tokenized={"truncation": True, "max_length": 52}
     ),
+    "metaclip2": Tiny("metaclip2", write_metaclip2, limit=77, cut=True, tokenized={"truncation": True}),
 }
 
 

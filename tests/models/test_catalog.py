@@ -36,6 +36,7 @@ def test_the_packaged_profiles_are_whole_and_pinned_where_they_can_be() -> None:
         "Salesforce/blip2-opt-2.7b-coco",
         "Salesforce/blip2-flan-t5-xl-coco",
         "clip-italian/clip-italian",
+        "facebook/metaclip-2-worldwide-huge-quickgelu",
         "google/siglip2-base-patch16-224",
         "laion/CLIP-ViT-B-32-laion2B-s34B-b79K",
     }

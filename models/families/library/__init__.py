@@ -2,7 +2,7 @@
 
 from models.catalog import FamilyName
 from models.families.family import Family
-from models.families.library import align, chinese_clip, clip, lit, siglip
+from models.families.library import align, chinese_clip, clip, lit, metaclip2, siglip
 
 FAMILIES: dict[FamilyName, Family] = {
     "clip": clip.FAMILY,
@@ -10,4 +10,5 @@ FAMILIES: dict[FamilyName, Family] = {
     "align": align.FAMILY,
     "lit": lit.FAMILY,
     "chinese_clip": chinese_clip.FAMILY,
+    "metaclip2": metaclip2.FAMILY,
 }
