@@ -59,6 +59,15 @@ def write_clip(folder: Path, **text: Any) -> None:
     CLIPImageProcessorPil(size={"shortest_edge": SIDE}, crop_size=SIDE).save_pretrained(folder)
 
 
+def write_full_clip(folder: Path) -> None:
+    """openai/clip-vit-base-patch32 in its own size (600 MB), with weights as its training begins."""
+    torch.manual_seed(0)
+    tokenizer = _clip_tokenizer(num_tokens=49_408)
+    CLIPModel(CLIPConfig()).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    CLIPImageProcessorPil().save_pretrained(folder)
+
+
 def write_siglip(folder: Path) -> None:
     """As google/siglip-base-patch16-224."""
     folder.mkdir(parents=True)
@@ -188,11 +197,13 @@ def _save_siglip(folder: Path, vocabulary: int) -> None:
     SiglipImageProcessorPil(size=SQUARE).save_pretrained(folder)
 
 
-def _clip_tokenizer() -> CLIPTokenizer:
-    """Bytes, a few words, and the two special tokens with the largest ids, as CLIP's has them."""
+def _clip_tokenizer(num_tokens: int = 0) -> CLIPTokenizer:
+    """Bytes, a few words, what nobody writes up to `num_tokens`, and the two special tokens with the largest ids, as
+    CLIP's has them."""
     signs = list(bytes_to_unicode().values())
     merges = [("r", "e"), ("re", "d</w>"), ("d", "o"), ("do", "g</w>")]
     vocabulary = [*signs, *(f"{one}</w>" for one in signs), *("".join(pair) for pair in merges)]
+    vocabulary += [f"<|{number}|>" for number in range(len(vocabulary), num_tokens - 2)]
     vocabulary += ["<|startoftext|>", "<|endoftext|>"]
     ids = {token: number for number, token in enumerate(vocabulary)}
     return CLIPTokenizer(vocab=ids, merges=merges, model_max_length=77)
