@@ -52,6 +52,7 @@ from models.base import (
     Video,
     lacking,
 )
+from models.framing import Framing
 
 BYTES_PER_PREPARED_PIXEL = 12  # three float32
 SMALL_BODY_BYTES = 256 * 1024  # parsed and hashed, or encoded
@@ -90,7 +91,8 @@ class Inference:
         InvalidInputError."""
         models = self._service.models
         if name is None:
-            name = self._service.default_models[task]
+            if (name := self._service.default_models.get(task)) is None:
+                raise InvalidInputError(f"model: {lacking(models.values(), task)}")
         elif name not in models:
             self._exchange.model = OTHER
             raise UnknownModelError(f"No such model. Served: {', '.join(models)}.")
@@ -226,7 +228,7 @@ class Inference:
         room for so large an answer."""
         settings, times = self._service.settings, self._exchange.times
         [image] = await self.fetch([image])
-        job = Job(image.data, 0, settings.max_pixels, settings.max_side, heat=_levels(heat))
+        job = Job(image.data, Framing(0), settings.max_pixels, settings.max_side, heat=_levels(heat))
         drawn = await self._service.decoder.decode(job, self._exchange.lease.pixels)
         times.record("decode", drawn.began, drawn.decoded)
         times.record("draw", drawn.decoded, time.monotonic())
@@ -296,13 +298,13 @@ class Inference:
         """Of each frame: decoded and shrunk by a decoder, normalised on a CPU thread.
 
         Raises BadImageError, UnsupportedMediaError."""
-        settings, size, lease = self._service.settings, checkpoint.preprocessing.image_size, self._exchange.lease
-        enough_side = size if settings.fast_decode else None
-        job = Job(data, size, settings.max_pixels, settings.max_side, enough_side, most_frames)
+        settings, framing, lease = self._service.settings, checkpoint.preprocessing.framing, self._exchange.lease
+        enough_side = framing.enough if settings.fast_decode else None
+        job = Job(data, framing, settings.max_pixels, settings.max_side, enough_side, most_frames)
         decoded = await self._service.decoder.decode(job, lease.pixels)
-        frames = [ImageInput(frame, checkpoint.preprocessing) for frame in decoded.frames]
+        frames = [ImageInput(frame, checkpoint.preprocessing, is_framed=True) for frame in decoded.frames]
         items = await self.on_cpu(lambda: [checkpoint.tower.prepare(frame) for frame in frames])
-        lease.add_pixels(BYTES_PER_PREPARED_PIXEL * size**2 * len(items))
+        lease.add_pixels(BYTES_PER_PREPARED_PIXEL * framing.side**2 * len(items))
         self._exchange.times.record("decode", decoded.began, decoded.decoded)
         self._exchange.times.record("preprocess", decoded.decoded, time.monotonic())
         return items

@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from models.framing import Framing
+
 
 class Task(StrEnum):
     """What a client asks for."""
@@ -46,25 +48,25 @@ class DeviceLostError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Preprocessing:
-    """How a checkpoint's pixels are made: bicubic resize to a square, then `(value / 255 - mean) / std` by channel."""
+    """How a checkpoint's pixels are made: a square picture, then `(value / 255 - mean) / std` by channel."""
 
-    image_size: int  # pixels
+    framing: Framing
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
 
-
-def to_square(image: Image.Image, side: int) -> Image.Image:
-    """Resized as torchvision's Resize does a PIL picture; itself where it has that size already."""
-    size = (side, side)
-    return image if image.size == size else image.resize(size, Image.Resampling.BICUBIC)
+    @property
+    def image_size(self) -> int:
+        """Pixels of a side of the square."""
+        return self.framing.side
 
 
 @dataclass(frozen=True, slots=True)
 class ImageInput:
-    """encode: one RGB image, of whatever size: the tower's preprocessing resizes it, if nobody has."""
+    """encode: one RGB image, of whatever size; `is_framed`: the square already that the preprocessing makes of it."""
 
     image: Image.Image
     preprocessing: Preprocessing
+    is_framed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,6 +282,7 @@ class Item:
 
 
 SPACES = ("itc", "image", "text", "multimodal")  # those of BLIP and BLIP-2
+HEADS = ("itm", "itc")
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,6 +297,7 @@ class Localizing:
 class Capabilities:
     """What a runner accepts, as data, so that no route knows a family."""
 
+    heads: tuple[str, ...] = HEADS  # by which it matches, if it does
     history: bool = False
     template: bool = False
     pooling: tuple[str, ...] = ()  # the choices; empty: an image has a single vector
@@ -301,6 +305,8 @@ class Capabilities:
     spaces: tuple[str, ...] = ("itc",)  # in which it embeds: see `StatesInput`
     video: bool = False  # whether ITM and ITC take a `Video`
     localizing: Localizing | None = None  # None: it does not localise
+    logit_scale: float | None = None  # what its weights say that cosines are multiplied by; None: nothing
+    logit_bias: float | None = None  # added to them: each is a probability by itself, no softmax; None: there is one
     lacks: Mapping[Task, str] = field(default_factory=dict)  # why it has not a task that others of its kind have
 
 
@@ -358,7 +364,7 @@ class Checkpoint:
     preprocessing: Preprocessing
     dtype: str
     device: str
-    temperature: float | None = None  # multiplies cosines before a softmax over them; None: it has no ITC
+    temperature: float | None = None  # multiplies cosines before they become probabilities; None: it has no ITC
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from app.decoding.mending import ENDINGS, JPEG_END, mended, pixel_digest
 from app.decoding.protocol import Decoded, Job
 from app.errors import BadImageError
 from app.images import BYTES_PER_RGB_PIXEL, bitmap_bytes, decode_image, has_run_lengths, open_image
-from models.base import to_square
+from models.framing import framed
 
 # Nanoseconds of a pixel, measured at 12 megapixels: to tell cheap from dear, the order of magnitude is enough.
 BASELINE_JPEG, SCAN, RUN_LENGTHS, OTHERS, RESIZE, DRAW = 3.0, 2.0, 200.0, 10.0, 5.0, 110.0
@@ -38,6 +38,8 @@ def open_picture(job: Job) -> Opened:
     image = _open(data, job)
     animation = animation_of(image, data, job)
     num_bytes, nanoseconds, answer_bytes = bitmap_bytes(image), _nanoseconds(image, num_scans), 0
+    if resized := job.framing.num_pixels(*image.size):
+        num_bytes = max(num_bytes, BYTES_PER_RGB_PIXEL * (image.width * image.height + resized))
     if animation is not None:
         num_bytes, nanoseconds = animation.num_bytes(job), nanoseconds * animation.num_decoded
     if job.heat is not None:
@@ -51,8 +53,8 @@ def open_picture(job: Job) -> Opened:
 def finish(opened: Opened, job: Job) -> Decoded:
     """Raises BadImageError."""
     if opened.animation is not None:
-        frames = decode_frames(opened.image, opened.animation, job.image_size)
-        return Decoded(b"".join(frame.tobytes() for frame in frames), job.image_size, opened.began, time.monotonic())
+        frames = decode_frames(opened.image, opened.animation, job.framing)
+        return Decoded(b"".join(one.tobytes() for one in frames), job.framing.side, opened.began, time.monotonic())
     try:
         image = decode_image(opened.image)
     except BadImageError:
@@ -60,8 +62,8 @@ def finish(opened: Opened, job: Job) -> Decoded:
             raise
         image = _without_end(job)
     decoded = time.monotonic()
-    data = to_square(image, job.image_size).tobytes() if job.heat is None else draw(image, job.heat)
-    return Decoded(data, job.image_size, opened.began, decoded)
+    data = framed(image, job.framing).tobytes() if job.heat is None else draw(image, job.heat)
+    return Decoded(data, job.framing.side, opened.began, decoded)
 
 
 def _open(data: bytes, job: Job) -> Image.Image:

@@ -222,7 +222,7 @@ class Decoders:
             began, decoded = DONE.unpack_from(payload)
             data = payload[DONE.size :]
             ticket.job.check(data)
-            ticket.answer.set_result(Decoded(data, ticket.job.image_size, began, decoded))
+            ticket.answer.set_result(Decoded(data, ticket.job.framing.side, began, decoded))
         self._set_free(decoder)
 
     def _refused(self, decoder: DecoderProcess, error: Exception) -> None:

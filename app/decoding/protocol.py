@@ -16,11 +16,12 @@ from typing import Protocol
 from PIL import Image
 
 from app.errors import BadImageError, ServiceError, UnsupportedMediaError
+from models.framing import Framing
 
 HEAD = Struct("!BI")  # kind, bytes that follow
-# image_size, max_pixels, max_side, enough_side or 0, most_frames; dear, CPU seconds; rows and columns of the heat or 0.
-# Then its levels, and the upload
-JOB = Struct("!QQQQB?dHH")
+# The framing's side, fit, resized, resampling; max_pixels, max_side, enough_side or 0, most_frames; dear, CPU seconds;
+# rows and columns of the heat or 0. Then its levels, and the upload
+JOB = Struct("!HBHBQQQB?dHH")
 GO = Struct("!?d")  # whether it has become dear, CPU seconds from now on
 OPENED = Struct("!QQd")  # bytes that decoding will hold, most bytes of a PNG or 0; seconds that it may take
 DONE = Struct(
@@ -57,14 +58,14 @@ class Heat:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """An upload to be decoded within limits (see `open_image`), and shrunk to a square of `image_size` pixels; with
+    """An upload to be decoded within limits (see `open_image`), and shrunk to a square as `framing` says; with
     `heat`, drawn over at its own size instead.
 
     `most_frames`: of an animation (GIF, WebP), at equal distances over its length; 1: the first, as of any picture; 0:
     an animation is refused."""
 
     data: bytes
-    image_size: int
+    framing: Framing
     max_pixels: int
     max_side: int
     enough_side: int | None = None
@@ -74,13 +75,15 @@ class Job:
     @property
     def most_bytes(self) -> int:
         """Of its pixels."""
-        return 3 * self.image_size**2 * max(1, self.most_frames)
+        return 3 * self.framing.side**2 * max(1, self.most_frames)
 
     def pack(self, *, is_dear: bool, cpu_seconds: float) -> bytes:
         """The frame, without the upload."""
-        sizes = self.image_size, self.max_pixels, self.max_side, self.enough_side or 0, self.most_frames
+        how = self.framing
+        sizes = how.side, how.fit, how.resized, how.resampling
+        limits = self.max_pixels, self.max_side, self.enough_side or 0, self.most_frames
         heat = self.heat or Heat(0, 0, b"")
-        head = JOB.pack(*sizes, is_dear, cpu_seconds, heat.rows, heat.columns) + heat.levels
+        head = JOB.pack(*sizes, *limits, is_dear, cpu_seconds, heat.rows, heat.columns) + heat.levels
         return HEAD.pack(Kind.JOB, len(head) + len(self.data)) + head
 
     def check_opened(self, answer_bytes: int) -> None:
@@ -92,7 +95,7 @@ class Job:
         """What it was answered. Raises ValueError if that cannot be its answer."""
         if self.heat is not None:
             self._check_png(data)
-        elif not 0 < len(data) <= self.most_bytes or len(data) % (3 * self.image_size**2):
+        elif not 0 < len(data) <= self.most_bytes or len(data) % (3 * self.framing.side**2):
             raise ValueError("not the pixels of squares")
 
     def _check_png(self, data: Buffer) -> None:

@@ -22,6 +22,7 @@ from app.decoding.guards import give_memory_back, guard_process, lift_limits, li
 from app.decoding.picture import Opened, finish, open_picture
 from app.decoding.protocol import DONE, ERRORS, GO, HEAD, JOB, OPENED, Buffer, Heat, Job, Kind, frame
 from app.errors import BadImageError, ServiceError
+from models.framing import Fit, Framing
 
 ROOM_BYTES = 32 * 2**20  # for what is not counted: a codec's tables, the resize, the stack of a thread
 COPIES = 3  # of the upload, in plugins that take it whole, and of its metadata
@@ -51,12 +52,12 @@ class Worker:
 
     def _take(self, length: int) -> None:
         self._send(frame(Kind.TAKEN))
-        image_size, max_pixels, max_side, enough_side, most_frames, is_dear, cpu_seconds, rows, columns = JOB.unpack(
-            self._read(JOB.size)
-        )
+        side, fit, resized, resampling, *limits = JOB.unpack(self._read(JOB.size))
+        max_pixels, max_side, enough_side, most_frames, is_dear, cpu_seconds, rows, columns = limits
         heat = Heat(rows, columns, self._read(rows * columns)) if rows else None
         data = self._read(length - JOB.size - rows * columns)
-        job = Job(data, image_size, max_pixels, max_side, enough_side or None, most_frames, heat)
+        framing = Framing(side, Fit(fit), resized, resampling)
+        job = Job(data, framing, max_pixels, max_side, enough_side or None, most_frames, heat)
         limit_cpu(cpu_seconds)
         try:
             _at_priority(lambda: self._decode(job), is_dear=is_dear)

@@ -1,0 +1,62 @@
+"""How a picture becomes the square that a tower takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+from PIL import Image
+
+
+class Fit(IntEnum):
+    """What becomes of a picture that is no square."""
+
+    SQUEEZE = 0  # each side is resized by itself
+    CROP = 1  # its shorter side is resized, and the middle is taken
+    PAD = 2  # its longer side is resized, and the right or the lower part is black
+
+
+@dataclass(frozen=True, slots=True)
+class Framing:
+    """A picture is resized to `resized` pixels, as `fit` says, of which the middle `side` are taken."""
+
+    side: int  # pixels
+    fit: Fit = Fit.SQUEEZE
+    resized: int = 0  # pixels; 0: as many as `side`
+    resampling: int = Image.Resampling.BICUBIC
+
+    @property
+    def enough(self) -> int:
+        """Pixels that both sides of a picture need, for it not to be enlarged."""
+        return self.resized or self.side
+
+    def num_pixels(self, width: int, height: int) -> int:
+        """Upper bound on what resizing a picture of this size makes, on its way too, lying or standing. A square
+        is little, and not counted; where the middle is taken, the whole may be long."""
+        if self.fit is not Fit.CROP:
+            return 0
+        wide, high = self.size(width, height)
+        return wide * high + max(wide * height, width * high)
+
+    def size(self, width: int, height: int) -> tuple[int, int]:
+        """To which a picture of this size is resized. Fractions are cut, as torchvision's Resize does."""
+        if self.fit is Fit.SQUEEZE:
+            return self.enough, self.enough
+        measure = (min if self.fit is Fit.CROP else max)(width, height)
+        return max(1, int(self.enough * width / measure)), max(1, int(self.enough * height / measure))
+
+
+def framed(image: Image.Image, how: Framing) -> Image.Image:
+    """An RGB square; itself where it is one already.
+
+    The whole picture is resized, and then cropped: Pillow's `box`, which spares what nobody sees, is off by a level."""
+    side, size = how.side, how.size(*image.size)
+    resized = image if image.size == size else image.resize(size, Image.Resampling(how.resampling))
+    if resized.size == (side, side):
+        return resized
+    if how.fit is Fit.PAD:
+        padded = Image.new("RGB", (side, side))
+        padded.paste(resized)
+        return padded
+    left, top = (size[0] - side) // 2, (size[1] - side) // 2
+    return resized.crop((left, top, left + side, top + side))
