@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from starlette.requests import Request
 from starlette.responses import Response
 
+from app.decoding.drawings import Heat
 from app.embeddings import embeddings, states
 from app.errors import InvalidInputError
 from app.http.endpoints import Function
@@ -212,7 +213,7 @@ async def localize(inference: Inference, form: Form[LocalizeFields]) -> Localize
     localized = await inference.localize(checkpoint.heads, replace(item, features=features))
     heat, itm = localized.maps.mean(0), itm_scores(localized.logits)["itm"]
     if as_picture:
-        png = await inference.draw(form.images[0], heat)
+        png = await inference.draw(form.images[0], _levels(heat))
         return Response(png, media_type="image/png", headers={ITM_HEADER: str(itm)})
     answer: LocalizeAnswer = {
         "model": model.name,
@@ -301,6 +302,14 @@ def _ranked(question: str, candidates: list[str], probabilities: Scores, num_ret
         "confidence": best["probability"],
         "candidates": ranking,
     }
+
+
+def _levels(heat: Scores) -> Heat:
+    """From the coldest patch to the hottest, as in LAVIS; one heat everywhere is none."""
+    spread = float(np.ptp(heat))
+    levels = np.rint(255 * (heat - heat.min()) / spread) if spread else np.zeros_like(heat)
+    rows, columns = heat.shape
+    return Heat(rows, columns, levels.astype(np.uint8).tobytes())
 
 
 def itm_scores(logits: Scores) -> PairScores:

@@ -22,13 +22,15 @@ class Task(StrEnum):
     EMBED = "embed"
     CAPFILT = "capfilt"
     LOCALIZE = "localize"
+    SEGMENT = "segment"
+    DETECT = "detect"
 
 
 class Op(StrEnum):
     """One kind of device work."""
 
     ENCODE = "encode"  # pixels -> features
-    SCORE = "score"  # one forward pass: ITM, ITC, text embedding, ranked candidates
+    SCORE = "score"  # one forward pass: ITM, ITC, text embedding, ranked candidates, masks, boxes
     GENERATE = "generate"  # token by token
     LOCALIZE = "localize"  # forward, and back to the attention: where in the picture a text is
 
@@ -41,6 +43,8 @@ class DeviceLostError(RuntimeError):
     """The device will not work again in this process."""
 
 
+Scores = NDArray[np.float32]
+
 # --- inputs: what a task asks of a runner ---------------------------------------------------------------------------
 
 
@@ -51,6 +55,10 @@ class Preprocessing:
     image_size: int  # pixels
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+
+    def extent(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Width and height of what the tower sees, in pixels of a picture of this size: all of it."""
+        return size
 
 
 def to_square(image: Image.Image, side: int) -> Image.Image:
@@ -175,6 +183,28 @@ class LocalizeInput:
     layer: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class SegmentInput:
+    """score: how likely each part of the image is what `text` names: `(rows, columns)` in 0..1, over the whole of what
+    the tower saw."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ExampleInput:
+    """score: what the image shows as a whole, as a query `(dimensions,)` for `DetectInput`."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DetectInput:
+    """score: of each place where something may be, `(places, 5)`: how likely it is what is looked for, in 0..1, and its
+    box, left, top, right and bottom, as shares of the sides of what the tower saw. The boxes are the same whatever is
+    looked for."""
+
+    query: str | Scores  # a text, or what an `ExampleInput` gave
+
+
 Input = (
     ImageInput
     | CaptionInput
@@ -186,6 +216,9 @@ Input = (
     | StatesInput
     | LikelihoodInput
     | LocalizeInput
+    | SegmentInput
+    | ExampleInput
+    | DetectInput
 )
 
 
@@ -223,9 +256,6 @@ class Generated:
     """`num_sequences` sequences, best first (sampling: as drawn)."""
 
     sequences: tuple[GeneratedSequence, ...]
-
-
-Scores = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -218,10 +218,10 @@ class Decoders:
     def _done(self, decoder: DecoderProcess, payload: Buffer) -> None:
         ticket = decoder.ticket
         if ticket is not None and not ticket.answer.done():
-            began, decoded = DONE.unpack_from(payload)
+            began, decoded, *size = DONE.unpack_from(payload)
             data = payload[DONE.size :]
             ticket.job.check(data)
-            ticket.answer.set_result(Decoded(data, ticket.job.image_size, began, decoded))
+            ticket.answer.set_result(Decoded(data, ticket.job.image_size, (size[0], size[1]), began, decoded))
         self._set_free(decoder)
 
     def _refused(self, decoder: DecoderProcess, error: Exception) -> None:

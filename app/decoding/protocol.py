@@ -15,17 +15,18 @@ from typing import Protocol
 
 from PIL import Image
 
+from app.decoding.drawings import Drawing, packed
 from app.errors import BadImageError, ServiceError, UnsupportedMediaError
 
 HEAD = Struct("!BI")  # kind, bytes that follow
-# image_size, max_pixels, max_side, enough_side or 0, most_frames; dear, CPU seconds; rows and columns of the heat or 0.
-# Then its levels, and the upload
-JOB = Struct("!QQQQB?dHH")
+# image_size, max_pixels, max_side, enough_side or 0, most_frames; dear, CPU seconds; bytes of the drawing or 0. Then
+# it, and the upload
+JOB = Struct("!QQQQB?dI")
 GO = Struct("!?d")  # whether it has become dear, CPU seconds from now on
-OPENED = Struct("!QQd")  # bytes that decoding will hold, most bytes of a PNG or 0; seconds that it may take
-DONE = Struct(
-    "!dd"
-)  # when it began and when it was decoded, monotonic seconds. Then the pixels of each frame, or the PNG
+OPENED = Struct("!QQd")  # bytes that decoding will hold, most bytes of what is drawn or 0; seconds that it may take
+# When it began and when it was decoded, monotonic seconds; its own width and height. Then the pixels of each frame, or
+# what was drawn
+DONE = Struct("!ddII")
 ERRORS: tuple[type[ServiceError], ...] = (BadImageError, UnsupportedMediaError)
 MOST_TOLD_BYTES = 4096  # of any frame of a decoder without pixels
 
@@ -45,18 +46,9 @@ class Kind(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Heat:
-    """Levels 0 to 255, a byte for each patch of a picture, row by row."""
-
-    rows: int
-    columns: int
-    levels: bytes
-
-
-@dataclass(frozen=True, slots=True)
 class Job:
     """An upload to be decoded within limits (see `open_image`), and shrunk to a square of `image_size` pixels; with
-    `heat`, drawn over at its own size instead.
+    `drawing`, drawn at its own size instead.
 
     `most_frames`: of an animation (GIF, WebP), at equal distances over its length; 1: the first, as of any picture; 0:
     an animation is refused."""
@@ -67,7 +59,7 @@ class Job:
     max_side: int
     enough_side: int | None = None
     most_frames: int = 1
-    heat: Heat | None = None
+    drawing: Drawing | None = None
 
     @property
     def most_bytes(self) -> int:
@@ -77,20 +69,21 @@ class Job:
     def pack(self, *, is_dear: bool, cpu_seconds: float) -> bytes:
         """The frame, without the upload."""
         sizes = self.image_size, self.max_pixels, self.max_side, self.enough_side or 0, self.most_frames
-        heat = self.heat or Heat(0, 0, b"")
-        head = JOB.pack(*sizes, is_dear, cpu_seconds, heat.rows, heat.columns) + heat.levels
+        drawing = packed(self.drawing)
+        head = JOB.pack(*sizes, is_dear, cpu_seconds, len(drawing)) + drawing
         return HEAD.pack(Kind.JOB, len(head) + len(self.data)) + head
 
     def check(self, data: Buffer) -> None:
         """What it was answered. Raises ValueError if that cannot be its answer."""
-        if self.heat is None and (not data or len(data) % (3 * self.image_size**2)):
+        if self.drawing is None and (not data or len(data) % (3 * self.image_size**2)):
             raise ValueError("not the pixels of squares")
 
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    data: Buffer  # RGB of the squares, one after the other, or the PNG
+    data: Buffer  # RGB of the squares, one after the other, or what was drawn: a PNG, of masks each on a line in base64
     image_size: int  # pixels, of a square's side
+    size: tuple[int, int]  # the picture's own, upright
     began: float  # monotonic seconds, as `decoded`: before the last was resized or drawn over
     decoded: float
 
@@ -107,7 +100,7 @@ class Decoded:
         return tuple(Image.frombytes("RGB", (side, side), self.data[start : start + num_bytes]) for start in starts)
 
 
-# Entered with the bytes of a decode and of its PNG, while they are held. Raises BytesFullError: no room for the PNG.
+# Entered with the bytes of a decode and of what is drawn, while they are held. Raises BytesFullError: no room for that.
 HoldBytes = Callable[[int, int], AbstractContextManager[None]]
 
 

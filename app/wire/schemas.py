@@ -102,6 +102,7 @@ class Fields(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
     num_images: ClassVar[tuple[int, int | None]] = (1, None)  # fewest, most (None: BLIP_MAX_ITEMS)
     verbatim: ClassVar[frozenset[str]] = frozenset()  # where white space counts, and nothing at all is a value
+    pictures: ClassVar[tuple[str, ...]] = ()  # fields that hold one more picture each; they are among a form's images
 
     model: str | None = Field(None, description="a served model; default: the profile's first one with this task")
 

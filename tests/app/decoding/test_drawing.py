@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from app.decoding import drawing
-from app.decoding.drawing import draw, most_png_bytes
-from app.decoding.protocol import Heat
+from app.decoding.drawing import draw, most_bytes
+from app.decoding.drawings import Heat
 from app.decoding.turbo import TURBO
 from tests.app.support import picture
 
@@ -60,7 +60,7 @@ def test_bands_have_no_seams(monkeypatch: pytest.MonkeyPatch, size: tuple[int, i
 @pytest.mark.parametrize("size", [(1000, 700), (1, 100), (100, 1), (1, 1)])
 def test_no_picture_has_more_bytes_than_are_counted(size: tuple[int, int]) -> None:
     noise = Image.fromarray(NOISE.integers(0, 256, (size[1], size[0], 3), np.uint8))
-    assert len(draw(noise, heat([0]))) <= most_png_bytes(*size)
+    assert len(draw(noise, heat([0]))) <= most_bytes(heat([0]), size)
 
 
 def test_nothing_but_pixels_is_written() -> None:

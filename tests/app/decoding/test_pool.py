@@ -20,10 +20,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from app.decoding.drawings import Heat
 from app.decoding.picture import finish, open_picture
 from app.decoding.pool import Decoders, Patience
 from app.decoding.process import MAPPED_BYTES, DecoderProcess
-from app.decoding.protocol import HEAD, Buffer, Decoded, Heat, Job, Kind, frame
+from app.decoding.protocol import HEAD, Buffer, Decoded, Job, Kind, frame
 from app.errors import BadImageError, BytesFullError, UnsupportedMediaError
 from app.images import FORMATS
 from app.metrics import Metrics
@@ -320,7 +321,7 @@ def test_a_drawing_is_that_of_this_process() -> None:
     async def test() -> None:
         async with lab() as our:
             for data in (PHOTO, encoded(NOISE.resize((1200, 800)).effect_spread(3))):
-                asked = job(data, image_size=0, heat=HEAT)
+                asked = job(data, image_size=0, drawing=HEAT)
                 opened = open_picture(asked)
                 expected = finish(opened, asked).data
                 drawn = await our.decoders.decode(asked, our.held)
@@ -339,7 +340,7 @@ def test_a_drawing_for_which_there_is_no_room_costs_no_decoder() -> None:
             before = set(our.decoders.pids)
             our.held.room = 1000
             with pytest.raises(BytesFullError):
-                await our.decode(PHOTO, heat=HEAT)
+                await our.decode(PHOTO, drawing=HEAT)
             await our.until_free()
             assert (set(our.decoders.pids), our.held.now) == (before, 0)
             assert (await our.decode(PHOTO)).image  # which has no answer that is large
@@ -349,7 +350,7 @@ def test_a_drawing_for_which_there_is_no_room_costs_no_decoder() -> None:
 
 def test_a_drawing_is_as_dear_as_its_pixels() -> None:
     asked = job(encoded(picture("red", (2400, 2000))))
-    plain, drawn = open_picture(asked), open_picture(replace(asked, heat=HEAT))
+    plain, drawn = open_picture(asked), open_picture(replace(asked, drawing=HEAT))
     assert plain.seconds < Patience().dear_seconds < drawn.seconds
     assert plain.answer_bytes == 0
     assert drawn.num_bytes - drawn.answer_bytes >= plain.num_bytes
