@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,10 @@ def unpacked(data: bytes) -> Drawing | None:
         return None
     head, _, levels = data.partition(b"\n")
     name, fields = json.loads(head)
-    if levels:
-        fields["levels"] = levels
-    return KINDS[name](**fields)
+    fields = {name: _frozen(value) for name, value in fields.items()}
+    return KINDS[name](**fields | ({"levels": levels} if levels else {}))
+
+
+def _frozen(value: Any) -> Any:
+    """JSON has no tuples."""
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value
