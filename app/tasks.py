@@ -53,6 +53,7 @@ from models.base import (
     ServedModel,
     Task,
     TextInput,
+    Video,
 )
 
 FEW_CANDIDATES = 4096  # over all questions: ranked in about a millisecond
@@ -87,15 +88,20 @@ async def caption(inference: Inference, form: Form[CaptionFields]) -> CaptionAns
 
 
 async def vqa(inference: Inference, form: Form[VqaFields]) -> VqaAnswer:
-    """All questions are about the one image, which is encoded once."""
+    """All questions are about the one image, or the two as one, and each is encoded once."""
     fields = form.fields
     model, checkpoint = inference.served(Task.VQA, fields.model)
-    _check_dialogue(fields, checkpoint.heads.capabilities)
-    inference.admit(checkpoint, 1, Op.SCORE if fields.candidates else Op.GENERATE, len(fields.question))
-    [items] = await inference.prepare(checkpoint.heads, _question_inputs(fields, fields.template or model.template))
-    [features] = await inference.features(checkpoint, form.images)
-    items = [replace(item, features=features) for item in items]
-    if candidates := fields.candidates:
+    capabilities = checkpoint.heads.capabilities
+    _check_question(fields, len(form.images), capabilities)
+    candidates = fields.candidates or capabilities.answers
+    num_images = len(form.distinct_images)
+    inference.admit(checkpoint, num_images, Op.SCORE if candidates else Op.GENERATE, len(fields.question))
+    template = fields.template or model.template
+    [items] = await inference.prepare(checkpoint.heads, _question_inputs(fields, template, ranked=bool(candidates)))
+    features = await inference.features(checkpoint, form.images)
+    shown = features[0] if len(features) == 1 else Video(tuple(features))
+    items = [replace(item, features=shown) for item in items]
+    if candidates:
         [scores] = await inference.score(checkpoint.heads, items)
         answers = await inference.on_cpu(
             lambda: [
@@ -231,7 +237,13 @@ async def localize(inference: Inference, form: Form[LocalizeFields]) -> Localize
 # --- checks and answers ---------------------------------------------------------------------------------------------
 
 
-def _check_dialogue(fields: VqaFields, capabilities: Capabilities) -> None:
+def _check_question(fields: VqaFields, num_images: int, capabilities: Capabilities) -> None:
+    if num_images != capabilities.num_images:
+        raise InvalidInputError(f"image: {num_images} given, the model takes {capabilities.num_images}")
+    if not (fields.candidates or capabilities.answers) and fields.top_candidates is not None:
+        raise InvalidInputError("top_candidates: only with `candidates`")
+    if capabilities.answers and (generating := fields.generating):
+        raise InvalidInputError(f"{', '.join(generating)}: the model writes no answer, it chooses one")
     if fields.history is not None and not capabilities.history:
         raise InvalidInputError("history: the model takes no earlier turns")
     if fields.template is not None and not capabilities.template:
@@ -271,11 +283,11 @@ def _distinct(texts: list[str], items: list[Item]) -> list[Item]:
     return list(dict(zip(texts, items, strict=bool(items))).values())
 
 
-def _question_inputs(fields: VqaFields, template: str | None) -> list[QuestionInput | RankInput]:
-    if fields.candidates is None:
+def _question_inputs(fields: VqaFields, template: str | None, *, ranked: bool) -> list[QuestionInput | RankInput]:
+    if not ranked:
         settings = fields.settings()
         return [QuestionInput(question, fields.turns, template, settings) for question in fields.question]
-    candidates, k = tuple(fields.candidates), fields.num_ranked
+    candidates, k = tuple(fields.candidates or ()), fields.num_ranked
     return [RankInput(question, candidates, k, fields.turns, template) for question in fields.question]
 
 
@@ -290,7 +302,7 @@ def _answer(question: str, generated: Generated) -> Answer:
     return {"question": question, "answer": best.text, "confidence": best.confidence}
 
 
-def _ranked(question: str, candidates: list[str], probabilities: Scores, num_returned: int) -> Answer:
+def _ranked(question: str, candidates: Sequence[str], probabilities: Scores, num_returned: int) -> Answer:
     order = np.argsort(-probabilities, kind="stable")[:num_returned]
     ranking: list[RankedCandidate] = [
         {"answer": candidates[index], "probability": float(probabilities[index])} for index in order

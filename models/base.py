@@ -123,7 +123,7 @@ class QuestionInput:
 @dataclass(frozen=True, slots=True)
 class RankInput:
     """score: the probability of each candidate answer, `(candidates,)`. Only the `k` whose first token is likeliest are
-    scored; the others get 0."""
+    scored; the others get 0. No candidates: of all answers that it chooses among, if it does."""
 
     question: str
     candidates: tuple[str, ...]
@@ -330,6 +330,8 @@ class Capabilities:
     spaces: tuple[str, ...] = ("itc",)  # in which it embeds: see `StatesInput`
     video: bool = False  # whether ITM and ITC take a `Video`
     localizing: Localizing | None = None  # None: it does not localise
+    answers: tuple[str, ...] = ()  # to questions: it chooses among them; empty: it writes its own
+    num_images: int = 1  # that a question is about: more than one are a `Video`
     lacks: Mapping[Task, str] = field(default_factory=dict)  # why it has not a task that others of its kind have
 
 

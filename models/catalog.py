@@ -54,6 +54,8 @@ class ModelEntry(_Entry):
     caption: CheckpointEntry | None = None
     vqa: CheckpointEntry | None = None
     match: CheckpointEntry | None = None
+    segment: CheckpointEntry | None = None
+    detect: CheckpointEntry | None = None
     note: str | None = None  # what its users must know
     # For questions, with one "{}"; None: the authors'. Only for a family that takes one.
     template: Annotated[str, StringConstraints(strip_whitespace=True)] | None = None
@@ -62,7 +64,7 @@ class ModelEntry(_Entry):
     @model_validator(mode="after")
     def _whole(self) -> Self:
         if not self.checkpoints:
-            raise ValueError("needs a checkpoint for caption, vqa or match")
+            raise ValueError("needs a checkpoint for caption, vqa, match, segment or detect")
         if self.sanity is not None and self.caption is None:
             raise ValueError("sanity needs a checkpoint for caption")
         if self.template is not None:
@@ -77,7 +79,13 @@ class ModelEntry(_Entry):
 
     @property
     def checkpoints(self) -> dict[Task, CheckpointEntry]:
-        slots = {Task.CAPTION: self.caption, Task.VQA: self.vqa, Task.MATCH: self.match}
+        slots = {
+            Task.CAPTION: self.caption,
+            Task.VQA: self.vqa,
+            Task.MATCH: self.match,
+            Task.SEGMENT: self.segment,
+            Task.DETECT: self.detect,
+        }
         return {task: entry for task, entry in slots.items() if entry is not None}
 
 

@@ -14,6 +14,8 @@ from PIL import Image
 from models.base import (
     CaptionInput,
     Checkpoint,
+    DetectInput,
+    ExampleInput,
     Generated,
     GenerationSettings,
     ImageEmbeddingInput,
@@ -28,6 +30,7 @@ from models.base import (
     PairInput,
     QuestionInput,
     RankInput,
+    SegmentInput,
     ServedModel,
     Task,
     TextInput,
@@ -51,6 +54,8 @@ WARM_UP: dict[Task, tuple[Input, ...]] = {
     ),
     Task.MATCH: (PairInput("a picture"), TextInput("a picture"), ImageEmbeddingInput()),
     Task.LOCALIZE: (LocalizeInput("a picture"),),
+    Task.SEGMENT: (SegmentInput("a picture"),),
+    Task.DETECT: (DetectInput("a picture"), ExampleInput()),
 }
 
 

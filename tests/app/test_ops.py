@@ -151,7 +151,7 @@ def test_docs_have_a_form_for_each_task(shared: Shared, openapi: Any, path: str)
     )
     schema = openapi["paths"][path]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
     assert re.findall(r' name="(\w+)"', form) == [*schema["properties"]]
-    takes_several = path not in ("/vqa", "/localize", "/segment", "/detect")
+    takes_several = path not in ("/localize", "/segment", "/detect")
     assert ('type="file" accept="image/*" name="image" multiple' in form) == takes_several
     assert ('type="file" accept="image/*" name="example"' in form) == (path == "/detect")
     names = ("question", "candidates", "text", "label", "template")

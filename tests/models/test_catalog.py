@@ -71,7 +71,7 @@ def test_options_of_a_language_model(tmp_path: Path) -> None:
         ('[profiles]\nmine = ["nobody"]', "unknown models: nobody"),
         ("", "unknown profile 'mine'; there are: blip-and-blip2, blip-base"),
         ("[profiles]\nmine = []", r"wrong at profiles\.mine"),
-        ('[models.mine]\nfamily = "blip"', "needs a checkpoint for caption, vqa or match"),
+        ('[models.mine]\nfamily = "blip"', "needs a checkpoint for caption, vqa, match, segment or detect"),
         (
             '[models.mine]\nfamily = "blip"\nvqa = { checkpoint = "x" }\nsanity = { image = "x", caption = "y" }',
             "sanity needs a checkpoint for caption",
