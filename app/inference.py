@@ -50,6 +50,7 @@ from models.base import (
     Video,
     lacking,
 )
+from models.framing import Framing
 
 BYTES_PER_PREPARED_PIXEL = 12  # three float32
 SMALL_BODY_BYTES = 256 * 1024  # parsed and hashed, or encoded
@@ -92,7 +93,8 @@ class Inference:
         InvalidInputError."""
         models = self._service.models
         if name is None:
-            name = self._service.default_models[task]
+            if (name := self._service.default_models.get(task)) is None:
+                raise InvalidInputError(f"model: {lacking(models.values(), task)}")
         elif name not in models:
             self._exchange.model = OTHER
             raise UnknownModelError(f"No such model. Served: {', '.join(models)}.")
@@ -232,7 +234,7 @@ class Inference:
 
     async def _drawn(self, data: bytes, drawing: Drawing) -> Decoded:
         settings = self._service.settings
-        job = Job(data, 0, settings.max_pixels, settings.max_side, drawing=drawing)
+        job = Job(data, Framing(0), settings.max_pixels, settings.max_side, drawing=drawing)
         drawn = await self._service.decoder.decode(job, self._exchange.lease.pixels)
         self._exchange.times.record("draw", drawn.decoded, time.monotonic())
         return drawn
@@ -317,13 +319,13 @@ class Inference:
         """Of each frame: decoded and shrunk by a decoder, normalised on a CPU thread. And the image's own size.
 
         Raises BadImageError, UnsupportedMediaError."""
-        settings, size, lease = self._service.settings, checkpoint.preprocessing.image_size, self._exchange.lease
-        enough_side = size if settings.fast_decode else None
-        job = Job(data, size, settings.max_pixels, settings.max_side, enough_side, most_frames)
+        settings, framing, lease = self._service.settings, checkpoint.preprocessing.framing, self._exchange.lease
+        enough_side = framing.enough if settings.fast_decode else None
+        job = Job(data, framing, settings.max_pixels, settings.max_side, enough_side, most_frames)
         decoded = await self._service.decoder.decode(job, lease.pixels)
         frames = [ImageInput(frame, checkpoint.preprocessing) for frame in decoded.frames]
         items = await self.on_cpu(lambda: [checkpoint.tower.prepare(frame) for frame in frames])
-        lease.add_pixels(BYTES_PER_PREPARED_PIXEL * size**2 * len(items))
+        lease.add_pixels(BYTES_PER_PREPARED_PIXEL * len(decoded.data) // 3)
         self._exchange.times.record("decode", decoded.began, decoded.decoded)
         self._exchange.times.record("preprocess", decoded.decoded, time.monotonic())
         return items, decoded.size

@@ -15,8 +15,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.engine.texts import TextKey
+from app.errors import InvalidInputError
 from app.inference import Inference
-from app.tasks import check_video, softmax
+from app.tasks import check_video, matching_heads, softmax
 from app.wire.forms import Form, Upload, distinct
 from app.wire.retrieval import (
     ClassifyAnswer,
@@ -25,6 +26,7 @@ from app.wire.retrieval import (
     PairExtras,
     RerankAnswer,
     RerankAsked,
+    RerankFields,
     RerankResult,
     Side,
     TextResult,
@@ -32,7 +34,7 @@ from app.wire.retrieval import (
     read_rerank,
 )
 from app.wire.schemas import VIDEO_FRAMES
-from models.base import Checkpoint, Features, ImageEmbeddingInput, Op, PairInput, Scores, Task, TextInput
+from models.base import Checkpoint, Features, ImageEmbeddingInput, Op, PairInput, Scores, ServedModel, Task, TextInput
 
 Numbers = NDArray[np.float64]
 HELD_BACK = {"itm": 0.0, "sum": -100.0}  # the score of what ITC ruled out; the authors' matrices hold -100
@@ -53,6 +55,7 @@ async def classify(request: Request) -> Response:
 async def _classes(inference: Inference, form: Form[ClassifyFields]) -> ClassifyAnswer:
     fields = form.fields
     model, checkpoint = inference.served(Task.MATCH, fields.model)
+    matching_heads(fields.head, model, checkpoint)
     images = form.distinct_images
     by_head = _by_itm if fields.head == "itm" else _by_itc
     scores, cosines = await by_head(inference, checkpoint, fields, images)
@@ -66,7 +69,8 @@ async def _classes(inference: Inference, form: Form[ClassifyFields]) -> Classify
 async def _by_itc(
     inference: Inference, checkpoint: Checkpoint, fields: ClassifyFields, images: Sequence[Upload]
 ) -> tuple[Numbers, Numbers]:
-    """The softmax of the scaled cosines, and these: `(images, labels)`. A bare one would be flat."""
+    """The softmax of the scaled cosines, or the sigmoid of each where there is a bias, and the cosines: `(images,
+    labels)`. Without their scale they would be flat."""
     prompts = [prompt for label in fields.label for prompt in fields.prompts(label)]
     keys = await _keys(inference, checkpoint, prompts)
     unknown = _unknown(inference, keys)
@@ -77,7 +81,8 @@ async def _by_itc(
         lambda: _cosines(shown, _ensembles(texts, prompts, len(fields.template))),
         small=len(images) * len(prompts) <= FEW_SCORES,
     )
-    return softmax((checkpoint.temperature or 1.0) * cosines), cosines
+    logits, bias = (checkpoint.temperature or 1.0) * cosines, checkpoint.heads.capabilities.logit_bias
+    return softmax(logits) if bias is None else sigmoid(logits + bias), cosines
 
 
 async def _by_itm(
@@ -118,8 +123,9 @@ async def _ranked(inference: Inference, asked: RerankAsked) -> RerankAnswer:
     fields = asked.fields
     model, checkpoint = inference.served(Task.MATCH, fields.model)
     check_video(fields.video, model, checkpoint)
+    how = _score(fields, model, checkpoint)
     number = len(fields.given)
-    num_pairs = 0 if fields.score == "itc" else min(fields.prefilter, number)
+    num_pairs = 0 if how == "itc" else min(fields.prefilter, number)
     images = list(distinct(asked.images).values())
     keys = await _keys(inference, checkpoint, asked.texts)
     unknown = _unknown(inference, keys)
@@ -141,7 +147,7 @@ async def _ranked(inference: Inference, asked: RerankAsked) -> RerankAnswer:
         replace(pair, features=features[asked.image(index).digest]) for pair, index in zip(pairs, best, strict=True)
     ]
     [logits] = await inference.score(checkpoint.heads, items)
-    results = _results(asked, itc, best, np.array(logits, np.float64).reshape(-1, 2))
+    results = _results(asked, how, itc, best, np.array(logits, np.float64).reshape(-1, 2))
     tokens = inference.num_prompt_tokens
     return {
         "id": f"rerank-{inference.request_id}",
@@ -151,9 +157,18 @@ async def _ranked(inference: Inference, asked: RerankAsked) -> RerankAnswer:
     }
 
 
-def _results(asked: RerankAsked, itc: Numbers, best: Sequence[int], logits: Numbers) -> list[RerankResult]:
+def _score(fields: RerankFields, model: ServedModel, checkpoint: Checkpoint) -> str:
+    """By which it ranks. Raises InvalidInputError."""
+    has = checkpoint.heads.capabilities.heads
+    if fields.score is None:
+        return has[0]
+    if fields.score != "itc" and "itm" not in has:
+        raise InvalidInputError(f"score: the model {model.name} has {', '.join(has)}, not itm")
+    return fields.score
+
+
+def _results(asked: RerankAsked, how: str, itc: Numbers, best: Sequence[int], logits: Numbers) -> list[RerankResult]:
     """Best first: those with ITM by their score, then the others by ITC."""
-    how = asked.fields.score
     itm = dict(zip(best, softmax(logits)[:, 1].tolist(), strict=True))
     sums = dict(zip(best, (logits[:, 1] + itc[list(best)]).tolist(), strict=True))
     scores = {"itm": itm, "sum": sums, "itc": dict(enumerate(itc.tolist()))}[how]
@@ -221,6 +236,11 @@ async def _image_vectors(inference: Inference, checkpoint: Checkpoint, features:
     [[item]] = await inference.prepare(checkpoint.heads, [ImageEmbeddingInput()])
     [vectors] = await inference.score(checkpoint.heads, [replace(item, features=each) for each in features])
     return vectors
+
+
+def sigmoid(values: Numbers) -> Numbers:
+    """Without overflow: of what is far below zero, 0."""
+    return np.asarray(0.5 * (1 + np.tanh(values / 2)))
 
 
 def _ensembles(vectors: Mapping[str, Scores], prompts: Sequence[str], num_templates: int) -> list[Scores]:

@@ -36,6 +36,7 @@ from app.wire.answers import (
 from app.wire.forms import Form
 from app.wire.schemas import VIDEO_FRAMES, CaptionFields, EmbedFields, LocalizeFields, MatchFields, VqaFields
 from models.base import (
+    HEADS,
     Capabilities,
     CaptionInput,
     Checkpoint,
@@ -127,7 +128,8 @@ async def match(inference: Inference, form: Form[MatchFields]) -> MatchAnswer:
         return await _likelihoods(inference, form)
     model, checkpoint = inference.served(Task.MATCH, fields.model)
     check_video(fields.video, model, checkpoint)
-    itm, itc = fields.head != "itc", fields.head != "itm"
+    heads = matching_heads(fields.head, model, checkpoint)
+    itm, itc = "itm" in heads, "itc" in heads
     texts = list(dict.fromkeys(fields.text))
     num_images = 1 if fields.video else len(form.distinct_images)
     num_items = num_images * len(texts) * itm + (num_images + len(texts)) * itc
@@ -254,6 +256,15 @@ def check_video(video: bool, model: ServedModel, checkpoint: Checkpoint) -> None
     """Raises InvalidInputError: it is asked for, and the model does not take it."""
     if video and not checkpoint.heads.capabilities.video:
         raise InvalidInputError(f"video: the model {model.name} does not take it: its authors have no method for it")
+
+
+def matching_heads(head: str | None, model: ServedModel, checkpoint: Checkpoint) -> tuple[str, ...]:
+    """Those that are asked for: `head` is one, or `both`; None: those that the model has. Raises InvalidInputError."""
+    has = checkpoint.heads.capabilities.heads
+    asked = has if head is None else HEADS if head == "both" else (head,)
+    if missing := [one for one in asked if one not in has]:
+        raise InvalidInputError(f"head: the model {model.name} has {', '.join(has)}, not {missing[0]}")
+    return asked
 
 
 async def _looked_at(

@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from models.framing import Fit, Framing
+
 
 class Task(StrEnum):
     """What a client asks for."""
@@ -50,21 +52,21 @@ Scores = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Preprocessing:
-    """How a checkpoint's pixels are made: bicubic resize to a square, then `(value / 255 - mean) / std` by channel."""
+    """How a checkpoint's pixels are made: a square picture, then `(value / 255 - mean) / std` by channel."""
 
-    image_size: int  # pixels
+    framing: Framing
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
 
+    @property
+    def image_size(self) -> int:
+        """Pixels of a side of the square, or of the shorter side."""
+        return self.framing.resized if self.framing.fit is Fit.WHOLE else self.framing.side
+
     def extent(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Width and height of what the tower sees, in pixels of a picture of this size: all of it."""
-        return size
-
-
-def to_square(image: Image.Image, side: int) -> Image.Image:
-    """Resized as torchvision's Resize does a PIL picture; itself where it has that size already."""
-    size = (side, side)
-    return image if image.size == size else image.resize(size, Image.Resampling.BICUBIC)
+        """Width and height of what the tower sees, in pixels of a picture of this size."""
+        longer = max(size)
+        return (longer, longer) if self.framing.fit is Fit.PAD else size
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,6 +311,7 @@ class Item:
 
 
 SPACES = ("itc", "image", "text", "multimodal")  # those of BLIP and BLIP-2
+HEADS = ("itm", "itc")
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,6 +326,7 @@ class Localizing:
 class Capabilities:
     """What a runner accepts, as data, so that no route knows a family."""
 
+    heads: tuple[str, ...] = HEADS  # by which it matches, if it does
     history: bool = False
     template: bool = False
     pooling: tuple[str, ...] = ()  # the choices; empty: an image has a single vector
@@ -330,6 +334,8 @@ class Capabilities:
     spaces: tuple[str, ...] = ("itc",)  # in which it embeds: see `StatesInput`
     video: bool = False  # whether ITM and ITC take a `Video`
     localizing: Localizing | None = None  # None: it does not localise
+    logit_scale: float | None = None  # what its weights say that cosines are multiplied by; None: nothing
+    logit_bias: float | None = None  # added to them: each is a probability by itself, no softmax; None: there is one
     answers: tuple[str, ...] = ()  # to questions: it chooses among them; empty: it writes its own
     num_images: int = 1  # that a question is about: more than one are a `Video`
     lacks: Mapping[Task, str] = field(default_factory=dict)  # why it has not a task that others of its kind have
@@ -389,7 +395,7 @@ class Checkpoint:
     preprocessing: Preprocessing
     dtype: str
     device: str
-    temperature: float | None = None  # multiplies cosines before a softmax over them; None: it has no ITC
+    temperature: float | None = None  # multiplies cosines before they become probabilities; None: it has no ITC
 
 
 @dataclass(frozen=True, slots=True)

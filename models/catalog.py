@@ -15,7 +15,7 @@ from models.base import Task
 
 PACKAGED = Path(__file__).with_name("catalog.toml")
 HUB_NAME = re.compile(r"\w[\w.-]*/[\w.-]+")
-FamilyName = Literal["blip", "blip2"]  # the keys of `models.families.FAMILIES`, which imports torch
+FamilyName = Literal["blip", "blip2", "clip"]  # the keys of `models.families.FAMILIES`, which imports torch
 
 
 class CatalogError(RuntimeError):

@@ -120,7 +120,9 @@ class CheckpointPlan:
         return with_products(network, PackedLinear)
 
     def _weights(self) -> Weights:
-        return Weights(self.folder, self.family.networks.TIED)
+        canonical = self.family.canonical
+        tied = self.family.networks.TIED
+        return Weights(self.folder, tied) if canonical is None else Weights(self.folder, tied, canonical(self.config))
 
     def _names(self, module: nn.Module) -> dict[str, str]:
         return self.family.networks.hugging_face_names(module)
@@ -185,7 +187,7 @@ def fetch(entry: CheckpointEntry) -> Path:
     if (folder := Path(entry.checkpoint)).is_absolute():  # made so by the catalog, because it exists
         return folder
     for weights in ("*.safetensors", "*.bin"):
-        patterns = ["*.json", "*.txt", weights]
+        patterns = ["*.json", "*.txt", "*.model", weights]
         folder = Path(snapshot_download(entry.checkpoint, revision=entry.revision, allow_patterns=patterns))
         if any(folder.glob(weights)):
             _check_shards(folder, f"{weights}.index.json")

@@ -113,6 +113,10 @@ def _entries(profile: str, catalog: Path | None) -> dict[str, ModelEntry]:
     """The models of a profile by name. Raises CatalogError, also for what only a model's family can tell."""
     entries = read_catalog(catalog).profile(profile)
     for name, entry in entries.items():
+        has = FAMILIES[entry.family].networks.ARCHITECTURES
+        if lacking := [task for task in entry.checkpoints if task not in has]:
+            reason = f"{entry.family} has no {lacking[0]}, only {', '.join(has)}"
+            raise CatalogError(f"the catalog is wrong at models.{name}: {reason}")
         if entry.template is not None and not FAMILIES[entry.family].takes_template:
             reason = f"template is not for {entry.family}, whose questions are asked as they are"
             raise CatalogError(f"the catalog is wrong at models.{name}: {reason}")
@@ -148,7 +152,7 @@ class _Loader:
             if plan not in self._loaded:
                 self._loaded[plan] = self._load(plan)
             if (plan, task) not in self._warm:
-                _warm_up(self._loaded[plan], WARM_UP[task])
+                _warm_up(self._loaded[plan], _warm_up_requests(self._loaded[plan], task))
                 self._warm.add((plan, task))
         return self._loaded[plan]
 
@@ -156,6 +160,7 @@ class _Loader:
         tower = self._tower(plan)
         unit = self._new_unit(plan.entry.checkpoint)
         heads = plan.make_runner(unit, plan.load_network(self._device), self._device)
+        learned = heads.capabilities.logit_scale
         log.info("loaded %s, %.1f MB beside %s", unit, plan.network_bytes / 1e6, tower.unit)
         return Checkpoint(
             name=unit,
@@ -165,7 +170,7 @@ class _Loader:
             preprocessing=plan.preprocessing,
             dtype=plan.dtype_name,
             device=str(self._device),
-            temperature=plan.temperature,
+            temperature=plan.temperature if learned is None else plan.entry.temperature or learned,
         )
 
     def _tower(self, plan: CheckpointPlan) -> TowerRunner:
@@ -228,6 +233,12 @@ def _run(runner: ModelRunner, item: Item) -> Output:
     while True:
         for _, generated in generation.step():
             return generated
+
+
+def _warm_up_requests(checkpoint: Checkpoint, task: Task) -> tuple[Input, ...]:
+    """Without those of a head that it does not have."""
+    itm = "itm" in checkpoint.heads.capabilities.heads
+    return tuple(one for one in WARM_UP[task] if itm or not isinstance(one, PairInput))
 
 
 def _warm_up(checkpoint: Checkpoint, requests: tuple[Input, ...]) -> None:

@@ -44,14 +44,19 @@ class Weights:
 
     Raises CheckpointError if the folder holds no weights."""
 
-    def __init__(self, folder: Path, tied: Tied) -> None:
+    def __init__(self, folder: Path, tied: Tied, canonical: Callable[[str], str] = lambda name: name) -> None:
+        """`canonical`: the name by which a tensor is asked for, of that in its file."""
         self._folder = folder
         self._tied = tied
+        self._canonical = canonical
         self._pickle = _Pickle()
         self._files = self._index()
 
-    def _index(self) -> dict[str, Path]:
-        """Tensor name -> the file that holds it."""
+    def _index(self) -> dict[str, tuple[Path, str]]:
+        """Tensor name -> the file that holds it, and its name there."""
+        return {self._canonical(name): (file, name) for name, file in self._stored().items()}
+
+    def _stored(self) -> dict[str, Path]:
         for file in ("model.safetensors", "pytorch_model.bin"):
             sharded, single = self._folder / f"{file}.index.json", self._folder / file
             if sharded.is_file():
@@ -72,11 +77,12 @@ class Weights:
         found = next((key for key in (name, *self._tied.get(name, ())) if key in self._files), None)
         if found is None:
             raise CheckpointError(f"{self._folder} has no weight {name}")
-        if self._files[found].suffix == ".bin":
-            return self._pickle.read(self._files[found], found)
+        path, stored = self._files[found]
+        if path.suffix == ".bin":
+            return self._pickle.read(path, stored)
         # Opened for each tensor: a lasting mapping would keep every page that was read resident.
-        with safe_open(self._files[found], framework="pt") as file:
-            return file.get_tensor(found)
+        with safe_open(path, framework="pt") as file:
+            return file.get_tensor(stored)
 
     def _read_for(self, name: str, parameter: Tensor, device: torch.device) -> Tensor:
         """A copy in the parameter's dtype. Raises CheckpointError if it is missing or has another shape."""
@@ -97,13 +103,18 @@ class Weights:
     ) -> None:
         """Fill a module built on the meta device: each parameter goes straight to its dtype and device.
 
-        `names`: our parameter name -> Hugging Face name. `finish` is called with each submodule once its own weights
-        are in. Raises CheckpointError if a weight is missing or has another shape."""
+        `names`: our parameter name -> Hugging Face name; buffers that are in it are weights, too. `finish` is called
+        with each submodule once its own weights are in. Raises CheckpointError if a weight is missing or has another
+        shape."""
         for path, part in module.named_modules():
             for name, parameter in list(part.named_parameters(recurse=False)):
                 ours = f"{path}.{name}" if path else name
                 tensor = self._read_for(names[ours], parameter, device)
                 setattr(part, name, nn.Parameter(tensor, requires_grad=False))
+            for name, buffer in list(part.named_buffers(recurse=False)):
+                ours = f"{path}.{name}" if path else name
+                filled = self._read_for(names[ours], buffer, device) if ours in names else buffer.to(device)
+                setattr(part, name, filled)
             if finish is not None:
                 finish(part)
         module.eval()
@@ -111,9 +122,11 @@ class Weights:
     def digest(self, module: nn.Module, names: Mapping[str, str], config: object) -> str:
         """The module's `tensor_digest` as it will be once loaded; only one tensor is in memory at a time. Raises
         CheckpointError."""
-        parameters = sorted(module.named_parameters())
+        weights = dict(module.named_parameters()) | {
+            name: value for name, value in module.named_buffers() if name in names
+        }
         cpu = torch.device("cpu")
-        return _digest(config, ((name, self._read_for(names[name], value, cpu)) for name, value in parameters))
+        return _digest(config, ((name, self._read_for(names[name], weights[name], cpu)) for name in sorted(weights)))
 
 
 class _Pickle:

@@ -15,7 +15,7 @@ from app.decoding.mending import ENDINGS, JPEG_END, mended, pixel_digest
 from app.decoding.protocol import Decoded, Job
 from app.errors import BadImageError
 from app.images import BYTES_PER_RGB_PIXEL, OWN_SIZE, bitmap_bytes, decode_image, has_run_lengths, open_image
-from models.base import to_square
+from models.framing import framed
 
 # Nanoseconds of a pixel, measured at 12 megapixels: to tell cheap from dear, the order of magnitude is enough.
 BASELINE_JPEG, SCAN, RUN_LENGTHS, OTHERS, RESIZE, DRAW, MASK, SEGMENT = 3.0, 2.0, 200.0, 10.0, 5.0, 110.0, 30.0, 15.0
@@ -43,6 +43,8 @@ def open_picture(job: Job) -> Opened:
     image = _open(data, job)
     animation = animation_of(image, data, job)
     num_bytes, nanoseconds, answer_bytes = bitmap_bytes(image), _nanoseconds(image, num_scans), 0
+    if resized := job.framing.num_pixels(*image.size):
+        num_bytes = max(num_bytes, BYTES_PER_RGB_PIXEL * (image.width * image.height + resized))
     if animation is not None:
         num_bytes, nanoseconds = animation.num_bytes(job), nanoseconds * animation.num_decoded
     if job.drawing is not None:
@@ -61,12 +63,12 @@ def open_picture(job: Job) -> Opened:
 def finish(opened: Opened, job: Job) -> Decoded:
     """Raises BadImageError."""
     if isinstance(masks := job.drawing, Masks):
-        return Decoded(cut_out(masks), 0, (masks.width, masks.height), opened.began, opened.began)
+        return Decoded(cut_out(masks), job.framing, (masks.width, masks.height), opened.began, opened.began)
     assert opened.image is not None
     if opened.animation is not None:
-        frames = decode_frames(opened.image, opened.animation, job.image_size)
-        pixels = b"".join(frame.tobytes() for frame in frames)
-        return Decoded(pixels, job.image_size, opened.animation.size, opened.began, time.monotonic())
+        frames = decode_frames(opened.image, opened.animation, job.framing)
+        pixels = b"".join(one.tobytes() for one in frames)
+        return Decoded(pixels, job.framing, opened.animation.size, opened.began, time.monotonic())
     try:
         image = decode_image(opened.image)
     except BadImageError:
@@ -75,8 +77,8 @@ def finish(opened: Opened, job: Job) -> Decoded:
         image = _without_end(job)
     decoded = time.monotonic()
     size = image.info[OWN_SIZE]
-    data = to_square(image, job.image_size).tobytes() if job.drawing is None else draw(image, job.drawing)
-    return Decoded(data, job.image_size, size, opened.began, decoded)
+    data = framed(image, job.framing, size).tobytes() if job.drawing is None else draw(image, job.drawing)
+    return Decoded(data, job.framing, size, opened.began, decoded)
 
 
 def _open(data: bytes, job: Job) -> Image.Image:

@@ -221,7 +221,7 @@ class Decoders:
             began, decoded, *size = DONE.unpack_from(payload)
             data = payload[DONE.size :]
             ticket.job.check(data)
-            ticket.answer.set_result(Decoded(data, ticket.job.image_size, (size[0], size[1]), began, decoded))
+            ticket.answer.set_result(Decoded(data, ticket.job.framing, (size[0], size[1]), began, decoded))
         self._set_free(decoder)
 
     def _refused(self, decoder: DecoderProcess, error: Exception) -> None:

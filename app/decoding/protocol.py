@@ -17,11 +17,12 @@ from PIL import Image
 
 from app.decoding.drawings import Drawing, packed
 from app.errors import BadImageError, ServiceError, UnsupportedMediaError
+from models.framing import Framing
 
 HEAD = Struct("!BI")  # kind, bytes that follow
-# image_size, max_pixels, max_side, enough_side or 0, most_frames; dear, CPU seconds; bytes of the drawing or 0. Then
-# it, and the upload
-JOB = Struct("!QQQQB?dI")
+# The framing's side, fit, resized, resampling; max_pixels, max_side, enough_side or 0, most_frames; dear, CPU seconds;
+# bytes of the drawing or 0. Then it, and the upload
+JOB = Struct("!HBHBQQQB?dI")
 GO = Struct("!?d")  # whether it has become dear, CPU seconds from now on
 OPENED = Struct("!QQd")  # bytes that decoding will hold, most bytes of what is drawn or 0; seconds that it may take
 # When it began and when it was decoded, monotonic seconds; its own width and height. Then the pixels of each frame, or
@@ -47,14 +48,14 @@ class Kind(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """An upload to be decoded within limits (see `open_image`), and shrunk to a square of `image_size` pixels; with
-    `drawing`, drawn at its own size instead.
+    """An upload to be decoded within limits (see `open_image`), and shrunk as `framing` says; with `drawing`, drawn at
+    its own size instead.
 
     `most_frames`: of an animation (GIF, WebP), at equal distances over its length; 1: the first, as of any picture; 0:
     an animation is refused."""
 
     data: bytes
-    image_size: int
+    framing: Framing
     max_pixels: int
     max_side: int
     enough_side: int | None = None
@@ -64,40 +65,43 @@ class Job:
     @property
     def most_bytes(self) -> int:
         """Of its pixels."""
-        return 3 * self.image_size**2 * max(1, self.most_frames)
+        return 3 * self.framing.most_pixels * max(1, self.most_frames)
 
     def pack(self, *, is_dear: bool, cpu_seconds: float) -> bytes:
         """The frame, without the upload."""
-        sizes = self.image_size, self.max_pixels, self.max_side, self.enough_side or 0, self.most_frames
+        how = self.framing
+        sizes = how.side, how.fit, how.resized, how.resampling
+        limits = self.max_pixels, self.max_side, self.enough_side or 0, self.most_frames
         drawing = packed(self.drawing)
-        head = JOB.pack(*sizes, is_dear, cpu_seconds, len(drawing)) + drawing
+        head = JOB.pack(*sizes, *limits, is_dear, cpu_seconds, len(drawing)) + drawing
         return HEAD.pack(Kind.JOB, len(head) + len(self.data)) + head
 
     def check(self, data: Buffer) -> None:
         """What it was answered. Raises ValueError if that cannot be its answer."""
-        if self.drawing is None and (not data or len(data) % (3 * self.image_size**2)):
+        if self.drawing is None and (not data or len(data) % (3 * self.framing.side**2)):
             raise ValueError("not the pixels of squares")
 
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    data: Buffer  # RGB of the squares, one after the other, or what was drawn: a PNG, of masks each on a line in base64
-    image_size: int  # pixels, of a square's side
+    data: Buffer  # RGB of the frames, one after the other, or what was drawn: a PNG, of masks each on a line in base64
+    framing: Framing
     size: tuple[int, int]  # the picture's own, upright
     began: float  # monotonic seconds, as `decoded`: before the last was resized or drawn over
     decoded: float
 
     @property
     def image(self) -> Image.Image:
-        """The first square."""
+        """The first frame."""
         return self.frames[0]
 
     @property
     def frames(self) -> tuple[Image.Image, ...]:
-        """The squares; one, unless more were asked for."""
-        side, num_bytes = self.image_size, 3 * self.image_size**2
+        """As they were framed; one, unless more were asked for."""
+        width, height = self.framing.made(*self.size)
+        num_bytes = 3 * width * height
         starts = range(0, len(self.data), num_bytes)
-        return tuple(Image.frombytes("RGB", (side, side), self.data[start : start + num_bytes]) for start in starts)
+        return tuple(Image.frombytes("RGB", (width, height), self.data[start : start + num_bytes]) for start in starts)
 
 
 # Entered with the bytes of a decode and of what is drawn, while they are held. Raises BytesFullError: no room for that.

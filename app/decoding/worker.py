@@ -23,6 +23,7 @@ from app.decoding.guards import give_memory_back, guard_process, lift_limits, li
 from app.decoding.picture import Opened, finish, open_picture
 from app.decoding.protocol import DONE, ERRORS, GO, HEAD, JOB, OPENED, Buffer, Job, Kind, frame
 from app.errors import BadImageError, ServiceError
+from models.framing import Fit, Framing
 
 ROOM_BYTES = 32 * 2**20  # for what is not counted: a codec's tables, the resize, the stack of a thread
 COPIES = 3  # of the upload, in plugins that take it whole, and of its metadata
@@ -52,12 +53,12 @@ class Worker:
 
     def _take(self, length: int) -> None:
         self._send(frame(Kind.TAKEN))
-        image_size, max_pixels, max_side, enough_side, most_frames, is_dear, cpu_seconds, drawing_bytes = JOB.unpack(
-            self._read(JOB.size)
-        )
+        side, fit, resized, resampling, *limits = JOB.unpack(self._read(JOB.size))
+        max_pixels, max_side, enough_side, most_frames, is_dear, cpu_seconds, drawing_bytes = limits
         drawing = unpacked(self._read(drawing_bytes))
         data = self._read(length - JOB.size - drawing_bytes)
-        job = Job(data, image_size, max_pixels, max_side, enough_side or None, most_frames, drawing)
+        framing = Framing(side, Fit(fit), resized, resampling)
+        job = Job(data, framing, max_pixels, max_side, enough_side or None, most_frames, drawing)
         limit_cpu(cpu_seconds)
         try:
             _at_priority(lambda: self._decode(job), is_dear=is_dear)

@@ -94,7 +94,8 @@ def _checkpoint(task: Task, checkpoint: Checkpoint) -> CheckpointInfo:
     if task is Task.VQA:
         info |= {"history": capabilities.history, "template": capabilities.template}
     if task is Task.MATCH:
-        info["temperature"] = checkpoint.temperature
+        info |= {"heads": list(capabilities.heads), "temperature": checkpoint.temperature}
+        info |= {"logit_bias": capabilities.logit_bias}
     if task is Task.EMBED:
         info |= {"dimensions": capabilities.dimensions, "pooling": list(capabilities.pooling)}
         info |= {"spaces": list(capabilities.spaces)}

@@ -114,6 +114,17 @@ class CheckpointInfo(TypedDict):
     temperature: NotRequired[
         Annotated[float | None, Field(description="match: what /classify multiplies cosines by before its softmax")]
     ]
+    heads: NotRequired[
+        Annotated[list[str], Field(description="match: values of `head`, which /match and /rerank have")]
+    ]
+    logit_bias: NotRequired[
+        Annotated[
+            float | None,
+            Field(
+                description="match: what /classify adds then, each label by itself, in place of the softmax; null: none"
+            ),
+        ]
+    ]
     dimensions: NotRequired[Annotated[int | None, Field(description="embed: length of each vector")]]
     pooling: NotRequired[
         Annotated[list[str], Field(description="embed: values of `pooling`; empty if an image has one vector")]

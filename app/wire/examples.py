@@ -157,7 +157,9 @@ MODELS_EXAMPLE = {
                     "device": "cpu",
                     "dtype": "bf16",
                     "image_size": 224,
+                    "heads": ["itm", "itc"],
                     "temperature": 14.3,
+                    "logit_bias": None,
                 },
             },
         }

@@ -40,7 +40,11 @@ class ClassifyFields(Fields):
         min_length=1,
         description="of the label's text; {} is the label. The embeddings of several are averaged (itc)",
     )
-    head: Literal["itc", "itm"] = Field("itc", description="itc: softmax of the scaled cosines; itm: of match logits")
+    head: Literal["itc", "itm"] = Field(
+        "itc",
+        description="itc: softmax of the scaled cosines, or the sigmoid of each where the model was trained so "
+        "(`logit_bias` in /models); itm: softmax of match logits",
+    )
     multi_label: bool = Field(False, description="itm: the probability of each label by itself")
     top_k: int | None = Field(None, ge=1, le=MAX_LABELS, description="labels to return, best first; default all")
 
@@ -85,7 +89,9 @@ class ZeroShotFields(ClassifyFields):
 
 class LabelScore(TypedDict):
     label: str
-    score: Annotated[float, Field(ge=0, le=1, description="of all labels they sum to 1, but for `multi_label`")]
+    score: Annotated[
+        float, Field(ge=0, le=1, description="of all labels they sum to 1, but for `multi_label` and sigmoids")
+    ]
     itc: NotRequired[Annotated[float, Field(description="cosine")]]
 
 
@@ -128,8 +134,10 @@ class RerankFields(Open):
     return_documents: bool | None = None
     return_text: bool | None = Field(None, description="the same, with `texts`")
     raw_scores: bool | None = Field(None, description="true is refused: ask for `score` sum")
-    score: Literal["itm", "sum", "itc"] = Field(
-        "itm", description="match probability; match logit + cosine, as the papers rank; cosine alone"
+    score: Literal["itm", "sum", "itc"] | None = Field(
+        None,
+        description="match probability; match logit + cosine, as the papers rank; cosine alone. Default: itm, or itc "
+        "where the model has no other",
     )
     video: bool = Field(
         False,

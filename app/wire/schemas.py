@@ -258,9 +258,10 @@ Video = Annotated[
 
 class MatchFields(Fields):
     text: Texts = Field(min_length=1, description="one text or a list")
-    head: Literal["itm", "itc", "both", "lm"] = Field(
-        "both",
-        description="which of the two scores; lm: the likelihood of each text as a caption (only with `caption`)",
+    head: Literal["itm", "itc", "both", "lm"] | None = Field(
+        None,
+        description="which of the two scores; default: those of the model, `heads` in /models; lm: the likelihood of "
+        "each text as a caption (only with `caption`)",
     )
     video: Video = False
 

@@ -42,13 +42,14 @@ from models.base import (
     TextInput,
 )
 from models.fake.answers import DIMENSIONS, generated, localized, pixels, scores
+from models.framing import Framing
 
 MAX_PROMPT_WORDS = 64
 MAX_TURNS = 8  # of a history
 TEMPERATURE = 10.0
 LOCALIZING = Localizing(num_layers=3, default=0)
 ROW_BYTES = 1024  # of KV cache that a row claims to need
-PREPROCESSING = Preprocessing(image_size=32, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+PREPROCESSING = Preprocessing(Framing(32), mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 
 T = TypeVar("T")
 

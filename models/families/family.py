@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -75,3 +75,6 @@ class Family:
     networks: Networks
     make_runner: MakeRunner
     takes_template: bool  # whether questions are put into a template, which an operator may replace
+    # Of a configuration: from the name of a tensor in a file to its Hugging Face name, where files of several ages have
+    # others. None: all files have the same names.
+    canonical: Callable[[Any], Callable[[str], str]] | None = None

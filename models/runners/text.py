@@ -30,6 +30,28 @@ class Tokenizer:
     def __len__(self) -> int:
         return len(self._tokenizer)
 
+    @property
+    def limit(self) -> int:
+        """How many ids its files say that a text may have; a huge number where they do not."""
+        limit: int = self._tokenizer.model_max_length
+        return limit
+
+    @property
+    def fill_id(self) -> int:
+        """Where a text is shorter than others; 0 where its files name none."""
+        return self._tokenizer.pad_token_id or 0
+
+    @property
+    def fills_left(self) -> bool:
+        return bool(self._tokenizer.padding_side == "left")
+
+    def around(self) -> tuple[list[int], list[int]]:
+        """The special ids before and after a text."""
+        whole, inner = self._tokenizer("a")["input_ids"], self.pieces("a")
+        starts = range(len(whole) - len(inner) + 1)
+        start = next(one for one in starts if whole[one : one + len(inner)] == inner)
+        return whole[:start], whole[start + len(inner) :]
+
     def pieces(self, text: str) -> list[int]:
         """The ids of `text` alone."""
         ids: list[int] = self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
@@ -81,10 +103,10 @@ def readable(role: str, ids: list[int], num_special: int, limit: int) -> list[in
     return ids
 
 
-def pad(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
+def pad(rows: Sequence[Sequence[int]], device: torch.device, fill: int = 0) -> tuple[Tensor, Tensor]:
     """Token ids as one tensor `(rows, tokens)`, padded on the right, and its mask, true where there is a token."""
     length = max(len(row) for row in rows)
-    ids = torch.zeros(len(rows), length, dtype=torch.long)
+    ids = torch.full((len(rows), length), fill, dtype=torch.long)
     mask = torch.zeros(len(rows), length, dtype=torch.bool)
     for number, row in enumerate(rows):
         ids[number, : len(row)] = torch.tensor(row, dtype=torch.long)

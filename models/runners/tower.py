@@ -10,8 +10,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from models.base import Features, ImageInput, Input, Item, Op, Preprocessing, to_square
+from models.base import Features, ImageInput, Input, Item, Op, Preprocessing
 from models.device import give_back_holes, on_device, to_device, torch_vectors
+from models.framing import Framing, framed
 from models.layers.tower import Tower
 from models.runners.unit import UnitRunner
 from models.weights import CheckpointError
@@ -86,13 +87,13 @@ def square_resize(processor: Mapping[str, Any], image_size: int) -> Preprocessin
     if made not in (image_size, {"height": image_size, "width": image_size}):
         raise CheckpointError(f"the preprocessor makes {made}, the tower takes {image_size} pixels")
     mean, std = processor.get("image_mean", IMAGE_MEAN), processor.get("image_std", IMAGE_STD)
-    return Preprocessing(image_size, tuple(mean), tuple(std))
+    return Preprocessing(Framing(image_size), tuple(mean), tuple(std))
 
 
 def preprocess(image: Image.Image, how: Preprocessing) -> Tensor:
     """An RGB picture -> normalised pixels `(3, size, size)`."""
-    resized = to_square(image, how.image_size)
+    square = framed(image, how.framing)
     # In numpy: torch would start a team of threads for each CPU thread that preprocesses.
-    values = np.array(resized, dtype=np.float32).transpose(2, 0, 1) / np.float32(255)
+    values = np.array(square, dtype=np.float32).transpose(2, 0, 1) / np.float32(255)
     mean, std = (np.array(numbers, dtype=np.float32)[:, None, None] for numbers in (how.mean, how.std))
     return torch.from_numpy(np.ascontiguousarray((values - mean) / std))

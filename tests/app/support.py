@@ -161,8 +161,18 @@ class Asking:
             return await asyncio.gather(*(self._client.post(path, json=body) for body in bodies))
 
         responses = self._runner.run(every())
-        assert [response.status_code for response in responses] == [200] * len(bodies)
+        assert [response.status_code for response in responses] == [200] * len(bodies), responses[0].text
         return [response.json() for response in responses]
+
+    def refused(self, path: str, body: Mapping[str, Any]) -> tuple[int, Any]:
+        """The status and the problem."""
+        response = self._runner.run(self._client.post(path, json=body))
+        return response.status_code, response.json()
+
+    def get(self, path: str) -> Any:
+        response = self._runner.run(self._client.get(path))
+        assert response.status_code == 200
+        return response.json()
 
 
 @contextmanager

@@ -94,7 +94,7 @@ def test_only_the_setting_reduces(settings: dict[str, bool], enough_side: int | 
 
     run(test)
     [job] = decoder.seen
-    assert (job.enough_side, job.image_size) == (enough_side, 32)
+    assert (job.enough_side, job.framing.side) == (enough_side, 32)
 
 
 def test_without_the_setting_pixels_are_those_of_the_library() -> None:

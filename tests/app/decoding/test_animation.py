@@ -16,6 +16,7 @@ from app.decoding.look import MOST_FRAMES, gif_frames
 from app.decoding.picture import Opened, finish, open_picture
 from app.decoding.protocol import Decoded, Job
 from app.errors import BadImageError
+from models.framing import Framing
 from tests.app.decoding import crafted
 from tests.app.decoding.test_pool import lab
 from tests.app.support import RED, animated, encoded, picture, run
@@ -29,7 +30,7 @@ KINDS = ("GIF", "WEBP")
 def job(
     data: bytes, most_frames: int = 8, *, image_size: int = SIDE, max_pixels: int = 1_000_000, max_side: int = 16_384
 ) -> Job:
-    return Job(data, image_size, max_pixels, max_side, most_frames=most_frames)
+    return Job(data, Framing(image_size), max_pixels, max_side, most_frames=most_frames)
 
 
 def opened(data: bytes, **options: Any) -> Opened:
@@ -167,7 +168,7 @@ def test_from_a_decoders_process() -> None:
         async with lab() as our:
             for kind in KINDS:
                 data = animated(COLOURS, kind)
-                frames = (await our.decode(data, image_size=SIDE, most_frames=8)).frames
+                frames = (await our.decode(data, framing=Framing(SIDE), most_frames=8)).frames
                 assert [frame.tobytes() for frame in frames] == [frame.tobytes() for frame in decoded(data).frames]
                 with pytest.raises(BadImageError, match="animated"):
                     await our.decode(data, most_frames=0)

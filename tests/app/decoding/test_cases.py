@@ -17,6 +17,7 @@ from app.decoding.picture import finish, open_picture
 from app.decoding.protocol import Job
 from app.errors import BadImageError, UnsupportedMediaError
 from app.settings import Settings
+from models.framing import Framing
 
 CASES = Path(__file__).parents[1] / "cases"
 SIDE = 128
@@ -25,7 +26,7 @@ SIDE = 128
 def read(data: bytes) -> NDArray[np.float64]:
     """As the service does: RGB `(SIDE, SIDE, 3)`."""
     settings = Settings()
-    job = Job(data, SIDE, settings.max_pixels, settings.max_side)
+    job = Job(data, Framing(SIDE), settings.max_pixels, settings.max_side)
     return np.asarray(finish(open_picture(job), job).image, dtype=np.float64)
 
 

@@ -13,6 +13,7 @@ from app.decoding.picture import finish, open_picture
 from app.decoding.protocol import Job
 from app.errors import BadImageError
 from app.images import FORMATS
+from models.framing import Framing
 from tests.app.decoding import crafted
 from tests.app.decoding.crafted import box, chunk, segment, tiff_entry
 from tests.app.support import encoded, picture
@@ -23,7 +24,7 @@ ICC = chunk(b"iCCP", b"x\0\0" + zlib.compress(bytes(1000)))
 
 
 def opened(data: bytes) -> None:
-    open_picture(Job(data, 32, 50_000_000, 16_384))
+    open_picture(Job(data, Framing(32), 50_000_000, 16_384))
 
 
 @pytest.mark.parametrize(
@@ -99,7 +100,7 @@ def test_refused_before_it_is_decoded(data: bytes, told: str, monkeypatch: pytes
     ],
 )
 def test_not_so_many_are_fine(data: bytes) -> None:
-    job = Job(data, 32, 50_000_000, 16_384)
+    job = Job(data, Framing(32), 50_000_000, 16_384)
     assert finish(open_picture(job), job).image.size == (32, 32)
 
 
@@ -118,7 +119,7 @@ def test_scans() -> None:
 
 def test_what_is_cheap_and_what_is_dear() -> None:
     def seconds(data: bytes) -> float:
-        return open_picture(Job(data, 32, 50_000_000, 16_384)).seconds
+        return open_picture(Job(data, Framing(32), 50_000_000, 16_384)).seconds
 
     size = (1000, 1000)
     plain, progressive = (encoded(picture(size=size), "JPEG", progressive=is_so) for is_so in (False, True))

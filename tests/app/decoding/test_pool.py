@@ -28,6 +28,7 @@ from app.decoding.protocol import HEAD, Buffer, Decoded, Job, Kind, frame
 from app.errors import BadImageError, BytesFullError, UnsupportedMediaError
 from app.images import FORMATS
 from app.metrics import Metrics
+from models.framing import Framing
 from tests.app.decoding import crafted
 from tests.app.support import RED, encoded, picture, run, until
 
@@ -39,7 +40,8 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="signals and /pr
 
 
 def job(data: bytes, **options: Any) -> Job:
-    return Job(data, **({"image_size": 48, "max_pixels": 50_000_000, "max_side": 16_384} | options))
+    usual: dict[str, Any] = {"framing": Framing(48), "max_pixels": 50_000_000, "max_side": 16_384}
+    return Job(data, **(usual | options))
 
 
 @dataclass(slots=True)
@@ -321,7 +323,7 @@ def test_a_drawing_is_that_of_this_process() -> None:
     async def test() -> None:
         async with lab() as our:
             for data in (PHOTO, encoded(NOISE.resize((1200, 800)).effect_spread(3))):
-                asked = job(data, image_size=0, drawing=HEAT)
+                asked = job(data, framing=Framing(0), drawing=HEAT)
                 opened = open_picture(asked)
                 expected = finish(opened, asked).data
                 drawn = await our.decoders.decode(asked, our.held)

@@ -1,0 +1,1 @@
+"""Checkpoints of the library's families, tiny and random, and what the library itself computes with them."""
