@@ -134,11 +134,11 @@ async def match(inference: Inference, form: Form[MatchFields]) -> MatchAnswer:
     num_images = 1 if fields.video else len(form.distinct_images)
     num_items = num_images * len(texts) * itm + (num_images + len(texts)) * itc
     inference.admit(checkpoint, VIDEO_FRAMES if fields.video else num_images, Op.SCORE, num_items)
-    pair_items, text_items, [image_item] = await inference.prepare(
+    pair_items, text_items, image_items = await inference.prepare(
         checkpoint.heads,
         [PairInput(text) for text in fields.text if itm],
         [TextInput(text) for text in fields.text if itc],
-        [ImageEmbeddingInput()],
+        [ImageEmbeddingInput()] if itc else [],
     )
     pair_items, text_items = _distinct(fields.text, pair_items), _distinct(fields.text, text_items)
     features = await _looked_at(inference, checkpoint, form, fields.video)
@@ -146,7 +146,7 @@ async def match(inference: Inference, form: Form[MatchFields]) -> MatchAnswer:
         checkpoint.heads,
         [replace(item, features=each) for each in features for item in pair_items],
         text_items,
-        [replace(image_item, features=each) for each in features if itc],
+        [replace(item, features=each) for each in features for item in image_items],
     )
     rows: list[dict[str, PairScores]] = [{} for _ in features]
     for i, row in enumerate(rows):

@@ -15,7 +15,8 @@ from models.base import Task
 
 PACKAGED = Path(__file__).with_name("catalog.toml")
 HUB_NAME = re.compile(r"\w[\w.-]*/[\w.-]+")
-FamilyName = Literal["blip", "blip2", "clip"]  # the keys of `models.families.FAMILIES`, which imports torch
+# The keys of `models.families.FAMILIES`, which imports torch.
+FamilyName = Literal["blip", "blip2", "clip", "clipseg", "owlvit", "owlv2", "vilt", "vilt-nlvr2"]
 
 
 class CatalogError(RuntimeError):

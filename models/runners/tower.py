@@ -51,7 +51,8 @@ class TowerRunner(UnitRunner):
 
     def prepare(self, request: Input) -> Item:
         assert isinstance(request, ImageInput)
-        return Item(Op.ENCODE, None, preprocess(request.image, request.preprocessing))
+        pixels = preprocess(request.image, request.preprocessing)
+        return Item(Op.ENCODE, tuple(pixels.shape), pixels)
 
     @on_device
     def encode(self, batch: Sequence[Item]) -> list[Features]:
@@ -91,7 +92,7 @@ def square_resize(processor: Mapping[str, Any], image_size: int) -> Preprocessin
 
 
 def preprocess(image: Image.Image, how: Preprocessing) -> Tensor:
-    """An RGB picture -> normalised pixels `(3, size, size)`."""
+    """An RGB picture -> normalised pixels `(3, height, width)`, as it is framed."""
     square = framed(image, how.framing)
     # In numpy: torch would start a team of threads for each CPU thread that preprocesses.
     values = np.array(square, dtype=np.float32).transpose(2, 0, 1) / np.float32(255)

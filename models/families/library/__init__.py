@@ -2,6 +2,13 @@
 
 from models.catalog import FamilyName
 from models.families.family import Family
-from models.families.library import clip
+from models.families.library import clip, clipseg, owl, vilt
 
-FAMILIES: dict[FamilyName, Family] = {"clip": clip.FAMILY}
+FAMILIES: dict[FamilyName, Family] = {
+    "clip": clip.FAMILY,
+    "clipseg": clipseg.FAMILY,
+    "owlvit": owl.OWLVIT,
+    "owlv2": owl.OWLV2,
+    "vilt": vilt.VILT,
+    "vilt-nlvr2": vilt.NLVR2,
+}
