@@ -15,7 +15,7 @@ class Fit(IntEnum):
 
     SQUEEZE = 0  # each side is resized by itself
     CROP = 1  # its shorter side is resized, and the middle is taken
-    PAD = 2  # its longer side is resized, and the right or the lower part is black
+    PAD = 2  # the right or the lower part becomes black, and then all of it is resized
     WHOLE = 3  # its shorter side is resized, unless the longer one would be too long; both are cut to multiples
 
 
@@ -36,6 +36,8 @@ class Framing:
     def num_pixels(self, width: int, height: int) -> int:
         """Upper bound on what resizing a picture of this size makes, on its way too, lying or standing. A square
         is little, and not counted; where the middle is taken, the whole may be long."""
+        if self.fit is Fit.PAD:
+            return self.side * (width + height)
         if self.fit is not Fit.CROP:
             return 0
         wide, high = self.size(width, height)
@@ -67,7 +69,7 @@ class Framing:
             return self.enough, self.enough
         if self.fit is Fit.WHOLE:
             return self._whole(width, height)
-        measure = (min if self.fit is Fit.CROP else max)(width, height)
+        measure = min(width, height)
         return max(1, int(self.enough * width / measure)), max(1, int(self.enough * height / measure))
 
 
@@ -75,13 +77,23 @@ def framed(image: Image.Image, how: Framing, own: tuple[int, int] | None = None)
     """As the tower takes it, RGB; itself where it is that already. `own`: its size, where it was decoded at less.
 
     The whole picture is resized, and then cropped: Pillow's `box`, which spares what nobody sees, is off by a level."""
+    if how.fit is Fit.PAD:
+        return _padded(image, how)
     side, size = how.side, how.size(*(own or image.size))
     resized = image if image.size == size else image.resize(size, Image.Resampling(how.resampling))
     if resized.size == (side, side) or how.fit is Fit.WHOLE:
         return resized
-    if how.fit is Fit.PAD:
-        padded = Image.new("RGB", (side, side))
-        padded.paste(resized)
-        return padded
     left, top = (size[0] - side) // 2, (size[1] - side) // 2
     return resized.crop((left, top, left + side, top + side))
+
+
+def _padded(image: Image.Image, how: Framing) -> Image.Image:
+    """Resized along its longer side first: there is nothing to be added, and little is left of it."""
+    side, longer, resampling = how.side, max(image.size), Image.Resampling(how.resampling)
+    if image.size == (side, side):
+        return image
+    is_wide = image.width >= image.height
+    strip = image.resize((side, image.height) if is_wide else (image.width, side), resampling)
+    padded = Image.new("RGB", (side, longer) if is_wide else (longer, side))
+    padded.paste(strip)
+    return padded.resize((side, side), resampling)
