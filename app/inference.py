@@ -323,7 +323,7 @@ class Inference:
         enough_side = framing.enough if settings.fast_decode else None
         job = Job(data, framing, settings.max_pixels, settings.max_side, enough_side, most_frames)
         decoded = await self._service.decoder.decode(job, lease.pixels)
-        frames = [ImageInput(frame, checkpoint.preprocessing) for frame in decoded.frames]
+        frames = [ImageInput(frame, checkpoint.preprocessing, is_framed=True) for frame in decoded.frames]
         items = await self.on_cpu(lambda: [checkpoint.tower.prepare(frame) for frame in frames])
         lease.add_pixels(BYTES_PER_PREPARED_PIXEL * len(decoded.data) // 3)
         self._exchange.times.record("decode", decoded.began, decoded.decoded)

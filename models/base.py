@@ -71,10 +71,11 @@ class Preprocessing:
 
 @dataclass(frozen=True, slots=True)
 class ImageInput:
-    """encode: one RGB image, of whatever size: the tower's preprocessing resizes it, if nobody has."""
+    """encode: one RGB image, of whatever size; `is_framed`: the square already that the preprocessing makes of it."""
 
     image: Image.Image
     preprocessing: Preprocessing
+    is_framed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,20 @@ from models.base import Task
 PACKAGED = Path(__file__).with_name("catalog.toml")
 HUB_NAME = re.compile(r"\w[\w.-]*/[\w.-]+")
 # The keys of `models.families.FAMILIES`, which imports torch.
-FamilyName = Literal["blip", "blip2", "clip", "clipseg", "owlvit", "owlv2", "vilt", "vilt-nlvr2"]
+FamilyName = Literal[
+    "blip",
+    "blip2",
+    "clip",
+    "siglip",
+    "align",
+    "lit",
+    "chinese_clip",
+    "clipseg",
+    "owlvit",
+    "owlv2",
+    "vilt",
+    "vilt-nlvr2",
+]
 
 
 class CatalogError(RuntimeError):

@@ -164,21 +164,41 @@ class Asking:
         assert [response.status_code for response in responses] == [200] * len(bodies), responses[0].text
         return [response.json() for response in responses]
 
+    def side_by_side(
+        self, requests: Sequence[tuple[str, Mapping[str, Any]]], ended: Callable[[str], None] = lambda _: None
+    ) -> list[Any]:
+        """The answers to all, sent in this order without waiting; `ended` is called with the path of each that ends."""
+
+        async def one(path: str, body: Mapping[str, Any]) -> httpx.Response:
+            response = await self._client.post(path, json=body)
+            ended(path)
+            return response
+
+        async def every() -> list[httpx.Response]:
+            return await asyncio.gather(*(one(path, body) for path, body in requests))
+
+        responses = self._runner.run(every())
+        assert {response.status_code for response in responses} == {200}
+        return [response.json() for response in responses]
+
     def refused(self, path: str, body: Mapping[str, Any]) -> tuple[int, Any]:
         """The status and the problem."""
         response = self._runner.run(self._client.post(path, json=body))
         return response.status_code, response.json()
 
     def get(self, path: str) -> Any:
+        return json.loads(self.text(path))
+
+    def text(self, path: str) -> str:
         response = self._runner.run(self._client.get(path))
         assert response.status_code == 200
-        return response.json()
+        return response.text
 
 
 @contextmanager
-def asking(profile: str, catalog: Path) -> Iterator[Asking]:
-    """A service of real checkpoints, in fp32."""
-    settings = {"profile": profile, "catalog": catalog, "dtype": "fp32", "device": "cpu", "threads": 1}
+def asking(profile: str, catalog: Path, dtype: str = "fp32") -> Iterator[Asking]:
+    """A service of real checkpoints."""
+    settings = {"profile": profile, "catalog": catalog, "dtype": dtype, "device": "cpu", "threads": 1}
     with asyncio.Runner() as runner:
         stack = AsyncExitStack()
         client, _ = runner.run(stack.enter_async_context(serving(load_models, decoder_processes, **settings)))

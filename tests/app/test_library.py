@@ -2,95 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import cycle
+from collections.abc import Iterator
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from numpy.typing import NDArray
-from PIL import Image
 
-from models.families.library.texts import Padding, TextReader
-from tests.app.support import Asking, asking, b64, encoded
-from tests.library.checkpoints import FAMILIES, Tiny
-from tests.library.reference import Answers, Reference
+from models.families.library.texts import TextReader
+from tests.app.support import encoded
+from tests.library.answers import stored
+from tests.library.checkpoints import CHECKPOINTS
+from tests.library.lab import IMAGES, PICTURES, SIZES, Lab, blots, furthest, library_lab, padded_badly, vectors
 
 TOLERANCE = 1e-5
 WRONG = 1e-3  # what is done wrong changes answers by more
-SIZES = ((32, 32), (90, 40), (31, 100), (200, 150), (5, 7))
-WORDS = ("red", "dog", "x", "a", "q", "red", "b", "z")
-CATALOG = """[profiles]
-tiny = ["tiny"]
-[models.tiny]
-family = "{family}"
-match = {{ checkpoint = "tiny" }}
-"""
-Numbers = NDArray[np.float64]
 
 
-def blots(number: int, size: tuple[int, int]) -> Image.Image:
-    """Unlike for each number."""
-    rng = np.random.default_rng(number)
-    return Image.fromarray(rng.integers(0, 256, (6, 8, 3), np.uint8)).resize(size, Image.Resampling.BICUBIC)
-
-
-PICTURES = [encoded(blots(number, size)) for number, size in enumerate(SIZES)]
-IMAGES = [b64(data) for data in PICTURES]
-
-
-@dataclass(slots=True)
-class Lab:
-    tiny: Tiny
-    reference: Reference
-    service: Asking
-    texts: list[str]  # of one token to as many as there may be
-    expected: Answers
-
-    def say(self, path: str, **body: Any) -> Any:
-        [answer] = self.service.ask(path, [body])
-        return answer
-
-    @property
-    def too_long(self) -> str:
-        return f"{self.texts[-1]} {self.texts[-1]}"
-
-
-def text_of(reference: Reference, num_tokens: int) -> str:
-    """Of so many tokens, or one less where a word has two."""
-    text = ""
-    for word in cycle(WORDS):
-        longer = f"{text} {word}".strip()
-        if reference.num_tokens(longer) > num_tokens:
-            return text
-        text = longer
-    raise AssertionError
-
-
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(scope="module", params=CHECKPOINTS)
 def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    folder, tiny = tmp_path_factory.mktemp(request.param), FAMILIES[request.param]
-    tiny.write(folder / "tiny")
-    (folder / "catalog.toml").write_text(CATALOG.format(family=request.param))
-    reference = Reference(folder / "tiny", **tiny.tokenized)
-    fewest = reference.num_tokens("x")
-    texts = [text_of(reference, number) for number in (fewest, fewest + 2, tiny.limit // 2, tiny.limit)]
-    with asking("tiny", folder / "catalog.toml") as service:
-        yield Lab(tiny, reference, service, texts, reference.answers(PICTURES, texts))
-
-
-def vectors(entries: Sequence[dict[str, Any]]) -> Numbers:
-    return np.array([one["embedding"] for one in entries])
+    with library_lab(request.param, tmp_path_factory.mktemp(request.param)) as lab:
+        yield lab
 
 
 def close(ours: Any, theirs: Any) -> None:
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=TOLERANCE)
-
-
-def furthest(ours: Any, theirs: Any) -> float:
-    return float(np.abs(np.asarray(ours) - theirs).max())
 
 
 # --- the library's own answers ---
@@ -101,6 +37,16 @@ def test_embeddings_are_the_librarys(lab: Lab) -> None:
         close(vectors(lab.say("/embed", image=image)["images"]), [expected])
     for text, expected in zip(lab.texts, lab.expected.texts, strict=True):
         close(vectors(lab.say("/embed", text=text)["texts"]), [expected])
+
+
+def test_the_library_computes_what_it_did(lab: Lab, request: pytest.FixtureRequest) -> None:
+    """Where the answers of this version are stored."""
+    kept = stored(version("transformers"))
+    if kept is None:
+        pytest.skip("no answers of this version: python -m tests.library.answers")
+    name = request.node.callspec.params["lab"]
+    for ours, theirs in zip((lab.expected.images, lab.expected.texts), kept[name], strict=True):
+        np.testing.assert_allclose(ours[:, : len(theirs[0])], theirs, rtol=0, atol=1e-4)
 
 
 def test_a_batch_is_as_each_alone(lab: Lab) -> None:
@@ -114,13 +60,7 @@ def test_a_batch_is_as_each_alone(lab: Lab) -> None:
 def test_a_wrong_padding_would_be_seen(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """The positive control of the test above."""
 
-    def on_the_left(reader: TextReader, rows: list[list[int]], device: torch.device) -> dict[str, Any]:
-        longest = max(map(len, rows))
-        ids = torch.tensor([[0] * (longest - len(row)) + row for row in rows], device=device)
-        mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows], device=device)
-        return {"input_ids": ids} | ({"attention_mask": mask} if reader.padding is Padding.MASKED else {})
-
-    monkeypatch.setattr(TextReader, "batch", on_the_left)
+    monkeypatch.setattr(TextReader, "batch", padded_badly)
     assert furthest(vectors(lab.say("/embed", text=lab.texts)["texts"]), lab.expected.texts) > WRONG
 
 

@@ -26,8 +26,9 @@ from transformers import (
 
 from models.base import Item, Op
 from models.families.library.texts import TextReader
+from models.framing import framed
 from models.loader import load
-from models.runners.tower import preprocess
+from models.runners.tower import normalised
 from tests.app.support import Asking, asking, b64, encoded
 from tests.library.regions import ANSWERS, Regions, write_clipseg, write_owlv2, write_owlvit, write_vilt
 
@@ -206,7 +207,7 @@ def test_what_is_resized_is_near_the_librarys(tmp_path: Path) -> None:
     library = Regions(tmp_path / "detect", Owlv2ForObjectDetection)
     for picture in PICTURES:
         with Image.open(io.BytesIO(picture)) as image:
-            made = preprocess(image, how)
+            made = normalised(framed(image.convert("RGB"), how.framing), how)
         away = (made - library.pixels(picture)["pixel_values"][0]).abs().mean()
         assert 255 * float(away) * np.mean(how.std) < 1
 

@@ -32,20 +32,19 @@ from transformers import (
     ViTImageProcessorPil,
 )
 
-from tests.library.checkpoints import TEXT, VISION, _clip_tokenizer, widen
+from tests.library.checkpoints import LAYERS, SQUARE, VISION, _clip_tokenizer, _save
 
 Numbers = NDArray[np.float64]
 IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
 ANSWERS = ("yes", "no", "red", "2", "a dog")
 WORDS = ("red", "dog", "x", "a", "q", "b", "z", "?", "is", "it")
-SIDE = 32  # pixels of what the towers take; CLIPSeg's are made larger than its vision encoder's
 
 
 def write_clipseg(folder: Path) -> None:
     """As CIDAS/clipseg-rd64-refined: a last layer that is not read, pictures larger than its CLIP's."""
     tokenizer = _clip_tokenizer()
     ids = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": 2}
-    text = {**TEXT, "vocab_size": len(tokenizer), "max_position_embeddings": 77, **ids}
+    text = {**LAYERS, "vocab_size": len(tokenizer), "max_position_embeddings": 77, **ids}
     config = CLIPSegConfig(
         text_config=text,
         vision_config={**VISION, "num_hidden_layers": 4, "image_size": 16},
@@ -57,7 +56,7 @@ def write_clipseg(folder: Path) -> None:
         use_complex_transposed_convolution=True,
     )
     _write(folder, CLIPSegForImageSegmentation(config), tokenizer)
-    ViTImageProcessorPil(size={"height": SIDE, "width": SIDE}, resample=2, **IMAGENET).save_pretrained(folder)
+    ViTImageProcessorPil(size=SQUARE, resample=2, **IMAGENET).save_pretrained(folder)
 
 
 def write_owlvit(folder: Path) -> None:
@@ -65,7 +64,7 @@ def write_owlvit(folder: Path) -> None:
     tokenizer = _owl_tokenizer()
     config = OwlViTConfig(text_config=_owl_text(len(tokenizer)), vision_config=VISION, projection_dim=32)
     _write(folder, OwlViTForObjectDetection(config), tokenizer)
-    OwlViTImageProcessorPil(size={"height": SIDE, "width": SIDE}, do_center_crop=False).save_pretrained(folder)
+    OwlViTImageProcessorPil(size=SQUARE, do_center_crop=False).save_pretrained(folder)
 
 
 def write_owlv2(folder: Path) -> None:
@@ -73,7 +72,7 @@ def write_owlv2(folder: Path) -> None:
     tokenizer = _owl_tokenizer()
     config = Owlv2Config(text_config=_owl_text(len(tokenizer)), vision_config=VISION, projection_dim=32)
     _write(folder, Owlv2ForObjectDetection(config), tokenizer)
-    Owlv2ImageProcessorPil(size={"height": SIDE, "width": SIDE}).save_pretrained(folder)
+    Owlv2ImageProcessorPil(size=SQUARE).save_pretrained(folder)
 
 
 def write_vilt(folder: Path, task: str = "vqa") -> None:
@@ -89,7 +88,7 @@ def write_vilt(folder: Path, task: str = "vqa") -> None:
         ),
     }
     model, stated = of_task[task]
-    sizes = {"vocab_size": len(words), "image_size": 16, "patch_size": 8, "max_position_embeddings": 40, **TEXT}
+    sizes = {"vocab_size": len(words), "image_size": 16, "patch_size": 8, "max_position_embeddings": 40, **LAYERS}
     _write(folder, model(ViltConfig(**sizes, **stated)), tokenizer)
     ViltImageProcessorPil(size={"shortest_edge": 24}, size_divisor=8).save_pretrained(folder)
 
@@ -107,13 +106,12 @@ def _owl_tokenizer() -> Any:
 
 def _owl_text(num_tokens: int) -> dict[str, Any]:
     ids = {"pad_token_id": 0, "bos_token_id": num_tokens - 2, "eos_token_id": num_tokens - 1}
-    return {**TEXT, "vocab_size": num_tokens, "max_position_embeddings": 16, **ids}
+    return {**LAYERS, "vocab_size": num_tokens, "max_position_embeddings": 16, **ids}
 
 
 def _write(folder: Path, model: Any, tokenizer: Any) -> None:
-    widen(model)
+    _save(folder, model)
     tokenizer.save_pretrained(folder)
-    model.save_pretrained(folder)
 
 
 class Regions:

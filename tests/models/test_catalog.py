@@ -66,7 +66,7 @@ def test_options_of_a_language_model(tmp_path: Path) -> None:
     ("text", "complaint"),
     [
         ("[models.mine", "cannot read"),
-        ('[models.mine]\nfamily = "clip"', r"wrong at models\.mine\.family"),
+        ('[models.mine]\nfamily = "flamingo"', r"wrong at models\.mine\.family"),
         ('[models.mine]\nfamily = "blip"\ncaptions = { checkpoint = "x" }', r"wrong at models\.mine\.captions"),
         ('[profiles]\nmine = ["nobody"]', "unknown models: nobody"),
         ("", "unknown profile 'mine'; there are: blip-and-blip2, blip-base"),

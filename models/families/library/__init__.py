@@ -2,10 +2,14 @@
 
 from models.catalog import FamilyName
 from models.families.family import Family
-from models.families.library import clip, clipseg, owl, vilt
+from models.families.library import align, chinese_clip, clip, clipseg, lit, owl, siglip, vilt
 
 FAMILIES: dict[FamilyName, Family] = {
     "clip": clip.FAMILY,
+    "siglip": siglip.FAMILY,
+    "align": align.FAMILY,
+    "lit": lit.FAMILY,
+    "chinese_clip": chinese_clip.FAMILY,
     "clipseg": clipseg.FAMILY,
     "owlvit": owl.OWLVIT,
     "owlv2": owl.OWLV2,

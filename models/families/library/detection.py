@@ -18,6 +18,7 @@ from models.families.family import Family, RunnerParts
 from models.families.library import parts
 from models.families.library.networks import LibraryNetworks
 from models.families.library.texts import TextReader, Texts, text_reader
+from models.framing import Fit
 from models.layers.tower import Tower
 from models.runners.text import ImageGroups
 from models.runners.unit import HeadsRunner
@@ -49,6 +50,8 @@ class PatchesTower(Tower):
 
 
 class _Networks(LibraryNetworks):
+    fits = frozenset({Fit.SQUEEZE, Fit.PAD})
+
     def __init__(self, stated: Detecting) -> None:
         super().__init__(stated.config, {Task.DETECT: stated.architecture}, stated.image_processor)
         self._stated = stated

@@ -13,14 +13,16 @@ from torch import nn
 from models.base import Preprocessing, Task
 from models.families.library import parts
 from models.families.library.preprocessing import preprocessing
+from models.framing import Fit
 from models.layers.tower import Tower
-from models.weights import Tied
+from models.weights import CheckpointError, Tied
 
 
 class LibraryNetworks(ABC):
     """A part of the model is the tower, in the serving dtype throughout, as the library has no parts that stay exact;
     the rest is the network, in float32."""
 
+    fits: frozenset[Fit]  # of pictures, that do
     refilled: Mapping[str, parts.Refill] = {}  # buffers of its own, which no file has
 
     def __init__(self, config: str, architectures: Mapping[Task, str], image_processor: str) -> None:
@@ -34,7 +36,12 @@ class LibraryNetworks(ABC):
         """The library refuses what it cannot compute."""
 
     def preprocessing(self, processor: Mapping[str, Any], config: Any, /) -> Preprocessing:
-        return preprocessing(processor, self._image_processor, self.image_size(config))
+        """Raises CheckpointError: it cuts off what then could not be found."""
+        made = preprocessing(processor, self._image_processor, self.image_size(config))
+        how = made.framing
+        if how.fit not in self.fits or (how.fit is not Fit.WHOLE and how.side < how.enough):
+            raise CheckpointError("the preprocessor does not make of the whole picture what the model takes")
+        return made
 
     def image_size(self, config: Any, /) -> int | None:
         """Pixels that the tower takes; None: any."""

@@ -30,6 +30,7 @@ from models.families.family import Family, RunnerParts
 from models.families.library import parts
 from models.families.library.networks import LibraryNetworks
 from models.families.library.texts import Texts, text_reader
+from models.framing import Fit
 from models.layers.tower import Tower
 from models.runners.unit import HeadsRunner
 from models.weights import CheckpointError
@@ -68,6 +69,8 @@ class PatchTower(Tower):
 
 
 class _Networks(LibraryNetworks):
+    fits = frozenset({Fit.WHOLE, Fit.SQUEEZE})
+
     def __init__(self, stated: Pairing) -> None:
         super().__init__(stated.config, stated.architectures, stated.image_processor)
         self._stated = stated

@@ -26,6 +26,8 @@ def preprocessing(processor: Mapping[str, Any], usual: str, image_size: int | No
     framing = _framing(how)
     if image_size not in (None, framing.side):
         raise CheckpointError(f"the preprocessor makes {framing.side}, the tower takes {image_size} pixels")
+    if image_size is not None and framing.fit is Fit.WHOLE:
+        raise CheckpointError("the preprocessor leaves pictures as wide as they are; the tower takes squares")
     return Preprocessing(framing, *_normalisation(how))
 
 

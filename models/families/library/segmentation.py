@@ -16,6 +16,7 @@ from models.families.family import Family, RunnerParts
 from models.families.library import parts
 from models.families.library.networks import LibraryNetworks
 from models.families.library.texts import TextReader, Texts, text_reader
+from models.framing import Fit
 from models.layers.tower import Tower
 from models.runners.unit import HeadsRunner
 
@@ -51,6 +52,8 @@ class LayersTower(Tower):
 
 
 class _Networks(LibraryNetworks):
+    fits = frozenset({Fit.SQUEEZE})
+
     def __init__(self, stated: Segmenting) -> None:
         super().__init__(stated.config, {Task.SEGMENT: stated.architecture}, stated.image_processor)
         self._stated = stated

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from models.families.family import RunnerParts
 from models.runners.text import Tokenizer, pad, readable
 from models.weights import CheckpointError
 
-VOCABULARIES = ("vocab.txt", "vocab.json", "spiece.model")
+SENTENCE_PIECES = "spiece.model"
+VOCABULARIES = ("vocab.txt", "vocab.json", SENTENCE_PIECES)
 
 
 class Padding(Enum):
@@ -37,7 +39,10 @@ class TextReader:
     """Texts by a checkpoint's tokenizer."""
 
     def __init__(self, folder: Path, how: Texts, num_positions: int) -> None:
-        """Raises CheckpointError through what the tokenizer's files raise."""
+        """Raises CheckpointError if the files need what is not installed."""
+        # Without it, the library would take a tokenizer.json beside it, which keeps punctuation.
+        if (folder / SENTENCE_PIECES).is_file() and find_spec("sentencepiece") is None:
+            raise CheckpointError("its tokenizer needs sentencepiece: install the extra `siglip`")
         self._tokenizer = Tokenizer(folder, *VOCABULARIES)
         self._how = how
         self.padding = how.padding

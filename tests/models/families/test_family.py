@@ -60,9 +60,12 @@ def test_a_family_takes_a_template_where_its_runners_do(
     served: dict[str, ServedModel], served2: dict[str, ServedModel]
 ) -> None:
     models = {model.family: model for model in (served["blip"], served2["opt"])}
-    assert set(models) == set(FAMILIES)
     for name, family in FAMILIES.items():
-        assert models[name].checkpoints[Task.VQA].heads.capabilities.template is family.takes_template
+        assert family.takes_template is (
+            name in models and models[name].checkpoints[Task.VQA].heads.capabilities.template
+        )
+    writing = {name for name, family in FAMILIES.items() if Task.VQA in family.networks.ARCHITECTURES}
+    assert writing - {"vilt", "vilt-nlvr2"} == set(models)  # which choose among answers that they know
 
 
 def test_the_key_map_names_every_weight_of_transformers(case: Case) -> None:
