@@ -30,6 +30,7 @@ FamilyName = Literal[
     "vilt",
     "vilt-nlvr2",
 ]
+WITHOUT_EMBEDDINGS: frozenset[FamilyName] = frozenset({"vilt"})  # of those that match: a test compares
 
 
 class CatalogError(RuntimeError):
@@ -62,7 +63,7 @@ class Sanity(_Entry):
 
 class ModelEntry(_Entry):
     """A served model, with at least one checkpoint. The one for `match` also serves embed, and, with one for `caption`,
-    capfilt."""
+    capfilt, if its family has the heads."""
 
     family: FamilyName
     caption: CheckpointEntry | None = None

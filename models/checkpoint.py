@@ -162,7 +162,7 @@ def kept_bytes(plans: Set[CheckpointPlan]) -> int:
 
 def _plan(entry: CheckpointEntry, task: Task, family: Family, dtype: torch.dtype, int8: bool) -> CheckpointPlan:
     with naming(entry):
-        folder = fetch(entry)
+        folder = fetch(entry, family)
         if not (folder / "config.json").is_file():
             raise CheckpointError("it has no config.json")
         config = family.networks.CONFIG.from_pretrained(folder, local_files_only=True)
@@ -181,13 +181,13 @@ def _processor(folder: Path) -> dict[str, Any]:
     return json.loads(file.read_text()) if file.is_file() else {}
 
 
-def fetch(entry: CheckpointEntry) -> Path:
+def fetch(entry: CheckpointEntry, family: Family) -> Path:
     """The checkpoint's folder: the entry's own, or that of a hub repository in the hub's cache. Downloads only what is
     missing, and resumes a file where its download broke off. Raises CheckpointError if the repository is incomplete."""
     if (folder := Path(entry.checkpoint)).is_absolute():  # made so by the catalog, because it exists
         return folder
     for weights in ("*.safetensors", "*.bin"):
-        patterns = ["*.json", "*.txt", "*.model", weights]
+        patterns = ["*.json", "*.txt", *family.files, weights]
         folder = Path(snapshot_download(entry.checkpoint, revision=entry.revision, allow_patterns=patterns))
         if any(folder.glob(weights)):
             _check_shards(folder, f"{weights}.index.json")

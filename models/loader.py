@@ -107,7 +107,7 @@ def fetch_profile(profile: str, *, catalog: Path | None) -> dict[CheckpointEntry
         for entry in model.checkpoints.values():
             if entry not in folders and not Path(entry.checkpoint).is_absolute():
                 with naming(entry):
-                    folders[entry] = fetch(entry)
+                    folders[entry] = fetch(entry, FAMILIES[model.family])
     return folders
 
 

@@ -78,3 +78,4 @@ class Family:
     # Of a configuration: from the name of a tensor in a file to its Hugging Face name, where files of several ages have
     # others. None: all files have the same names.
     canonical: Callable[[Any], Callable[[str], str]] | None = None
+    files: tuple[str, ...] = ()  # of a hub repository, beside JSON, texts and weights

@@ -25,6 +25,7 @@ from transformers import (
 )
 
 from models.base import Item, Op
+from models.catalog import WITHOUT_EMBEDDINGS
 from models.families.library.texts import TextReader
 from models.framing import framed
 from models.loader import load
@@ -291,6 +292,12 @@ def test_matches_are_the_librarys(matching: Lab) -> None:
             close(pair["itm_logits"], [0, logit])
             close(pair["itm"], 1 / (1 + np.exp(-logit)))
             assert set(pair) == {"itm", "itm_logits"}
+
+
+def test_the_listing_knows_who_embeds(matching: Lab) -> None:
+    [model] = matching.service.get("/models")["models"]
+    assert ("embed" in model["tasks"]) == (model["family"] not in WITHOUT_EMBEDDINGS)
+    assert set(model["tasks"]) == {"match"}
 
 
 def test_a_wrong_mask_of_patches_would_be_seen(matching: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,7 +29,7 @@ from models.device import on_device
 from models.families.family import Family, RunnerParts
 from models.families.library import parts
 from models.families.library.preprocessing import preprocessing
-from models.families.library.texts import TextReader, Texts
+from models.families.library.texts import SENTENCE_PIECES, TextReader, Texts
 from models.layers.tower import Tower
 from models.runners.unit import HeadsRunner
 from models.weights import CheckpointError, Tied
@@ -152,4 +152,4 @@ def two_encoders(stated: TwoEncoders) -> Family:
     def make_runner(parts: RunnerParts, /) -> ModelRunner:
         return EmbeddingRunner(parts, stated)
 
-    return Family(networks, make_runner, takes_template=False, canonical=networks.canonical)
+    return Family(networks, make_runner, takes_template=False, canonical=networks.canonical, files=(SENTENCE_PIECES,))

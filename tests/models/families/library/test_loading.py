@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from huggingface_hub.utils._paths import filter_repo_objects
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from models import checkpoint as checkpoint_module
 from models.base import Checkpoint, ImageEmbeddingInput, ImageInput, Task, TextInput
 from models.catalog import CatalogError
 from models.families.library import texts
@@ -161,3 +163,16 @@ def test_older_files_of_the_processor_mean_the_same(kept: Callable[[str], Path],
     }
     changed("preprocessor_config.json", **older)(tmp_path / "tiny")
     assert loaded(tmp_path, "clip").preprocessing == expected
+
+
+def test_its_sentence_pieces_are_fetched(kept: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, wanted = kept("siglip"), list[str]()
+
+    def snapshot(_: str, revision: str, allow_patterns: list[str]) -> str:  # noqa: ARG001
+        files = [path.name for path in (folder / "tiny").iterdir()]
+        wanted.extend(filter_repo_objects(files, allow_patterns=allow_patterns))
+        return str(folder / "tiny")
+
+    monkeypatch.setattr(checkpoint_module, "snapshot_download", snapshot)
+    assert load(folder, 'match = { checkpoint = "some/repository" }', family="siglip")
+    assert {"spiece.model", "config.json", "model.safetensors", "tokenizer_config.json"} <= set(wanted)
