@@ -7,6 +7,7 @@ import base64
 import io
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -324,6 +325,17 @@ def test_a_sentence_about_two_pictures(judging: Lab) -> None:
             expected = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
             found = {one["answer"]: one["probability"] for one in answer["candidates"]}
             close([found["False"], found["True"]], expected)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_library_computes_what_it_did(kind: str, labs: Callable[[str], Lab]) -> None:
+    """Where the answers of this version are stored."""
+    from tests.library.region_answers import expected, stored  # which imports this
+
+    kept = stored(version("transformers"))
+    if kept is None:
+        pytest.skip("no answers of this version: python -m tests.library.region_answers")
+    np.testing.assert_allclose(expected(kind, labs(kind).library)[: len(kept[kind])], kept[kind], rtol=0, atol=1e-4)
 
 
 # --- what they cannot, and what they do not read ---
