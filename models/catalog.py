@@ -24,6 +24,7 @@ FamilyName = Literal[
     "align",
     "lit",
     "chinese_clip",
+    "metaclip2",
     "clipseg",
     "owlvit",
     "owlv2",

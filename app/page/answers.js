@@ -36,7 +36,9 @@ export function answered({ answer, confidence, candidates, history_used: used },
 }
 
 export function match({ scores: [scores] }, texts) {
-  const ranked = scores.map((one, at) => ({ ...one, text: texts[at] })).sort((one, other) => other.itm - one.itm);
+  const fit = (one) => one.itm ?? one.itc; // a model may have no other
+  const ranked = scores.map((one, at) => ({ ...one, text: texts[at] })).sort((one, other) => fit(other) - fit(one));
+  if (ranked[0].itm === undefined) return nearness(ranked);
   const rows = ranked.map(({ text, itm, itc }) => row(text, `fits ${percent(itm)}`, itm >= 0.5 ? "fits" : "", bar(itm), bar(itc, "scale")));
   const legend = el(
     "p",
@@ -44,6 +46,12 @@ export function match({ scores: [scores] }, texts) {
     el("span", {}, "Bar: the probability that it fits (ITM)."),
     el("span", {}, "Dot: how near text and picture are, −1 to 1 (ITC)."),
   );
+  return sheet(el("ul", { class: "rows" }, ...rows), legend);
+}
+
+function nearness(ranked) {
+  const rows = ranked.map(({ text, itc }, place) => row(text, itc.toFixed(3), place === 0 ? "best" : "", bar(itc, "scale")));
+  const legend = el("p", { class: "legend" }, el("span", {}, "Dot: how near text and picture are, −1 to 1 (ITC). This model does not say whether they fit."));
   return sheet(el("ul", { class: "rows" }, ...rows), legend);
 }
 

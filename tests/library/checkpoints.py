@@ -27,6 +27,8 @@ from transformers import (
     CLIPTokenizer,
     EfficientNetImageProcessorPil,
     GemmaTokenizer,
+    MetaClip2Config,
+    MetaClip2Model,
     PreTrainedModel,
     SiglipConfig,
     SiglipImageProcessorPil,
@@ -35,6 +37,7 @@ from transformers import (
     VisionTextDualEncoderConfig,
     VisionTextDualEncoderModel,
     ViTImageProcessorPil,
+    XLMRobertaTokenizer,
 )
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
@@ -54,6 +57,15 @@ def write_clip(folder: Path, **text: Any) -> None:
     _save(folder, CLIPModel(CLIPConfig(vision_config=VISION, text_config=stated, projection_dim=16)))
     tokenizer.save_pretrained(folder)
     CLIPImageProcessorPil(size={"shortest_edge": SIDE}, crop_size=SIDE).save_pretrained(folder)
+
+
+def write_full_clip(folder: Path) -> None:
+    """openai/clip-vit-base-patch32 in its own size (600 MB), with weights as its training begins."""
+    torch.manual_seed(0)
+    tokenizer = _clip_tokenizer(num_tokens=49_408)
+    CLIPModel(CLIPConfig()).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    CLIPImageProcessorPil().save_pretrained(folder)
 
 
 def write_siglip(folder: Path) -> None:
@@ -121,6 +133,17 @@ def write_chinese_clip(folder: Path) -> None:
     ChineseCLIPImageProcessorPil(size=SQUARE, do_center_crop=False).save_pretrained(folder)
 
 
+def write_metaclip2(folder: Path) -> None:
+    """As facebook/metaclip-2-worldwide-huge-quickgelu, whose tokenizer is an XLM-RoBERTa's."""
+    pieces = [*("<s>", "<pad>", "</s>", "<unk>"), *SIGNS, *(f"▁{one}" for one in SIGNS), "▁", "▁red", "▁dog", "红"]
+    scores = [(piece, -1.0 if len(piece) > 2 else -5.0) for piece in (*pieces, "<mask>")]  # words before letters
+    tokenizer = XLMRobertaTokenizer(vocab=scores, model_max_length=77)
+    text = {**LAYERS, "vocab_size": len(tokenizer), "max_position_embeddings": 77, "bos_token_id": 0, "eos_token_id": 2}
+    _save(folder, MetaClip2Model(MetaClip2Config(vision_config=VISION, text_config=text, projection_dim=16)))
+    tokenizer.save_pretrained(folder)
+    CLIPImageProcessorPil(size={"shortest_edge": SIDE}, crop_size=SIDE).save_pretrained(folder)
+
+
 @dataclass(frozen=True, slots=True)
 class Tiny:
     """A checkpoint, and how it is used."""
@@ -143,6 +166,7 @@ CHECKPOINTS = {
     "chinese_clip": Tiny(
         "chinese_clip", write_chinese_clip, limit=52, cut=True, tokenized={"truncation": True, "max_length": 52}
     ),
+    "metaclip2": Tiny("metaclip2", write_metaclip2, limit=77, cut=True, tokenized={"truncation": True}),
 }
 
 
@@ -173,11 +197,13 @@ def _save_siglip(folder: Path, vocabulary: int) -> None:
     SiglipImageProcessorPil(size=SQUARE).save_pretrained(folder)
 
 
-def _clip_tokenizer() -> CLIPTokenizer:
-    """Bytes, a few words, and the two special tokens with the largest ids, as CLIP's has them."""
+def _clip_tokenizer(num_tokens: int = 0) -> CLIPTokenizer:
+    """Bytes, a few words, what nobody writes up to `num_tokens`, and the two special tokens with the largest ids, as
+    CLIP's has them."""
     signs = list(bytes_to_unicode().values())
     merges = [("r", "e"), ("re", "d</w>"), ("d", "o"), ("do", "g</w>")]
     vocabulary = [*signs, *(f"{one}</w>" for one in signs), *("".join(pair) for pair in merges)]
+    vocabulary += [f"<|{number}|>" for number in range(len(vocabulary), num_tokens - 2)]
     vocabulary += ["<|startoftext|>", "<|endoftext|>"]
     ids = {token: number for number, token in enumerate(vocabulary)}
     return CLIPTokenizer(vocab=ids, merges=merges, model_max_length=77)

@@ -28,7 +28,7 @@ from app.decoding.protocol import HEAD, Buffer, Decoded, Job, Kind, frame
 from app.errors import BadImageError, BytesFullError, UnsupportedMediaError
 from app.images import FORMATS
 from app.metrics import Metrics
-from models.framing import Framing
+from models.framing import Fit, Framing
 from tests.app.decoding import crafted
 from tests.app.support import RED, encoded, picture, run, until
 
@@ -158,6 +158,33 @@ def test_pixels_are_those_of_this_process() -> None:
                 assert 0 <= decoded.decoded - decoded.began < 60
             assert our.held.seen[0] == 4 * 60 * 40
             assert our.held.now == 0
+
+    run(test)
+
+
+FRAMINGS = [Framing(33, Fit.SQUEEZE, 40, Image.Resampling.BILINEAR), Framing(48, Fit.CROP, 64), Framing(48, Fit.PAD)]
+
+
+def test_every_framing_is_that_of_this_process() -> None:
+    async def test() -> None:
+        async with lab() as our:
+            for how in FRAMINGS:
+                decoded = await our.decode(PHOTO, framing=how)
+                expected = finish(open_picture(job(PHOTO, framing=how)), job(PHOTO, framing=how))
+                assert decoded.image.tobytes() == expected.image.tobytes(), how
+                assert decoded.image.size == (how.side, how.side)
+
+    run(test)
+
+
+@pytest.mark.parametrize("size", [(16_000, 160), (160, 16_000)])
+def test_a_long_picture_of_which_the_middle_is_taken_has_the_memory_for_it(size: tuple[int, int]) -> None:
+    data, how = encoded(NOISE.resize(size), "PNG"), Framing(448, Fit.CROP)
+
+    async def test() -> None:
+        async with lab() as our:
+            assert (await our.decode(data, framing=how)).image.size == (448, 448)
+            assert our.held.seen[-1] > 4 * 44_800 * 448
 
     run(test)
 
