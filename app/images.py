@@ -45,6 +45,8 @@ MOST_BMP_HEADER_BYTES = 2048  # with its palette
 _EXIF_ORIENTATION = 0x0112
 BYTES_PER_RGB_PIXEL = 4  # in Pillow; and of every mode that is not listed here:
 _BYTES_PER_PIXEL = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16L": 2, "I;16B": 2, "I;16N": 2}
+OWN_SIZE = "own_size"  # in an image's info: in pixels, however small it is decoded
+LYING = (5, 6, 7, 8)  # orientations whose width is the height of what is shown
 _PIXELS_PER_BAND = 2**16
 # Magic number -> byte order, format of the number of entries, bytes of an entry.
 TIFF_LAYOUTS = {b"II*\0": ("<", "H", 12), b"MM\0*": (">", "H", 12), b"II+\0": ("<", "Q", 20)}
@@ -89,6 +91,7 @@ def open_image(data: bytes, *, max_pixels: int, max_side: int, enough_side: int 
             _check_tiles(image, data, max_pixels)
         if has_run_lengths(image):
             _check_run_lengths(image, data)
+        image.info[OWN_SIZE] = image.size
         if enough_side is not None and isinstance(image, JpegImageFile):
             image.draft(None, (enough_side, enough_side))
         return image
@@ -146,18 +149,22 @@ def bitmap_bytes(image: Image.Image) -> int:
 
 
 def decode_image(image: Image.Image) -> Image.Image:
-    """The first frame of an image from `open_image`: RGB, upright, transparency over white.
+    """The first frame of an image from `open_image`: RGB, upright, transparency over white; with its OWN_SIZE, upright.
 
     Raises BadImageError.
     """
     with _broken_if_it_fails():
         with image:  # frees the decoder's bytes before copies are made
             image.load()
-        upright = _TRANSPOSITIONS.get(_orientation(image))
+        orientation = _orientation(image)
+        upright = _TRANSPOSITIONS.get(orientation)
+        width, height = image.info[OWN_SIZE]
         rgb = _to_rgb(image)
         if rgb is not image:
             image.close()
-        return rgb if upright is None else rgb.transpose(upright)
+        turned = rgb if upright is None else rgb.transpose(upright)
+        turned.info[OWN_SIZE] = (height, width) if orientation in LYING else (width, height)
+        return turned
 
 
 def every_frame(image: Image.Image, places: Iterable[int]) -> Iterator[Image.Image]:

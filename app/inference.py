@@ -6,16 +6,16 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from typing import Any, Protocol, TypeVar, cast
 
-import numpy as np
 from starlette.requests import Request
 
 from app.decoding.animation import uniformly
-from app.decoding.protocol import Buffer, Heat, Job
+from app.decoding.drawings import Drawing, Masks
+from app.decoding.protocol import Buffer, Decoded, Job
 from app.engine.batching import Kind
 from app.engine.features import FeatureKey
 from app.engine.window import Window
@@ -222,17 +222,40 @@ class Inference:
         [localized] = await self._run(runner, [item])
         return cast("Localized", localized)
 
-    async def draw(self, image: Upload, heat: Scores) -> Buffer:
-        """The image at its own size, upright, with the `heat` `(rows, columns)` over it, as PNG. Decoded once more, in
-        the decoder that draws: nobody else holds its pixels. Raises BytesFullError, TooManyBytesError: no
-        room for so large an answer."""
-        settings, times = self._service.settings, self._exchange.times
+    async def draw(self, image: Upload, drawing: Drawing) -> Buffer:
+        """The image at its own size, upright, with the `drawing` over it, as PNG. Decoded once more, in the decoder
+        that draws: nobody else holds its pixels. Raises BytesFullError, TooManyBytesError: no room for so large an
+        answer."""
         [image] = await self.fetch([image])
-        job = Job(image.data, Framing(0), settings.max_pixels, settings.max_side, heat=_levels(heat))
-        drawn = await self._service.decoder.decode(job, self._exchange.lease.pixels)
-        times.record("decode", drawn.began, drawn.decoded)
-        times.record("draw", drawn.decoded, time.monotonic())
+        drawn = await self._drawn(image.data, drawing)
+        self._exchange.times.record("decode", drawn.began, drawn.decoded)
         return drawn.data
+
+    async def cut_out(self, masks: Masks) -> list[str]:
+        """Each as PNG in base64: made in a decoder, too. Raises BytesFullError, TooManyBytesError."""
+        cut = await self._drawn(b"", masks)
+        self.count_bytes(len(cut.data))
+        return await self.on_cpu(lambda: str(cut.data, "ascii").split(), small=len(cut.data) <= SMALL_BODY_BYTES)
+
+    async def _drawn(self, data: bytes, drawing: Drawing) -> Decoded:
+        settings = self._service.settings
+        job = Job(data, Framing(0), settings.max_pixels, settings.max_side, drawing=drawing)
+        drawn = await self._service.decoder.decode(job, self._exchange.lease.pixels)
+        self._exchange.times.record("draw", drawn.decoded, time.monotonic())
+        return drawn
+
+    def check_pixels(self, num_masks: int, size: tuple[int, int]) -> None:
+        """Raises InvalidInputError: masks of one image may have no more pixels than the largest image."""
+        (width, height), limit = size, self._service.settings.max_pixels
+        if num_masks * width * height > limit:
+            raise InvalidInputError(
+                f"text: {num_masks} masks of {width} x {height} pixels, at most {limit} pixels are allowed in all of "
+                "them: ask for fewer, or send a smaller image"
+            )
+
+    def count_bytes(self, num_bytes: int) -> None:
+        """Held by this request until its end."""
+        self._exchange.lease.add_pixels(num_bytes)
 
     def prefers(self, media: str, other: str) -> bool:
         """Whether the client would rather have the first type of answer; either will do: it would not."""
@@ -246,7 +269,11 @@ class Inference:
 
         Raises BadImageError, UnsupportedMediaError, and what `fetch` does.
         """
-        return await self._features(checkpoint, images, most_frames=1)
+        return [one.features for one in await self.seen(checkpoint, images)]
+
+    async def seen(self, checkpoint: Checkpoint, images: Sequence[Upload]) -> list[Seen]:
+        """As `features`, with the size of each image."""
+        return await self._seen(checkpoint, images, most_frames=1)
 
     async def video(self, checkpoint: Checkpoint, images: Sequence[Upload]) -> Video:
         """The images as one video of VIDEO_FRAMES at most: the frames of an animation that is alone, else the images
@@ -255,47 +282,49 @@ class Inference:
 
         Raises BadImageError, UnsupportedMediaError, and what `fetch` does."""
         if len(images) == 1:
-            [video] = await self._features(checkpoint, images, most_frames=VIDEO_FRAMES)
-            return cast("Video", video)
+            [video] = await self._seen(checkpoint, images, most_frames=VIDEO_FRAMES)
+            return cast("Video", video.features)
         shown = [images[place] for place in uniformly(len(images), VIDEO_FRAMES)]
-        return Video(tuple(await self._features(checkpoint, shown, most_frames=0)))
+        return Video(tuple(one.features for one in await self._seen(checkpoint, shown, most_frames=0)))
 
-    async def _features(self, checkpoint: Checkpoint, images: Sequence[Upload], most_frames: int) -> list[Features]:
-        """As `features`; `most_frames` as in `Job`: if it is more than one, each is a `Video`."""
+    async def _seen(self, checkpoint: Checkpoint, images: Sequence[Upload], most_frames: int) -> list[Seen]:
+        """As `seen`; `most_frames` as in `Job`: if it is more than one, each is a `Video`."""
         tower = checkpoint.tower
         decoding = _Decoding()
 
-        async def encode(image: Upload) -> Features:
+        async def encode(image: Upload) -> Seen:
             async with decoding.turn():
-                items = await self._pixels(checkpoint, image.data, most_frames)
+                items, size = await self._pixels(checkpoint, image.data, most_frames)
             await decoding.all_done.wait()
             frames = tuple(await all_of([encode_frame(item) for item in items]))
-            return Video(frames) if most_frames > 1 else frames[0]
+            return Seen(Video(frames) if most_frames > 1 else frames[0], size)
 
         async def encode_frame(item: Item) -> Features:
             # Without a deadline: others may wait for the same image. When nobody does any more, it is cancelled.
             async with self._window:
                 return cast("Features", await self._submit(tower, item, deadline=None))
 
-        async def get(image: Upload) -> Features:
+        async def get(image: Upload) -> Seen:
             key = FeatureKey(tower.unit, checkpoint.preprocessing, image.digest, most_frames)
             with _naming(image):  # here: other requests that wait for the same image have it in another place
-                return await self._service.cache.get(key, partial(encode, image))
+                return cast("Seen", await self._service.cache.get(key, partial(encode, image)))
 
         num_distinct = len(distinct(images))  # as far as was known when they were taken on
         images = await self.fetch(images)
         firsts = distinct(images)
         try:
-            features = dict(zip(firsts, await all_of([get(image) for image in firsts.values()]), strict=True))
+            seen = dict(zip(firsts, await all_of([get(image) for image in firsts.values()]), strict=True))
         finally:
             decoding.all_done.set()
         # A video is taken on as VIDEO_FRAMES: it may have fewer, and equal ones are encoded once.
         number = num_distinct * most_frames if most_frames else VIDEO_FRAMES
         self._exchange.lease.finish(Kind(tower.unit, Op.ENCODE), number)
-        return [features[image.digest] for image in images]
+        return [seen[image.digest] for image in images]
 
-    async def _pixels(self, checkpoint: Checkpoint, data: bytes, most_frames: int) -> list[Item]:
-        """Of each frame: decoded and shrunk by a decoder, normalised on a CPU thread.
+    async def _pixels(
+        self, checkpoint: Checkpoint, data: bytes, most_frames: int
+    ) -> tuple[list[Item], tuple[int, int]]:
+        """Of each frame: decoded and shrunk by a decoder, normalised on a CPU thread. And the image's own size.
 
         Raises BadImageError, UnsupportedMediaError."""
         settings, framing, lease = self._service.settings, checkpoint.preprocessing.framing, self._exchange.lease
@@ -304,10 +333,10 @@ class Inference:
         decoded = await self._service.decoder.decode(job, lease.pixels)
         frames = [ImageInput(frame, checkpoint.preprocessing, is_framed=True) for frame in decoded.frames]
         items = await self.on_cpu(lambda: [checkpoint.tower.prepare(frame) for frame in frames])
-        lease.add_pixels(BYTES_PER_PREPARED_PIXEL * framing.side**2 * len(items))
+        lease.add_pixels(BYTES_PER_PREPARED_PIXEL * len(decoded.data) // 3)
         self._exchange.times.record("decode", decoded.began, decoded.decoded)
         self._exchange.times.record("preprocess", decoded.decoded, time.monotonic())
-        return items
+        return items, decoded.size
 
     async def _run(self, runner: ModelRunner, items: Sequence[Item]) -> list[Output]:
         """All items, as many at a time as the window lets into the queue."""
@@ -334,6 +363,18 @@ class Inference:
         self._exchange.lease.submit(Kind.of_item(runner.unit, item))
         engine, exchange = self._service.engine, self._exchange
         return await engine.submit(runner, item, deadline=deadline, times=exchange.times, owner=exchange)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Seen:
+    """What is kept of an image."""
+
+    features: Features
+    size: tuple[int, int]  # its own, upright, in pixels
+
+    @property
+    def nbytes(self) -> int:
+        return self.features.nbytes
 
 
 def work_of(checkpoint: Checkpoint, num_images: int, op: Op, items: Mapping[Any, int], *, video: bool = False) -> Work:
@@ -368,14 +409,6 @@ class _Decoding:
         self._left -= 1
         if not self._left:
             self.all_done.set()
-
-
-def _levels(heat: Scores) -> Heat:
-    """From the coldest patch to the hottest, as in LAVIS; one heat everywhere is none."""
-    spread = float(np.ptp(heat))
-    levels = np.rint(255 * (heat - heat.min()) / spread) if spread else np.zeros_like(heat)
-    rows, columns = heat.shape
-    return Heat(rows, columns, levels.astype(np.uint8).tobytes())
 
 
 def _prepare(runner: ModelRunner, group: Sequence[Input]) -> list[Item]:

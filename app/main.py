@@ -26,7 +26,22 @@ from app.http.admission import Admission
 from app.http.gate import Gate
 from app.http.paths import nearest, route_path
 from app.http.tracing import Tracing
-from app.routes import capfilt, caption, classify, docs, embed, home, localize, match, openai, ops, page, rerank, vqa
+from app.routes import (
+    capfilt,
+    caption,
+    classify,
+    docs,
+    embed,
+    home,
+    localize,
+    match,
+    openai,
+    ops,
+    page,
+    regions,
+    rerank,
+    vqa,
+)
 from app.service import MakeDecoder, Phase, Service
 from app.settings import Settings
 from app.start.variables import check_variables
@@ -40,6 +55,7 @@ ENDPOINTS = {
     endpoint.path: endpoint
     for endpoint in (
         *(routes.ENDPOINT for routes in (caption, vqa, match, embed, classify, capfilt, localize)),
+        *regions.ENDPOINTS,
         *rerank.ENDPOINTS,
         *openai.ENDPOINTS,
     )

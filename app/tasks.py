@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from starlette.requests import Request
 from starlette.responses import Response
 
+from app.decoding.drawings import Heat
 from app.embeddings import embeddings, states
 from app.errors import InvalidInputError
 from app.http.endpoints import Function
@@ -54,6 +55,7 @@ from models.base import (
     ServedModel,
     Task,
     TextInput,
+    Video,
 )
 
 FEW_CANDIDATES = 4096  # over all questions: ranked in about a millisecond
@@ -88,16 +90,20 @@ async def caption(inference: Inference, form: Form[CaptionFields]) -> CaptionAns
 
 
 async def vqa(inference: Inference, form: Form[VqaFields]) -> VqaAnswer:
-    """All questions are about the one image, which is encoded once."""
+    """All questions are about the one image, or the two as one, and each is encoded once."""
     fields = form.fields
     model, checkpoint = inference.served(Task.VQA, fields.model)
-    _check_dialogue(fields, checkpoint.heads.capabilities)
-    op, asked = (Op.SCORE, RankInput) if fields.candidates else (Op.GENERATE, QuestionInput)
-    inference.admit(checkpoint, 1, op, {asked: len(fields.question)})
-    [items] = await inference.prepare(checkpoint.heads, _question_inputs(fields, fields.template or model.template))
-    [features] = await inference.features(checkpoint, form.images)
-    items = [replace(item, features=features) for item in items]
-    if candidates := fields.candidates:
+    capabilities = checkpoint.heads.capabilities
+    _check_question(fields, len(form.images), capabilities)
+    candidates = fields.candidates or capabilities.answers
+    op, asked = (Op.SCORE, RankInput) if candidates else (Op.GENERATE, QuestionInput)
+    inference.admit(checkpoint, len(form.distinct_images), op, {asked: len(fields.question)})
+    template = fields.template or model.template
+    [items] = await inference.prepare(checkpoint.heads, _question_inputs(fields, template, ranked=bool(candidates)))
+    features = await inference.features(checkpoint, form.images)
+    shown = features[0] if len(features) == 1 else Video(tuple(features))
+    items = [replace(item, features=shown) for item in items]
+    if candidates:
         [scores] = await inference.score(checkpoint.heads, items)
         answers = await inference.on_cpu(
             lambda: [
@@ -130,11 +136,11 @@ async def match(inference: Inference, form: Form[MatchFields]) -> MatchAnswer:
     of_both = {ImageEmbeddingInput: num_images, TextInput: len(texts)} if itc else {}
     of_pairs = {PairInput: num_images * len(texts)} if itm else {}
     inference.admit(checkpoint, num_images, Op.SCORE, of_both | of_pairs, video=fields.video)
-    pair_items, text_items, [image_item] = await inference.prepare(
+    pair_items, text_items, image_items = await inference.prepare(
         checkpoint.heads,
         [PairInput(text) for text in fields.text if itm],
         [TextInput(text) for text in fields.text if itc],
-        [ImageEmbeddingInput()],
+        [ImageEmbeddingInput()] if itc else [],
     )
     pair_items, text_items = _distinct(fields.text, pair_items), _distinct(fields.text, text_items)
     features = await _looked_at(inference, checkpoint, form, fields.video)
@@ -142,7 +148,7 @@ async def match(inference: Inference, form: Form[MatchFields]) -> MatchAnswer:
         checkpoint.heads,
         [replace(item, features=each) for each in features for item in pair_items],
         text_items,
-        [replace(image_item, features=each) for each in features if itc],
+        [replace(item, features=each) for each in features for item in image_items],
     )
     rows: list[dict[str, PairScores]] = [{} for _ in features]
     for i, row in enumerate(rows):
@@ -218,7 +224,7 @@ async def localize(inference: Inference, form: Form[LocalizeFields]) -> Localize
     localized = await inference.localize(checkpoint.heads, replace(item, features=features))
     heat, itm = localized.maps.mean(0), itm_scores(localized.logits)["itm"]
     if as_picture:
-        png = await inference.draw(form.images[0], heat)
+        png = await inference.draw(form.images[0], _levels(heat))
         return Response(png, media_type="image/png", headers={ITM_HEADER: str(itm)})
     answer: LocalizeAnswer = {
         "model": model.name,
@@ -236,7 +242,13 @@ async def localize(inference: Inference, form: Form[LocalizeFields]) -> Localize
 # --- checks and answers ---------------------------------------------------------------------------------------------
 
 
-def _check_dialogue(fields: VqaFields, capabilities: Capabilities) -> None:
+def _check_question(fields: VqaFields, num_images: int, capabilities: Capabilities) -> None:
+    if num_images != capabilities.num_images:
+        raise InvalidInputError(f"image: {num_images} given, the model takes {capabilities.num_images}")
+    if not (fields.candidates or capabilities.answers) and fields.top_candidates is not None:
+        raise InvalidInputError("top_candidates: only with `candidates`")
+    if capabilities.answers and (generating := fields.generating):
+        raise InvalidInputError(f"{', '.join(generating)}: the model writes no answer, it chooses one")
     if fields.history is not None and not capabilities.history:
         raise InvalidInputError("history: the model takes no earlier turns")
     if fields.template is not None and not capabilities.template:
@@ -285,11 +297,11 @@ def _distinct(texts: list[str], items: list[Item]) -> list[Item]:
     return list(dict(zip(texts, items, strict=bool(items))).values())
 
 
-def _question_inputs(fields: VqaFields, template: str | None) -> list[QuestionInput | RankInput]:
-    if fields.candidates is None:
+def _question_inputs(fields: VqaFields, template: str | None, *, ranked: bool) -> list[QuestionInput | RankInput]:
+    if not ranked:
         settings = fields.settings()
         return [QuestionInput(question, fields.turns, template, settings) for question in fields.question]
-    candidates, k = tuple(fields.candidates), fields.num_ranked
+    candidates, k = tuple(fields.candidates or ()), fields.num_ranked
     return [RankInput(question, candidates, k, fields.turns, template) for question in fields.question]
 
 
@@ -304,7 +316,7 @@ def _answer(question: str, generated: Generated) -> Answer:
     return {"question": question, "answer": best.text, "confidence": best.confidence}
 
 
-def _ranked(question: str, candidates: list[str], probabilities: Scores, num_returned: int) -> Answer:
+def _ranked(question: str, candidates: Sequence[str], probabilities: Scores, num_returned: int) -> Answer:
     order = np.argsort(-probabilities, kind="stable")[:num_returned]
     ranking: list[RankedCandidate] = [
         {"answer": candidates[index], "probability": float(probabilities[index])} for index in order
@@ -316,6 +328,14 @@ def _ranked(question: str, candidates: list[str], probabilities: Scores, num_ret
         "confidence": best["probability"],
         "candidates": ranking,
     }
+
+
+def _levels(heat: Scores) -> Heat:
+    """From the coldest patch to the hottest, as in LAVIS; one heat everywhere is none."""
+    spread = float(np.ptp(heat))
+    levels = np.rint(255 * (heat - heat.min()) / spread) if spread else np.zeros_like(heat)
+    rows, columns = heat.shape
+    return Heat(rows, columns, levels.astype(np.uint8).tobytes())
 
 
 def itm_scores(logits: Scores) -> PairScores:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from models.framing import Framing
+from models.framing import Fit, Framing
 
 
 class Task(StrEnum):
@@ -24,13 +24,15 @@ class Task(StrEnum):
     EMBED = "embed"
     CAPFILT = "capfilt"
     LOCALIZE = "localize"
+    SEGMENT = "segment"
+    DETECT = "detect"
 
 
 class Op(StrEnum):
     """One kind of device work."""
 
     ENCODE = "encode"  # pixels -> features
-    SCORE = "score"  # one forward pass: ITM, ITC, text embedding, ranked candidates
+    SCORE = "score"  # one forward pass: ITM, ITC, text embedding, ranked candidates, masks, boxes
     GENERATE = "generate"  # token by token
     LOCALIZE = "localize"  # forward, and back to the attention: where in the picture a text is
 
@@ -42,6 +44,8 @@ class InputError(ValueError):
 class DeviceLostError(RuntimeError):
     """The device will not work again in this process."""
 
+
+Scores = NDArray[np.float32]
 
 # --- inputs: what a task asks of a runner ---------------------------------------------------------------------------
 
@@ -56,8 +60,13 @@ class Preprocessing:
 
     @property
     def image_size(self) -> int:
-        """Pixels of a side of the square."""
-        return self.framing.side
+        """Pixels of a side of the square, or of the shorter side."""
+        return self.framing.resized if self.framing.fit is Fit.WHOLE else self.framing.side
+
+    def extent(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Width and height of what the tower sees, in pixels of a picture of this size."""
+        longer = max(size)
+        return (longer, longer) if self.framing.fit is Fit.PAD else size
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +126,7 @@ class QuestionInput:
 @dataclass(frozen=True, slots=True)
 class RankInput:
     """score: the probability of each candidate answer, `(candidates,)`. Only the `k` whose first token is likeliest are
-    scored; the others get 0."""
+    scored; the others get 0. No candidates: of all answers that it chooses among, if it does."""
 
     question: str
     candidates: tuple[str, ...]
@@ -177,6 +186,28 @@ class LocalizeInput:
     layer: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class SegmentInput:
+    """score: how likely each part of the image is what `text` names: `(rows, columns)` in 0..1, over the whole of what
+    the tower saw."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ExampleInput:
+    """score: what the image shows as a whole, as a query `(dimensions,)` for `DetectInput`."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DetectInput:
+    """score: of each place where something may be, `(places, 5)`: how likely it is what is looked for, in 0..1, and its
+    box, left, top, right and bottom, as shares of the sides of what the tower saw. The boxes are the same whatever is
+    looked for."""
+
+    query: str | Scores  # a text, or what an `ExampleInput` gave
+
+
 Input = (
     ImageInput
     | CaptionInput
@@ -188,6 +219,9 @@ Input = (
     | StatesInput
     | LikelihoodInput
     | LocalizeInput
+    | SegmentInput
+    | ExampleInput
+    | DetectInput
 )
 
 
@@ -225,9 +259,6 @@ class Generated:
     """`num_sequences` sequences, best first (sampling: as drawn)."""
 
     sequences: tuple[GeneratedSequence, ...]
-
-
-Scores = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -307,6 +338,8 @@ class Capabilities:
     localizing: Localizing | None = None  # None: it does not localise
     logit_scale: float | None = None  # what its weights say that cosines are multiplied by; None: nothing
     logit_bias: float | None = None  # added to them: each is a probability by itself, no softmax; None: there is one
+    answers: tuple[str, ...] = ()  # to questions: it chooses among them; empty: it writes its own
+    num_images: int = 1  # that a question is about: more than one are a `Video`
     lacks: Mapping[Task, str] = field(default_factory=dict)  # why it has not a task that others of its kind have
 
 

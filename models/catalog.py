@@ -16,7 +16,22 @@ from models.base import Task
 PACKAGED = Path(__file__).with_name("catalog.toml")
 HUB_NAME = re.compile(r"\w[\w.-]*/[\w.-]+")
 # The keys of `models.families.FAMILIES`, which imports torch.
-FamilyName = Literal["blip", "blip2", "clip", "siglip", "align", "lit", "chinese_clip", "metaclip2"]
+FamilyName = Literal[
+    "blip",
+    "blip2",
+    "clip",
+    "siglip",
+    "align",
+    "lit",
+    "chinese_clip",
+    "metaclip2",
+    "clipseg",
+    "owlvit",
+    "owlv2",
+    "vilt",
+    "vilt-nlvr2",
+]
+WITHOUT_EMBEDDINGS: frozenset[FamilyName] = frozenset({"vilt"})  # of those that match: a test compares
 
 
 class CatalogError(RuntimeError):
@@ -49,12 +64,14 @@ class Sanity(_Entry):
 
 class ModelEntry(_Entry):
     """A served model, with at least one checkpoint. The one for `match` also serves embed, and, with one for `caption`,
-    capfilt."""
+    capfilt, if its family has the heads."""
 
     family: FamilyName
     caption: CheckpointEntry | None = None
     vqa: CheckpointEntry | None = None
     match: CheckpointEntry | None = None
+    segment: CheckpointEntry | None = None
+    detect: CheckpointEntry | None = None
     note: str | None = None  # what its users must know
     # For questions, with one "{}"; None: the authors'. Only for a family that takes one.
     template: Annotated[str, StringConstraints(strip_whitespace=True)] | None = None
@@ -63,7 +80,7 @@ class ModelEntry(_Entry):
     @model_validator(mode="after")
     def _whole(self) -> Self:
         if not self.checkpoints:
-            raise ValueError("needs a checkpoint for caption, vqa or match")
+            raise ValueError("needs a checkpoint for caption, vqa, match, segment or detect")
         if self.sanity is not None and self.caption is None:
             raise ValueError("sanity needs a checkpoint for caption")
         if self.template is not None:
@@ -78,7 +95,13 @@ class ModelEntry(_Entry):
 
     @property
     def checkpoints(self) -> dict[Task, CheckpointEntry]:
-        slots = {Task.CAPTION: self.caption, Task.VQA: self.vqa, Task.MATCH: self.match}
+        slots = {
+            Task.CAPTION: self.caption,
+            Task.VQA: self.vqa,
+            Task.MATCH: self.match,
+            Task.SEGMENT: self.segment,
+            Task.DETECT: self.detect,
+        }
         return {task: entry for task, entry in slots.items() if entry is not None}
 
 

@@ -14,6 +14,8 @@ from PIL import Image
 from models.base import (
     CaptionInput,
     Checkpoint,
+    DetectInput,
+    ExampleInput,
     Generated,
     GenerationSettings,
     ImageEmbeddingInput,
@@ -28,9 +30,11 @@ from models.base import (
     PairInput,
     QuestionInput,
     RankInput,
+    SegmentInput,
     ServedModel,
     Task,
     TextInput,
+    Video,
     is_finite,
 )
 from models.catalog import CatalogError, CheckpointEntry, ModelEntry, Sanity, read_catalog
@@ -51,7 +55,10 @@ WARM_UP: dict[Task, tuple[Input, ...]] = {
     ),
     Task.MATCH: (PairInput("a picture"), TextInput("a picture"), ImageEmbeddingInput()),
     Task.LOCALIZE: (LocalizeInput("a picture"),),
+    Task.SEGMENT: (SegmentInput("a picture"),),
+    Task.DETECT: (DetectInput("a picture"), ExampleInput()),
 }
+HEAD_OF: dict[type[Input], str] = {PairInput: "itm", TextInput: "itc", ImageEmbeddingInput: "itc"}
 
 
 def load(
@@ -135,8 +142,10 @@ class _Loader:
             with naming(plans[Task.CAPTION].entry):
                 _check_caption(checkpoints[Task.CAPTION], sanity)
         if Task.MATCH in checkpoints:
-            checkpoints[Task.EMBED] = checkpoints[Task.MATCH]
-            if Task.CAPTION in checkpoints:
+            heads = checkpoints[Task.MATCH].heads.capabilities.heads
+            if "itc" in heads:
+                checkpoints[Task.EMBED] = checkpoints[Task.MATCH]
+            if "itm" in heads and Task.CAPTION in checkpoints:
                 checkpoints[Task.CAPFILT] = checkpoints[Task.MATCH]  # the filter; the captioner is its own task's
             if checkpoints[Task.MATCH].heads.capabilities.localizing is not None:
                 checkpoints[Task.LOCALIZE] = self._checkpoint(plans[Task.MATCH], Task.LOCALIZE)
@@ -214,6 +223,8 @@ def _answers(checkpoint: Checkpoint, image: Image.Image, requests: tuple[Input, 
     encode = checkpoint.tower.prepare(ImageInput(image, checkpoint.preprocessing))
     (features,) = checkpoint.tower.encode([encode])
     yield features
+    if (number := checkpoint.heads.capabilities.num_images) > 1:
+        features = Video((features,) * number)
     for request in requests:
         item = replace(checkpoint.heads.prepare(request), features=features)
         yield _run(checkpoint.heads, item)
@@ -232,8 +243,10 @@ def _run(runner: ModelRunner, item: Item) -> Output:
 
 def _warm_up_requests(checkpoint: Checkpoint, task: Task) -> tuple[Input, ...]:
     """Without those of a head that it does not have."""
-    itm = "itm" in checkpoint.heads.capabilities.heads
-    return tuple(one for one in WARM_UP[task] if itm or not isinstance(one, PairInput))
+    own = checkpoint.heads.capabilities
+    if task is Task.VQA and own.answers:
+        return (RankInput("is it?", (), 1),)
+    return tuple(one for one in WARM_UP[task] if HEAD_OF.get(type(one)) in (None, *own.heads))
 
 
 def _warm_up(checkpoint: Checkpoint, requests: tuple[Input, ...]) -> None:

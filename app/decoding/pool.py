@@ -219,10 +219,10 @@ class Decoders:
     def _done(self, decoder: DecoderProcess, payload: Buffer) -> None:
         ticket = decoder.ticket
         if ticket is not None and not ticket.answer.done():
-            began, decoded = DONE.unpack_from(payload)
-            data = payload[DONE.size :]
-            ticket.job.check(data)
-            ticket.answer.set_result(Decoded(data, ticket.job.framing.side, began, decoded))
+            began, decoded, width, height = DONE.unpack_from(payload)
+            size, data = (width, height), payload[DONE.size :]
+            ticket.job.check(size, data)
+            ticket.answer.set_result(Decoded(data, ticket.job.framing, size, began, decoded))
         self._set_free(decoder)
 
     def _refused(self, decoder: DecoderProcess, error: Exception) -> None:

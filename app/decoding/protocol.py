@@ -15,20 +15,22 @@ from typing import Protocol
 
 from PIL import Image
 
+from app.decoding.drawings import Drawing, Masks, maps_of, packed
 from app.errors import BadImageError, ServiceError, UnsupportedMediaError
 from models.framing import Framing
 
 HEAD = Struct("!BI")  # kind, bytes that follow
 # The framing's side, fit, resized, resampling; max_pixels, max_side, enough_side or 0, most_frames; dear, CPU seconds;
-# rows and columns of the heat or 0. Then its levels, and the upload
-JOB = Struct("!HBHBQQQB?dHH")
+# bytes of the drawing or 0. Then it, and the upload
+JOB = Struct("!HBHBQQQB?dI")
 GO = Struct("!?d")  # whether it has become dear, CPU seconds from now on
-OPENED = Struct("!QQd")  # bytes that decoding will hold, most bytes of a PNG or 0; seconds that it may take
-DONE = Struct(
-    "!dd"
-)  # when it began and when it was decoded, monotonic seconds. Then the pixels of each frame, or the PNG
+OPENED = Struct("!QQd")  # bytes that decoding will hold, most bytes of what is drawn or 0; seconds that it may take
+# When it began and when it was decoded, monotonic seconds; its own width and height. Then the pixels of each frame, or
+# what was drawn
+DONE = Struct("!ddII")
 PNG_HEAD = Struct("!16sII")  # the signature and the beginning of the first chunk; width and height
 PNG_BEGIN, PNG_END = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", b"\0\0\0\0IEND\xaeB`\x82"
+PNG_BASE64 = b"iVBORw0KGgo"  # how its signature begins
 ERRORS: tuple[type[ServiceError], ...] = (BadImageError, UnsupportedMediaError)
 MOST_TOLD_BYTES = 4096  # of any frame of a decoder without pixels
 
@@ -48,18 +50,9 @@ class Kind(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Heat:
-    """Levels 0 to 255, a byte for each patch of a picture, row by row."""
-
-    rows: int
-    columns: int
-    levels: bytes
-
-
-@dataclass(frozen=True, slots=True)
 class Job:
-    """An upload to be decoded within limits (see `open_image`), and shrunk to a square as `framing` says; with
-    `heat`, drawn over at its own size instead.
+    """An upload to be decoded within limits (see `open_image`), and shrunk as `framing` says; with `drawing`, drawn at
+    its own size instead.
 
     `most_frames`: of an animation (GIF, WebP), at equal distances over its length; 1: the first, as of any picture; 0:
     an animation is refused."""
@@ -70,65 +63,82 @@ class Job:
     max_side: int
     enough_side: int | None = None
     most_frames: int = 1
-    heat: Heat | None = None
+    drawing: Drawing | None = None
 
     @property
     def most_bytes(self) -> int:
         """Of its pixels."""
-        return 3 * self.framing.side**2 * max(1, self.most_frames)
+        return 3 * self.framing.most_pixels * max(1, self.most_frames)
 
     def pack(self, *, is_dear: bool, cpu_seconds: float) -> bytes:
         """The frame, without the upload."""
         how = self.framing
         sizes = how.side, how.fit, how.resized, how.resampling
         limits = self.max_pixels, self.max_side, self.enough_side or 0, self.most_frames
-        heat = self.heat or Heat(0, 0, b"")
-        head = JOB.pack(*sizes, *limits, is_dear, cpu_seconds, heat.rows, heat.columns) + heat.levels
+        drawing = packed(self.drawing)
+        head = JOB.pack(*sizes, *limits, is_dear, cpu_seconds, len(drawing)) + drawing
         return HEAD.pack(Kind.JOB, len(head) + len(self.data)) + head
 
     def check_opened(self, answer_bytes: int) -> None:
-        """How large a PNG it was told that it will be. Raises ValueError if that cannot be."""
-        if bool(answer_bytes) != (self.heat is not None):
-            raise ValueError("a PNG that nobody wants, or none")
+        """How large it was told that what is drawn will be. Raises ValueError if that cannot be."""
+        if bool(answer_bytes) != (self.drawing is not None):
+            raise ValueError("a drawing that nobody wants, or none")
 
-    def check(self, data: Buffer) -> None:
-        """What it was answered. Raises ValueError if that cannot be its answer."""
-        if self.heat is not None:
-            self._check_png(data)
-        elif not 0 < len(data) <= self.most_bytes or len(data) % (3 * self.framing.side**2):
-            raise ValueError("not the pixels of squares")
+    def check(self, size: tuple[int, int], data: Buffer) -> None:
+        """What it was answered: the picture's own size, and its pixels or what was drawn. Raises ValueError if that
+        cannot be its answer."""
+        width, height = size
+        if not 0 < width * height <= self.max_pixels or max(size) > self.max_side:
+            raise ValueError("not the size of a picture that is allowed")
+        match self.drawing:
+            case None:
+                self._check_pixels(size, data)
+            case Masks():
+                self._check_masks(self.drawing, data)
+            case _:
+                self._check_png(size, data)
 
-    def _check_png(self, data: Buffer) -> None:
-        """By its first chunk and its last: clients are given it as it is."""
+    def _check_pixels(self, size: tuple[int, int], data: Buffer) -> None:
+        wide, high = self.framing.made(*size)
+        if not 0 < len(data) <= self.most_bytes or len(data) % (3 * wide * high):
+            raise ValueError("not the pixels of frames")
+
+    def _check_png(self, size: tuple[int, int], data: Buffer) -> None:
+        """By its first chunk and its last: clients are given it as it is. A legend may be below the picture."""
         begin, width, height = PNG_HEAD.unpack_from(data)
-        if begin != PNG_BEGIN or bytes(data[-len(PNG_END) :]) != PNG_END:
-            raise ValueError("not a PNG")
-        if not 0 < width * height <= self.max_pixels or max(width, height) > self.max_side:
-            raise ValueError("not the PNG of a picture that is allowed")
+        if begin != PNG_BEGIN or bytes(data[-len(PNG_END) :]) != PNG_END or width != size[0] or height < size[1]:
+            raise ValueError("not a PNG of the picture")
+
+    def _check_masks(self, masks: Masks, data: Buffer) -> None:
+        lines = bytes(data).splitlines()
+        if len(lines) != len(maps_of(masks)) or not all(line.startswith(PNG_BASE64) for line in lines):
+            raise ValueError("not the PNG of each mask")
 
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    data: Buffer  # RGB of the squares, one after the other, or the PNG
-    image_size: int  # pixels, of a square's side
+    data: Buffer  # RGB of the frames, one after the other, or what was drawn: a PNG, of masks each on a line in base64
+    framing: Framing
+    size: tuple[int, int]  # the picture's own, upright
     began: float  # monotonic seconds, as `decoded`: before the last was resized or drawn over
     decoded: float
 
     @property
     def image(self) -> Image.Image:
-        """The first square."""
+        """The first frame."""
         return self.frames[0]
 
     @property
     def frames(self) -> tuple[Image.Image, ...]:
-        """The squares; one, unless more were asked for."""
-        side, num_bytes = self.image_size, 3 * self.image_size**2
+        """As they were framed; one, unless more were asked for."""
+        width, height = self.framing.made(*self.size)
+        num_bytes = 3 * width * height
         starts = range(0, len(self.data), num_bytes)
-        return tuple(Image.frombytes("RGB", (side, side), self.data[start : start + num_bytes]) for start in starts)
+        return tuple(Image.frombytes("RGB", (width, height), self.data[start : start + num_bytes]) for start in starts)
 
 
-# Entered with the bytes of a decode and of its PNG, while they are held. Raises BytesFullError or TooManyBytesError: no
-# room for the PNG.
+# Entered with the bytes of a decode and of what is drawn, while they are held. Raises BytesFullError or
+# TooManyBytesError: no room for what is drawn.
 HoldBytes = Callable[[int, int], AbstractContextManager[None]]
 
 

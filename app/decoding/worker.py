@@ -18,9 +18,10 @@ from PIL import (  # noqa: F401  # or the first picture of each format would wai
     WebPImagePlugin,
 )
 
+from app.decoding.drawings import unpacked
 from app.decoding.guards import give_memory_back, guard_process, lift_limits, limit_cpu, limit_memory, lowered
 from app.decoding.picture import Opened, finish, open_picture
-from app.decoding.protocol import DONE, ERRORS, GO, HEAD, JOB, OPENED, Buffer, Heat, Job, Kind, frame
+from app.decoding.protocol import DONE, ERRORS, GO, HEAD, JOB, OPENED, Buffer, Job, Kind, frame
 from app.errors import BadImageError, ServiceError
 from models.framing import Fit, Framing
 
@@ -53,11 +54,11 @@ class Worker:
     def _take(self, length: int) -> None:
         self._send(frame(Kind.TAKEN))
         side, fit, resized, resampling, *limits = JOB.unpack(self._read(JOB.size))
-        max_pixels, max_side, enough_side, most_frames, is_dear, cpu_seconds, rows, columns = limits
-        heat = Heat(rows, columns, self._read(rows * columns)) if rows else None
-        data = self._read(length - JOB.size - rows * columns)
+        max_pixels, max_side, enough_side, most_frames, is_dear, cpu_seconds, drawing_bytes = limits
+        drawing = unpacked(self._read(drawing_bytes))
+        data = self._read(length - JOB.size - drawing_bytes)
         framing = Framing(side, Fit(fit), resized, resampling)
-        job = Job(data, framing, max_pixels, max_side, enough_side or None, most_frames, heat)
+        job = Job(data, framing, max_pixels, max_side, enough_side or None, most_frames, drawing)
         limit_cpu(cpu_seconds)
         try:
             _at_priority(lambda: self._decode(job), is_dear=is_dear)
@@ -81,7 +82,7 @@ class Worker:
 
     def _finish(self, opened: Opened, job: Job) -> None:
         decoded = finish(opened, job)
-        head = DONE.pack(decoded.began, decoded.decoded)
+        head = DONE.pack(decoded.began, decoded.decoded, *decoded.size)
         self._send(HEAD.pack(Kind.DONE, len(head) + len(decoded.data)) + head)
         self._send(decoded.data)
 

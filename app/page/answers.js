@@ -2,6 +2,7 @@
 
 import { bar, el, percent, row, seconds } from "./dom.js";
 import { curl, python } from "./code.js";
+import { shade } from "./overlay.js";
 
 const MOST_ROWS = 12; // of a ranking; the rest is in the raw answer
 
@@ -56,24 +57,58 @@ function nearness(ranked) {
 
 export const classes = ({ classes: [best] }) => sheet(bars(best.map(({ label, score }) => [label, score])));
 
+// Buttons for what may be shown, [words, what]; the first is.
+function chooser(options, show) {
+  const buttons = options.map(([words, one]) => el("button", { type: "button", onclick: () => choose(one) }, words));
+  function choose(one) {
+    buttons.forEach((button, at) => button.setAttribute("aria-pressed", String(options[at][1] === one)));
+    show(one);
+  }
+  choose(options[0][1]);
+  return el("div", { class: "chips" }, ...buttons);
+}
+
+function strength() {
+  const range = el("input", { type: "range", min: 0, max: 100, value: 100, oninput: () => (document.getElementById("heat").style.opacity = range.value / 100) });
+  return el("label", {}, "Strength of the colours ", range);
+}
+
 // `show` draws a map over the picture.
 export function located({ text, itm, map, tokens }, show) {
   const maps = [["all of it", map], ...(tokens ?? []).map((one) => [one.token.replace(/^##/, "…"), one.map])];
   const where = el("p", {});
-  const buttons = maps.map(([words, one]) => el("button", { type: "button", onclick: () => choose(one) }, words));
-  function choose(one) {
-    buttons.forEach((button, at) => button.setAttribute("aria-pressed", String(maps[at][1] === one)));
+  const chips = chooser(maps, (one) => {
     where.textContent = `Most of the heat is ${placeOf(one)}.`;
     show(one);
-  }
-  choose(map);
-  const strength = el("input", { type: "range", min: 0, max: 100, value: 100, oninput: () => (document.getElementById("heat").style.opacity = strength.value / 100) });
+  });
   return sheet(
     el("div", { class: "told" }, el("p", { class: "said" }, text), where),
     el("ul", { class: "rows" }, row("Does it fit the picture at all?", percent(itm), "fits", bar(itm))),
-    maps.length > 2 ? el("div", {}, title("Word by word"), el("div", { class: "chips" }, ...buttons)) : null,
-    el("label", {}, "Strength of the colours ", strength),
+    maps.length > 2 ? el("div", {}, title("Word by word"), chips) : null,
+    strength(),
   );
+}
+
+function signed(words, kind) {
+  const sign = el("i", { class: "key-sign" });
+  sign.style.background = shade(kind);
+  return el("span", {}, sign, words);
+}
+
+// `show` draws masks over the picture.
+export function segmented({ segments }, show) {
+  const masks = segments.map(({ mask }, kind) => [mask, kind]);
+  const chips = chooser([["all of it", masks], ...segments.map(({ text }, kind) => [text, [masks[kind]]])], show);
+  const rows = segments.map(({ text, score }, kind) => row(signed(text, kind), percent(score), "best", bar(score)));
+  return sheet(el("ul", { class: "rows" }, ...rows), segments.length > 1 ? el("div", {}, title("One by one"), chips) : null, strength());
+}
+
+// `size`: of the picture that was sent. `show` draws boxes over it.
+export function detected({ detections }, texts, [width, height], show) {
+  show(detections.map(({ text, score, box: [left, top, right, bottom] }) => [`${text} ${percent(score)}`, texts.indexOf(text), [left / width, top / height, right / width, bottom / height]]));
+  if (!detections.length) return sheet(el("p", {}, "Nothing of it was found: a lower least score may find more."));
+  const rows = detections.slice(0, MOST_ROWS).map(({ text, score }) => row(signed(text, texts.indexOf(text)), percent(score), "best", bar(score)));
+  return sheet(el("ul", { class: "rows" }, ...rows), detections.length > MOST_ROWS ? el("p", { class: "hint" }, `and ${detections.length - MOST_ROWS} more, in the picture`) : null);
 }
 
 // The hottest patch, in words.

@@ -1,7 +1,8 @@
 // A heat map over the picture: smooth between the patches, in the colours of Turbo (Google, 2019, by its polynomials).
 
-import { $ } from "./dom.js";
+import { canvasOf } from "./overlay.js";
 
+const SIDE = 256;
 const RED = [0.13572138, 4.6153926, -42.66032258, 132.13108234, -152.94239396, 59.28637943];
 const GREEN = [0.09140261, 2.19418839, 4.84296658, -14.18503333, 4.27729857, 2.82956604];
 const BLUE = [0.1066733, 12.64194608, -60.58204836, 110.36276771, -89.90310912, 27.34824973];
@@ -13,9 +14,8 @@ const smooth = (x) => x * x * (3 - 2 * x);
 
 // `map`: rows of numbers of at least 0, stretched over the whole picture.
 export function drawHeat(map) {
-  const canvas = $("heat");
-  const context = canvas.getContext("2d");
-  const { width, height } = canvas;
+  const context = canvasOf(SIDE, SIDE);
+  const [width, height] = [SIDE, SIDE];
   const pixels = context.createImageData(width, height);
   const most = Math.max(...map.flat()) || 1;
   for (let y = 0; y < height; y += 1) {
@@ -29,11 +29,7 @@ export function drawHeat(map) {
     }
   }
   context.putImageData(pixels, 0, 0);
-  canvas.hidden = false;
-  if (matchMedia("(max-width: 880px)").matches) $("shown").scrollIntoView({ block: "nearest" }); // there it is above
 }
-
-export const hideHeat = () => ($("heat").hidden = true);
 
 function between(map, x, y) {
   const [column, across] = place(x, map[0].length);

@@ -7,12 +7,12 @@ import * as tabs from "./tabs.js";
 import { ask, forget, setUpThread } from "./dialogue.js";
 import { foot, modelCard, timesLegend } from "./answers.js";
 import { form, suggest, tasks, unsuggest, withModel } from "./tasks.js";
-import { hideHeat } from "./heat.js";
+import { lift, showLaid } from "./overlay.js";
 import { problemBox, waitingBox } from "./waiting.js";
 import { restore, store } from "./address.js";
 
 const compare = { path: "caption", task: "caption", hint: "What each model says about your picture will stand here, one below the other." };
-const all = { caption: tasks.caption, ask, match: tasks.match, classify: tasks.classify, locate: tasks.locate, compare };
+const all = { caption: tasks.caption, ask, match: tasks.match, classify: tasks.classify, locate: tasks.locate, segment: tasks.segment, detect: tasks.detect, compare };
 const running = {}; // by tab: what cancels it
 const wished = restore();
 let ready = null; // resolves when the models are known
@@ -45,7 +45,7 @@ function fitModel(tab) {
 function choose(tab) {
   tabs.choose(tab);
   if (service.models.length) fitModel(tab);
-  $("heat").hidden = tab !== "locate" || !box("locate").querySelector(".sheet");
+  showLaid(tab);
   remember();
 }
 
@@ -93,6 +93,7 @@ async function runTask(tab, task, answer, waiting, signal) {
     answer.append(el("p", { class: "empty" }, read));
     return;
   }
+  lift(tab);
   const request = withModel(read, task.path, model());
   const begun = task.begin?.(request, answer);
   answer.setAttribute("aria-busy", "true");
@@ -104,7 +105,7 @@ async function runTask(tab, task, answer, waiting, signal) {
     signal.throwIfAborted();
     waiting.node.remove();
     if (begun) task.end(request, begun, result.json, answer);
-    else answer.append(task.show(result.json, request));
+    else answer.append(task.show(result.json, request, sent));
     answer.append(foot(request, sent, result));
   } catch (error) {
     task.undo?.(request, begun);
@@ -163,7 +164,7 @@ function changed(picture) {
     showHint(tab);
   }
   wished.example = undefined;
-  hideHeat();
+  lift(...Object.keys(all));
   forget();
   if (picture?.example) suggest(picture.example, askQuestion);
   else unsuggest();

@@ -121,7 +121,7 @@ function problem(text) {
   $("picture-problem").hidden = !text;
 }
 
-// As it is sent: {blob, name, base64, shrunk}. Untouched if the service takes it as it is and the models would not
+// As it is sent: {blob, name, base64, size, shrunk}. Untouched if the service takes it as it is and the models would not
 // shrink it much anyway; else drawn anew, upright.
 export async function prepared() {
   const side = Math.min(service.limits.max_side, Math.max(LEAST_SIDE, ...imageSizes().map((size) => 2 * size)));
@@ -136,12 +136,13 @@ function imageSizes() {
 async function prepare({ blob, name, bitmap }, side) {
   const fits = blob.size <= 0.9 * service.limits.max_body_bytes && FORMATS.includes(blob.type);
   const longer = bitmap ? Math.max(bitmap.width, bitmap.height) : 0;
-  if (!bitmap || (fits && longer <= side)) return { blob, name, shrunk: null, base64: await base64(blob) };
+  const own = bitmap ? [bitmap.width, bitmap.height] : [1, 1];
+  if (!bitmap || (fits && longer <= side)) return { blob, name, size: own, shrunk: null, base64: await base64(blob) };
   const scale = Math.min(1, side / longer);
-  const [width, height] = [bitmap.width, bitmap.height].map((length) => Math.max(1, Math.round(scale * length)));
+  const [width, height] = own.map((length) => Math.max(1, Math.round(scale * length)));
   const drawn = await draw(bitmap, width, height, blob.type);
   const ending = drawn.type === "image/png" ? "png" : "jpg";
-  return { blob: drawn, name: `${name.replace(/\.[^.]*$/, "")}.${ending}`, shrunk: `${width} × ${height}`, base64: await base64(drawn) };
+  return { blob: drawn, name: `${name.replace(/\.[^.]*$/, "")}.${ending}`, size: [width, height], shrunk: `${width} × ${height}`, base64: await base64(drawn) };
 }
 
 async function draw(bitmap, width, height, type) {

@@ -35,7 +35,7 @@ export function show(is) {
   for (const tab of all()) tab.hidden = !is(nameOf(tab));
   const tabs = shown();
   const list = document.querySelector('[role="tablist"]').style;
-  list.setProperty("--tabs", tabs.length);
+  list.setProperty("--tabs", tabs.length > 6 ? Math.ceil(tabs.length / 2) : tabs.length);
   list.setProperty("--tabs-narrow", tabs.length > 4 ? 3 : tabs.length);
   return tabs.length && !tabs.some((tab) => nameOf(tab) === chosen()) ? nameOf(tabs[0]) : chosen();
 }

@@ -2,10 +2,11 @@
 
 import { $, el, lines } from "./dom.js";
 import { drawHeat } from "./heat.js";
+import { drawBoxes, drawMasks, lay } from "./overlay.js";
 import * as answers from "./answers.js";
 
 // `path`: the endpoint. `task`: what a model must have for it, in /models. `read(model)`: the request, or what is missing
-// in words. `show(json, request)`: the answer's node.
+// in words. `show(json, request, sent)`: the answer's node.
 export const tasks = {
   caption: {
     path: "caption",
@@ -26,7 +27,7 @@ export const tasks = {
     phrase: "Comparing picture and texts.",
     hint: "How well each text fits your picture will stand here.",
     read: () => form({ text: lines($("texts").value) }, "Write a text to compare the picture with.", "text"),
-    show: (json, { fields }) => answers.match(json, fields.filter(([name]) => name === "text").map(([, text]) => text)),
+    show: (json, { fields }) => answers.match(json, textsOf(fields)),
   },
   classify: {
     path: "classify",
@@ -45,12 +46,31 @@ export const tasks = {
     phrase: "Looking for it.",
     hint: "Where in your picture the words are will be shown in colours on it.",
     read: () => {
-      const request = form({ text: $("target").value, tokens: "true" }, "Write what to look for.", "text");
-      return typeof request === "string" ? request : { ...request, accept: "application/json" };
+      return asJson(form({ text: $("target").value, tokens: "true" }, "Write what to look for.", "text"));
     },
-    show: (json) => answers.located(json, drawHeat),
+    show: (json) => answers.located(json, (map) => lay("locate", () => drawHeat(map))),
+  },
+  segment: {
+    path: "segment",
+    task: "segment",
+    phrase: "Cutting out.",
+    hint: "The parts of your picture that the words name will be shown in colours on it.",
+    read: () => asJson(form({ text: lines($("pieces").value) }, "Write what to cut out.", "text")),
+    show: (json) => answers.segmented(json, (masks) => lay("segment", () => drawMasks(masks))),
+  },
+  detect: {
+    path: "detect",
+    task: "detect",
+    phrase: "Looking for all of it.",
+    hint: "What the words name will be framed in your picture.",
+    read: () => asJson(form({ text: lines($("things").value), threshold: $("threshold").value }, "Write what to find.", "text")),
+    show: (json, { fields }, { size }) => answers.detected(json, textsOf(fields), size, (boxes) => lay("detect", () => drawBoxes(boxes))),
   },
 };
+
+const textsOf = (fields) => fields.filter(([name]) => name === "text").map(([, text]) => text);
+
+const asJson = (request) => (typeof request === "string" ? request : { ...request, accept: "application/json" });
 
 // {name: text or texts} -> fields without what is empty.
 export function form(values, missing, needed) {
@@ -71,6 +91,8 @@ export function suggest(example, ask) {
   fill($("labels"), example.labels);
   fill($("templates"), ["a {}"]);
   fill($("target"), [example.locate]);
+  fill($("pieces"), example.labels);
+  fill($("things"), example.labels);
   fill($("candidates"), example.candidates);
   fill($("compare-question"), example.questions.slice(0, 1));
   $("suggestions").replaceChildren(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from app.settings import Settings
 from models.base import Task
-from models.catalog import Catalog, ModelEntry, read_catalog
+from models.catalog import WITHOUT_EMBEDDINGS, Catalog, ModelEntry, read_catalog
 
 
 def check_profile(settings: Settings) -> None:
@@ -38,8 +38,9 @@ def _rows(catalog: Catalog) -> Iterator[tuple[str, ...]]:
 def _tasks(model: ModelEntry) -> dict[str, list[str]]:
     tasks: dict[str, list[str]] = {}
     for task, entry in model.checkpoints.items():
-        filters = [Task.CAPFILT] if model.caption is not None else []
-        tasks.setdefault(entry.checkpoint, []).extend([task, *([Task.EMBED, *filters] if task is Task.MATCH else [])])
+        more = [] if task is not Task.MATCH or model.family in WITHOUT_EMBEDDINGS else [Task.EMBED]
+        filters = [Task.CAPFILT] if task is Task.MATCH and model.caption is not None else []
+        tasks.setdefault(entry.checkpoint, []).extend([task, *more, *filters])
     return tasks
 
 

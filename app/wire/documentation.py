@@ -139,6 +139,7 @@ def _forms(fields: type[Fields], schema: dict[str, Any], example: dict[str, Any]
     }
     file: dict[str, Any] = {"type": "string", "format": "binary", "description": "a file"}
     example_file: Any = "(a file)"
+    files = {name: file | {"description": schema["properties"][name]["description"]} for name in fields.pictures}
     if most != 1:
         file = {"type": "array", "items": file, **number, "description": "files, one part each"}
         example_file = [example_file]
@@ -146,7 +147,7 @@ def _forms(fields: type[Fields], schema: dict[str, Any], example: dict[str, Any]
     needed = [] if fewest else ["text"]  # in place of an image
     return {
         "multipart/form-data": {
-            "schema": _with(schema, {"image": file, **_flat(schema)}, ["image", *needed]),
+            "schema": _with(schema, {"image": file, **_flat(schema), **files}, ["image", *needed]),
             "example": {"image": example_file, **others},
         },
         "application/json": {

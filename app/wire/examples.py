@@ -11,6 +11,11 @@ RED_SQUARE = (
     "iVBORw0KGgoAAAANSUhEUgAAACAAAAAgCAIAAAD8GO2jAAAAKElEQVR42u3NQQ0AAAgEoNP+nTWFDzcoQE1udQQCgUAgEAgEAsGTYAGj"
     "xAE/G/Q2tQAAAABJRU5ErkJggg=="
 )
+# The same size, gray
+WHITE_SQUARE = (
+    "iVBORw0KGgoAAAANSUhEUgAAACAAAAAgCAAAAABWESUoAAAAGUlEQVR4nGP8z4AfMBGQH1UwqmBUwbBVAACjPQE/b0XQuQAAAABJRU5ErkJggg=="
+)
+BLACK_SQUARE = "iVBORw0KGgoAAAANSUhEUgAAACAAAAAgCAAAAABWESUoAAAAEklEQVR4nGNgGAWjYBSMAuwAAAQgAAGGsz1EAAAAAElFTkSuQmCC"
 MODEL = "a-model"  # in examples, where no served one is named
 EXAMPLES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     Task.CAPTION: (
@@ -103,6 +108,20 @@ EXAMPLES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
             ],
         },
     ),
+    Task.SEGMENT: (
+        {"image": RED_SQUARE, "text": ["a red square", "a blue circle"]},
+        {
+            "model": MODEL,
+            "segments": [
+                {"text": "a red square", "score": 0.97, "mask": WHITE_SQUARE},
+                {"text": "a blue circle", "score": 0.02, "mask": BLACK_SQUARE},
+            ],
+        },
+    ),
+    Task.DETECT: (
+        {"image": RED_SQUARE, "text": ["a red square", "a blue circle"], "threshold": 0.2},
+        {"model": MODEL, "detections": [{"text": "a red square", "score": 0.91, "box": [7.8, 8.1, 24.2, 24.0]}]},
+    ),
 }
 SUMMARIES: dict[str, str] = {
     Task.CAPTION: "Describe images",
@@ -112,6 +131,8 @@ SUMMARIES: dict[str, str] = {
     "classify": "Say which labels fit images best",
     Task.CAPFILT: "Caption images, and keep the captions and web texts that match",
     Task.LOCALIZE: "Show where in an image a text is",
+    Task.SEGMENT: "Cut out of an image what texts name",
+    Task.DETECT: "Find what texts or an example name in an image",
 }
 MODELS_EXAMPLE = {
     "models": [

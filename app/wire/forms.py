@@ -52,7 +52,7 @@ class Upload:
 
 @dataclass(frozen=True, slots=True)
 class Form(Generic[F]):
-    images: tuple[Upload, ...]
+    images: tuple[Upload, ...]  # and then those of `Fields.pictures` that are given
     fields: F
     num_chars: int  # of all fields, approximately
 
@@ -96,9 +96,11 @@ def read_form(content_type: str, query: bytes, body: bytes, model: type[F], sett
         _check_bytes(images)
     _check_names(values.keys(), model)
     values = {name: value for name, value in values.items() if value is not None}
+    more = _take_pictures(values, model)
     fields = validated(model, values, Context(settings, len(images)), strict=is_json)
     several = len(images) > 1
-    uploads = (upload(image, f"image: {index}" if several else None) for index, image in enumerate(images))
+    uploads = [upload(image, f"image: {index}" if several else None) for index, image in enumerate(images)]
+    uploads += [upload(picture, name) for name, picture in more.items()]
     return Form(tuple(uploads), fields, _num_chars(values))
 
 
@@ -201,6 +203,19 @@ def _take_images(values: dict[str, Any], most_images: int) -> list[Source]:
     return [read_image(one, f"image: {place}" if several else "image") for place, one in enumerate(encoded)]
 
 
+def _take_pictures(values: dict[str, Any], model: type[Fields]) -> dict[str, Source]:
+    """What the fields hold that are pictures, by name. The name is what is left of each among the values."""
+    taken: dict[str, Source] = {}
+    for name in model.pictures:
+        if (given := values.get(name)) is None:
+            continue
+        if not isinstance(given, str | bytes):
+            raise InvalidInputError(f"{name}: must be one image, as a string")
+        taken[name] = read_image(given, name) if isinstance(given, str) else given
+        values[name] = name
+    return taken
+
+
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Refuses repeated keys: json.loads would silently keep the last value."""
     if len(values := dict(pairs)) < len(pairs):
@@ -250,10 +265,13 @@ def _read_multipart(
     parts = list(read_parts(content_type, body))
     images = [part.data for part in parts if part.name == "image" and (part.data or part.has_filename)]
     charset = next((_text(part.data) for part in parts if part.name == CHARSET_FIELD), "utf-8")
-    texts = [part for part in parts if part.name not in ("image", CHARSET_FIELD)]
+    pictures = [(part.name, part.data) for part in parts if part.name in model.pictures and part.data]
+    texts = [part for part in parts if part.name not in ("image", CHARSET_FIELD, *model.pictures)]
     _check_names({part.name for part in texts}, model)  # before they are decoded: a misnamed picture is no text
     pairs = [(part.name, _decode_part(part, part.charset or charset, settings)) for part in texts]
-    return images, _gather(pairs, model)
+    if len(given := dict(pictures)) < len(pictures):
+        raise InvalidInputError(f"{', '.join(given)}: one image at most may be given")
+    return images, _gather(pairs, model) | given
 
 
 def _decode_part(part: Part, charset: str, settings: Settings) -> str:

@@ -12,6 +12,7 @@ from models.base import GenerationSettings, Sampling, Turn
 
 DEFAULT_RANK_K = 128
 MAX_CANDIDATES = 4096
+FEW_ANSWERS = 10  # of a model that chooses among its own
 MAX_RETURNED = 2**18  # candidates of one answer, over all its questions
 VIDEO_FRAMES = 8  # num_frm_test of salesforce/BLIP configs/retrieval_msrvtt.yaml
 
@@ -102,6 +103,7 @@ class Fields(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, frozen=True)
     num_images: ClassVar[tuple[int, int | None]] = (1, None)  # fewest, most (None: BLIP_MAX_ITEMS)
     verbatim: ClassVar[frozenset[str]] = frozenset()  # where white space counts, and nothing at all is a value
+    pictures: ClassVar[tuple[str, ...]] = ()  # fields that hold one more picture each; they are among a form's images
 
     model: str | None = Field(None, description="a served model; default: the profile's first one with this task")
 
@@ -179,7 +181,7 @@ class TurnFields(BaseModel):
 
 
 class VqaFields(GenerationFields):
-    num_images: ClassVar[tuple[int, int | None]] = (1, 1)
+    num_images: ClassVar[tuple[int, int | None]] = (1, 2)
 
     question: Texts = Field(min_length=1, description="one question or a list")
     candidates: Annotated[list[Text], BeforeValidator(_not_too_many), listed(list[Said])] | None = Field(
@@ -187,7 +189,10 @@ class VqaFields(GenerationFields):
     )
     rank_k: int | None = Field(None, ge=1, le=4096, description="candidates to score in full; default 128")
     top_candidates: int | None = Field(
-        None, ge=1, le=MAX_CANDIDATES, description="candidates to return, best first; default all"
+        None,
+        ge=1,
+        le=MAX_CANDIDATES,
+        description=f"candidates to return, best first; default all, or the best {FEW_ANSWERS} of what the model knows",
     )
     history: Annotated[list[TurnFields], Few, BeforeValidator(_few), BeforeValidator(_objects)] | None = Field(
         None, description="earlier turns, oldest first (JSON only; only models with `history` in /models)"
@@ -203,8 +208,13 @@ class VqaFields(GenerationFields):
 
     @property
     def num_returned(self) -> int:
-        """Candidates returned for each question."""
-        return min(self.top_candidates or MAX_CANDIDATES, len(self.candidates or ()))
+        """Candidates returned for each question, at most."""
+        return self.top_candidates or len(self.candidates or ()) or FEW_ANSWERS
+
+    @property
+    def generating(self) -> list[str]:
+        """Those of the fields that are for writing an answer."""
+        return sorted(self.model_fields_set & GenerationFields.model_fields.keys() - Fields.model_fields.keys())
 
     @property
     def turns(self) -> tuple[Turn, ...]:
@@ -213,18 +223,18 @@ class VqaFields(GenerationFields):
     @model_validator(mode="after")
     def _ranked(self, info: ValidationInfo) -> Self:
         if self.candidates is None:
-            if given := self.given("rank_k", "top_candidates"):
-                raise ValueError(f"{', '.join(given)}: only with `candidates`")
+            if self.given("rank_k"):
+                raise ValueError("rank_k: only with `candidates`")
             return self
-        if generating := self.model_fields_set & GenerationFields.model_fields.keys() - Fields.model_fields.keys():
-            raise ValueError(f"{', '.join(sorted(generating))}: not with `candidates`, which are ranked")
+        if generating := self.generating:
+            raise ValueError(f"{', '.join(generating)}: not with `candidates`, which are ranked")
         check_pairs(len(self.question) * self.num_ranked, info)
         self._check_answer(self.candidates, context_of(info).settings.max_body_bytes)
         return self
 
     def _check_answer(self, candidates: list[str], max_chars: int) -> None:
         """Each question's answer lists the candidates: the size of all is bounded as that of a request body is."""
-        questions, entries = len(self.question), self.num_returned
+        questions, entries = len(self.question), min(self.num_returned, len(candidates))
         if questions * entries > MAX_RETURNED:
             raise ValueError(
                 f"candidates: the answers would list {questions * entries}, at most {MAX_RETURNED} are allowed: ask "

@@ -13,6 +13,8 @@ from PIL import Image
 from models.base import (
     Capabilities,
     CaptionInput,
+    DetectInput,
+    ExampleInput,
     Generated,
     GeneratedSequence,
     GenerationSettings,
@@ -25,6 +27,7 @@ from models.base import (
     QuestionInput,
     RankInput,
     Scores,
+    SegmentInput,
     StatesInput,
     TextInput,
     Video,
@@ -91,6 +94,13 @@ def scores(item: Item, capabilities: Capabilities) -> Scores:
         case LikelihoodInput(text):
             named = [-float(distance) for name, distance in zip(NAMES, _distances(item), strict=True) if name in text]
             return np.array([max(named, default=-9.0)], np.float32)
+        case SegmentInput(text):
+            return _heat(item, text).reshape(GRID, GRID)
+        case ExampleInput():
+            features: Any = item.features
+            return np.asarray(features.mean(0))
+        case DetectInput(query):
+            return _boxes(item, query)
         case RankInput() as request:
             return _rank(item, request)
     raise TypeError(f"the fake does not score {type(item.payload).__name__}")
@@ -99,13 +109,33 @@ def scores(item: Item, capabilities: Capabilities) -> Scores:
 def localized(item: Item) -> Localized:
     """Each word that names a colour is where that colour is."""
     request: LocalizeInput = item.payload
-    features: Any = item.features
     words = request.text.lower().split()
-    away = np.linalg.norm(PALETTE[:, None] - features, axis=2)  # (10, 16)
-    heat = dict(zip(NAMES, np.exp(-4 * away).astype(np.float32), strict=True))
+    heat = _heats(item)
     nowhere = np.zeros(GRID * GRID, np.float32)
     maps = np.stack([heat.get(word, nowhere) for word in words]).reshape(-1, GRID, GRID)
     return Localized(tuple(words), maps, pair_logits(item, request.text))
+
+
+def _heats(item: Item) -> dict[str, Scores]:
+    """By colour: where it is, `(16,)` in 0..1."""
+    features: Any = item.features
+    away = np.linalg.norm(PALETTE[:, None] - features, axis=2)  # (10, 16)
+    return dict(zip(NAMES, np.exp(-4 * away).astype(np.float32), strict=True))
+
+
+def _heat(item: Item, text: str) -> Scores:
+    """Where any colour is that the text names, `(16,)`."""
+    nowhere = np.zeros(GRID * GRID, np.float32)
+    named: list[Scores] = [heat for name, heat in _heats(item).items() if name in text.lower().split()]
+    return np.asarray(np.max(np.stack([nowhere, *named]), axis=0))
+
+
+def _boxes(item: Item, query: str | Scores) -> Scores:
+    """A place for each pixel that the tower saw: how near it is to the colour that is named, or shown."""
+    features: Any = item.features
+    heat = _heat(item, query) if isinstance(query, str) else np.exp(-4 * np.linalg.norm(features - query, axis=1))
+    top, left = (each.ravel() for each in np.indices((GRID, GRID)) / GRID)
+    return np.stack([heat, left, top, left + 1 / GRID, top + 1 / GRID], axis=1).astype(np.float32)
 
 
 def pair_logits(item: Item, text: str) -> Scores:

@@ -36,6 +36,7 @@ from models.base import (
     QuestionInput,
     RankInput,
     Scores,
+    SegmentInput,
     ServedModel,
     Task,
     TextInput,
@@ -175,7 +176,7 @@ class FakeRunner:
                 return Item(Op.GENERATE, (kind, settings), request, None, used, ROW_BYTES, words)
             case RankInput():
                 return Item(Op.SCORE, kind, request, history_used=self._history_used(request))
-            case PairInput(text) | TextInput(text):
+            case PairInput(text) | TextInput(text) | SegmentInput(text):
                 return Item(Op.SCORE, kind, request, num_prompt_tokens=len(text.split()))
             case LocalizeInput(layer=layer):
                 if layer is not None and layer > LOCALIZING.num_layers - 2:

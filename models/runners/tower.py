@@ -52,7 +52,8 @@ class TowerRunner(UnitRunner):
     def prepare(self, request: Input) -> Item:
         assert isinstance(request, ImageInput)
         image, how = request.image, request.preprocessing
-        return Item(Op.ENCODE, None, normalised(image if request.is_framed else framed(image, how.framing), how))
+        pixels = normalised(image if request.is_framed else framed(image, how.framing), how)
+        return Item(Op.ENCODE, tuple(pixels.shape), pixels)
 
     @on_device
     def encode(self, batch: Sequence[Item]) -> list[Features]:
@@ -91,9 +92,9 @@ def square_resize(processor: Mapping[str, Any], image_size: int) -> Preprocessin
     return Preprocessing(Framing(image_size), tuple(mean), tuple(std))
 
 
-def normalised(square: Image.Image, how: Preprocessing) -> Tensor:
-    """A framed RGB picture -> pixels `(3, side, side)`."""
+def normalised(image: Image.Image, how: Preprocessing) -> Tensor:
+    """A framed RGB picture -> pixels `(3, height, width)`."""
     # In numpy: torch would start a team of threads for each CPU thread that preprocesses.
-    values = np.array(square, dtype=np.float32).transpose(2, 0, 1) / np.float32(255)
+    values = np.array(image, dtype=np.float32).transpose(2, 0, 1) / np.float32(255)
     mean, std = (np.array(numbers, dtype=np.float32)[:, None, None] for numbers in (how.mean, how.std))
     return torch.from_numpy(np.ascontiguousarray((values - mean) / std))

@@ -28,7 +28,7 @@ from models.fake.runner import FakeRunner, Hold, fake_models
 T = TypeVar("T")
 PNG = {"content-type": "image/png"}
 ROUTES = ("/models", "/metrics", "/openapi.json", "/docs", "/health/live", "/health/ready")
-TASKS = ("/caption", "/vqa", "/match", "/embed", "/classify", "/capfilt", "/localize")
+TASKS = ("/caption", "/vqa", "/match", "/embed", "/classify", "/capfilt", "/localize", "/segment", "/detect")
 JSON_ONLY = ("/rerank", "/v1/rerank", "/v1/chat/completions", "/v1/responses", "/v1/embeddings")
 FIELDS: dict[str, dict[str, Any]] = {
     "/caption": {},
@@ -38,6 +38,8 @@ FIELDS: dict[str, dict[str, Any]] = {
     "/classify": {"label": ["red", "blue"]},
     "/capfilt": {"seed": 1},
     "/localize": {"text": "red"},
+    "/segment": {"text": "red"},
+    "/detect": {"text": "red"},
 }
 
 

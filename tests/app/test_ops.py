@@ -18,7 +18,7 @@ from app import __version__
 from app.problems import EVERY_PROBLEM
 from app.service import Phase
 from app.settings import Settings
-from app.wire import answers, retrieval, schemas
+from app.wire import answers, regions, retrieval, schemas
 from app.wire.capfilt import CapfiltFields
 from models.base import ServedModel
 from models.fake.answers import DIMENSIONS
@@ -52,7 +52,7 @@ def test_models(shared: Shared) -> None:
     TypeAdapter(answers.ModelsAnswer).validate_python(answer, strict=True)
     [model] = answer["models"]
     assert (model["name"], model["family"], model["note"]) == ("fake", "fake", "names colours; has no weights")
-    assert set(model["tasks"]) == {"caption", "vqa", "match", "embed", "capfilt", "localize"}
+    assert set(model["tasks"]) == {"caption", "vqa", "match", "embed", "capfilt", "localize", "segment", "detect"}
     assert model["tasks"]["vqa"] == {
         "checkpoint": "fake",
         "revision": None,
@@ -151,7 +151,9 @@ def test_docs_have_a_form_for_each_task(shared: Shared, openapi: Any, path: str)
     )
     schema = openapi["paths"][path]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
     assert re.findall(r' name="(\w+)"', form) == [*schema["properties"]]
-    assert ('type="file" accept="image/*" name="image" multiple' in form) == (path not in ("/vqa", "/localize"))
+    takes_several = path not in ("/localize", "/segment", "/detect")
+    assert ('type="file" accept="image/*" name="image" multiple' in form) == takes_several
+    assert ('type="file" accept="image/*" name="example"' in form) == (path == "/detect")
     names = ("question", "candidates", "text", "label", "template")
     lists = {name for name in names if is_list(schema["properties"].get(name, {}))}
     assert set(re.findall(r'<textarea name="(\w+)"', form)) == lists
@@ -201,6 +203,8 @@ def test_every_form_and_field_is_documented(openapi: Any, path: str) -> None:
         "/classify": retrieval.ClassifyFields,
         "/capfilt": CapfiltFields,
         "/localize": schemas.LocalizeFields,
+        "/segment": regions.SegmentFields,
+        "/detect": regions.DetectFields,
     }
     fields = models[path].model_fields
     in_json = content["application/json"]["schema"]

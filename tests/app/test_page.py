@@ -187,7 +187,7 @@ def test_what_the_scripts_look_for_exists() -> None:
     assert len(names) > 30
     assert names <= set(ids)
     tabs = [tag_id.removeprefix("tab-") for tag_id in ids if tag_id.startswith("tab-")]
-    assert tabs == ["caption", "ask", "match", "classify", "locate", "compare"]
+    assert tabs == ["caption", "ask", "match", "classify", "locate", "segment", "detect", "compare"]
     for part in re.findall(r"\$\(`([\w-]+)-\$\{tab\}`\)", SCRIPT):
         assert {f"{part}-{tab}" for tab in tabs} <= set(ids)
     attributes = {name for _, one in tags() for name in one}
@@ -209,13 +209,15 @@ def test_every_endpoint_and_field_is_the_services(shared: Shared) -> None:
     openapi = shared.get("/openapi.json").json()
     asked = set(re.findall(r'\bpath: "(\w+)"', SCRIPT)) | set(re.findall(r'\["(\w+)", form\(', SCRIPT))
     served = {path.strip("/") for path, methods in openapi["paths"].items() if "post" in methods}
-    assert {"caption", "vqa", "match", "classify", "localize"} <= asked
+    assert {"caption", "vqa", "match", "classify", "localize", "segment", "detect"} <= asked
     assert asked <= served
     assert set(re.findall(r'fetch\("([^"]+)"', SCRIPT)) == {"./", "models", "ui/examples"}
     for path, names in {
         "caption": ("prompt", "num_captions", "max_new_tokens", "num_beams", "sample", "temperature", "seed"),
         "vqa": ("question", "candidates", "history"),
         "match": ("text",),
+        "segment": ("text",),
+        "detect": ("text", "threshold"),
     }.items():
         content = openapi["paths"][f"/{path}"]["post"]["requestBody"]["content"]["application/json"]
         for name in (*names, "model", "image"):
@@ -229,7 +231,7 @@ def test_every_endpoint_and_field_is_the_services(shared: Shared) -> None:
 def test_every_tab_goes_by_a_task_that_models_tell(shared: Shared) -> None:
     """And by that alone: a model that matches need not localise."""
     named = set(re.findall(r'\btask: "(\w+)"', SCRIPT))
-    assert named == {"caption", "vqa", "match", "localize"}
+    assert named == {"caption", "vqa", "match", "localize", "segment", "detect"}
     assert named <= shared.get("/models").json()["models"][0]["tasks"].keys()
     assert "const can = (model, { task }) => Boolean(model.tasks[task]);" in SCRIPT
 

@@ -17,6 +17,13 @@ mine = ["mine", "blip-base"]
 family = "blip"
 match = { checkpoint = "weights" }
 """
+TASKS_OF = {
+    "clipseg": {Task.SEGMENT},
+    "owlvit": {Task.DETECT},
+    "owlv2": {Task.DETECT},
+    "vilt": {Task.VQA, Task.MATCH},
+    "vilt-nlvr2": {Task.VQA},
+}
 BLIP2 = '[models.mine]\nfamily = "blip2"\nvqa = { checkpoint = "x" }\n'
 
 
@@ -28,14 +35,20 @@ def test_the_packaged_profiles_are_whole_and_pinned_where_they_can_be() -> None:
         for served, model in catalog.profile(name).items():
             talks = {Task.CAPTION} if model.family.startswith("blip") else set()
             answers = set() if not talks or served.endswith("-coco") else {Task.VQA}
-            assert set(model.checkpoints) == {Task.MATCH} | talks | answers
+            assert set(model.checkpoints) == TASKS_OF.get(model.family, {Task.MATCH} | talks | answers)
             for entry in model.checkpoints.values():
                 if not Path(entry.checkpoint).is_dir() and not re.fullmatch(r"[0-9a-f]{40}", entry.revision or ""):
                     unpinned.add(entry.checkpoint)
     assert unpinned == {
         "Salesforce/blip2-opt-2.7b-coco",
         "Salesforce/blip2-flan-t5-xl-coco",
+        "CIDAS/clipseg-rd64-refined",
         "clip-italian/clip-italian",
+        "dandelin/vilt-b32-finetuned-coco",
+        "dandelin/vilt-b32-finetuned-nlvr2",
+        "dandelin/vilt-b32-finetuned-vqa",
+        "google/owlv2-base-patch16-ensemble",
+        "google/owlvit-base-patch32",
         "facebook/metaclip-2-worldwide-huge-quickgelu",
         "google/siglip2-base-patch16-224",
         "laion/CLIP-ViT-B-32-laion2B-s34B-b79K",
@@ -77,9 +90,9 @@ def test_options_of_a_language_model(tmp_path: Path) -> None:
         ('[models.mine]\nfamily = "flamingo"', r"wrong at models\.mine\.family"),
         ('[models.mine]\nfamily = "blip"\ncaptions = { checkpoint = "x" }', r"wrong at models\.mine\.captions"),
         ('[profiles]\nmine = ["nobody"]', "unknown models: nobody"),
-        ("", "unknown profile 'mine'; there are: align, blip-and-blip2, blip-and-clip"),
+        ("", "unknown profile 'mine'; there are: align, all-small, blip-and-blip2"),
         ("[profiles]\nmine = []", r"wrong at profiles\.mine"),
-        ('[models.mine]\nfamily = "blip"', "needs a checkpoint for caption, vqa or match"),
+        ('[models.mine]\nfamily = "blip"', "needs a checkpoint for caption, vqa, match, segment or detect"),
         (
             '[models.mine]\nfamily = "blip"\nvqa = { checkpoint = "x" }\nsanity = { image = "x", caption = "y" }',
             "sanity needs a checkpoint for caption",

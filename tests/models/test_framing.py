@@ -7,7 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from transformers import CLIPImageProcessorPil, EfficientNetImageProcessorPil, SiglipImageProcessorPil
+from transformers import (
+    CLIPImageProcessorPil,
+    EfficientNetImageProcessorPil,
+    SiglipImageProcessorPil,
+    ViltImageProcessorPil,
+)
 
 from models.framing import Fit, Framing, framed
 
@@ -40,11 +45,25 @@ def test_as_the_library_makes_them(how: Framing, processor: Any) -> None:
 
 
 def test_padded_on_the_right_or_below() -> None:
-    for size, inside in (((90, 40), (32, 14)), ((40, 90), (14, 32))):
-        square = np.asarray(framed(Image.new("RGB", size, "white"), Framing(32, Fit.PAD)))
+    for size, inside in (((90, 45), (32, 16)), ((45, 90), (16, 32))):
+        how = Framing(32, Fit.PAD, resampling=Image.Resampling.BOX)
+        square = np.asarray(framed(Image.new("RGB", size, "white"), how))
         assert square.shape == (32, 32, 3)
         assert square[: inside[1], : inside[0]].min() == 255
         assert square.sum() == 255 * 3 * inside[0] * inside[1]
+
+
+@pytest.mark.parametrize("size", [(384, 384), (640, 480), (480, 640), (900, 300), (350, 500), (3000, 40), (40, 3000)])
+def test_the_whole_as_vilts_processor_has_it(size: tuple[int, int]) -> None:
+    """And as it was, if it is seen again; the processor cannot read the last two, one side of which would become 0."""
+    how = Framing(32, Fit.WHOLE, 384)
+    made = framed(noise(size), how)
+    assert made.size == how.made(*size)
+    assert framed(made, how) is made
+    assert made.width * made.height <= how.most_pixels
+    if min(size) > 40:
+        [expected] = ViltImageProcessorPil(**PLAIN)(noise(size), return_tensors="np")["pixel_values"]
+        np.testing.assert_array_equal(np.asarray(made).transpose(2, 0, 1), expected)
 
 
 def test_a_square_of_the_right_size_stays_itself() -> None:

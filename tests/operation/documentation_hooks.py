@@ -28,7 +28,7 @@ def give_it_a_picture_and_time(_: Any, case: Any, __: Any) -> None:
     picture: Any = base64.b64encode(EXAMPLE).decode() if case.media_type == "application/json" else EXAMPLE
     if case.media_type == "application/json":
         _talk_of(body)
-    for name in ("image", "images", "inputs"):
+    for name in ("image", "images", "inputs", "example"):
         if isinstance(value := body.get(name), list):
             body[name] = [picture if one and isinstance(one, str | bytes) else one for one in value]
         elif value and isinstance(value, str | bytes):

@@ -34,7 +34,7 @@ MOST_SHOT_BYTES = 200_000
 SIZES = {"wide": (1280, 860), "narrow": (360, 740)}
 SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 WAYS = ("choose", "drop", "paste", "camera")
-TABS = ("caption", "ask", "match", "classify", "locate", "compare")
+TABS = ("caption", "ask", "match", "classify", "locate", "segment", "detect", "compare")
 ANSWERED = {"ask": ".answered", "compare": ".legend"}  # what is there once all is answered; others: .sheet
 CAPTION = "a blue circle to the left of a green rectangle"
 FORMS = {
@@ -42,6 +42,8 @@ FORMS = {
     "match": {"texts": "a blue circle\na red triangle"},
     "classify": {"labels": "blue circle\nred triangle"},
     "locate": {"target": "a green rectangle"},
+    "segment": {"pieces": "a red square\na blue one"},
+    "detect": {"things": "a red square\na blue one"},
     "compare": {"compare-question": "how many shapes are there?"},
 }
 WATCH = """

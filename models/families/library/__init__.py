@@ -2,7 +2,7 @@
 
 from models.catalog import FamilyName
 from models.families.family import Family
-from models.families.library import align, chinese_clip, clip, lit, metaclip2, siglip
+from models.families.library import align, chinese_clip, clip, clipseg, lit, metaclip2, owl, siglip, vilt
 
 FAMILIES: dict[FamilyName, Family] = {
     "clip": clip.FAMILY,
@@ -11,4 +11,9 @@ FAMILIES: dict[FamilyName, Family] = {
     "lit": lit.FAMILY,
     "chinese_clip": chinese_clip.FAMILY,
     "metaclip2": metaclip2.FAMILY,
+    "clipseg": clipseg.FAMILY,
+    "owlvit": owl.OWLVIT,
+    "owlv2": owl.OWLV2,
+    "vilt": vilt.VILT,
+    "vilt-nlvr2": vilt.NLVR2,
 }

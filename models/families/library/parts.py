@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from models.layers.tower import Tower
 from models.weights import CheckpointError
 
+Refill = Callable[[torch.Size], Tensor]
 # What buffers hold that are no weights, so that no file has them: by name, of so many entries.
-REFILLED: dict[str, Callable[[torch.Size], Tensor]] = {
+REFILLED: dict[str, Refill] = {
     "position_ids": lambda shape: torch.arange(shape[-1]).expand(shape),
     "token_type_ids": lambda shape: torch.zeros(shape, dtype=torch.long),
 }
@@ -36,17 +37,19 @@ class LibraryTower(Tower):
         return (one for one in self.part.parameters() if one.is_floating_point())
 
 
-def whole(architecture: str, config: Any) -> Any:
-    """The model without weights, on the meta device but for the buffers that no file has. Raises CheckpointError."""
+def whole(architecture: str, config: Any, refilled: Mapping[str, Refill] = {}) -> Any:
+    """The model without weights, on the meta device but for the buffers that no file has: REFILLED, and `refilled` of
+    its own. Raises CheckpointError."""
+    known = {**REFILLED, **refilled}
     with torch.device("meta"):
         model = getattr(transformers, architecture)(config)
     for part in model.modules():
         for name, buffer in list(part.named_buffers(recurse=False)):
             if name in part._non_persistent_buffers_set:
-                if name not in REFILLED:
+                if name not in known:
                     raise CheckpointError(f"it has a buffer that is not known: {name}")
                 with torch.device("cpu"):
-                    part.register_buffer(name, REFILLED[name](buffer.shape), persistent=False)
+                    part.register_buffer(name, known[name](buffer.shape), persistent=False)
     return model
 
 

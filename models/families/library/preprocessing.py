@@ -14,7 +14,7 @@ from models.framing import Fit, Framing
 from models.weights import CheckpointError
 
 # Those that go their own way, which is one of ours.
-UNDERSTOOD = frozenset({"EfficientNetImageProcessorPil"})
+UNDERSTOOD = frozenset({"EfficientNetImageProcessorPil", "Owlv2ImageProcessorPil", "ViltImageProcessorPil"})
 
 
 def preprocessing(processor: Mapping[str, Any], usual: str, image_size: int | None) -> Preprocessing:
@@ -26,6 +26,8 @@ def preprocessing(processor: Mapping[str, Any], usual: str, image_size: int | No
     framing = _framing(how)
     if image_size not in (None, framing.side):
         raise CheckpointError(f"the preprocessor makes {framing.side}, the tower takes {image_size} pixels")
+    if image_size is not None and framing.fit is Fit.WHOLE:
+        raise CheckpointError("the preprocessor leaves pictures as wide as they are; the tower takes squares")
     return Preprocessing(framing, *_normalisation(how))
 
 
@@ -42,6 +44,11 @@ def _reader(processor: Mapping[str, Any], usual: str) -> Any:
 def _framing(how: Any) -> Framing:
     """Raises CheckpointError."""
     size, crop = how.size, how.crop_size if how.do_center_crop else None
+    match type(how).__name__:
+        case "ViltImageProcessorPil" if how.do_resize and size.shortest_edge:
+            return Framing(int(how.size_divisor), Fit.WHOLE, int(size.shortest_edge), int(how.resample))
+        case "Owlv2ImageProcessorPil" if how.do_resize and how.do_pad and size.height == size.width:
+            return Framing(int(size.height), Fit.PAD, resampling=int(how.resample))
     if size.shortest_edge and not size.longest_edge:
         fit, resized = Fit.CROP, int(size.shortest_edge)
     elif size.height and size.height == size.width:

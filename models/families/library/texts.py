@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from models.device import to_device
+from models.families.family import RunnerParts
 from models.runners.text import Tokenizer, pad, readable
 from models.weights import CheckpointError
 
@@ -49,13 +50,13 @@ class TextReader:
         self.num_tokens = len(self._tokenizer)
         self.limit = how.limit or min(num_positions, self._tokenizer.limit)
 
-    def ids(self, text: str) -> list[int]:
+    def ids(self, text: str, role: str = "text") -> list[int]:
         """Raises InputError."""
         inner = self._tokenizer.pieces(text.lower() if self._how.lower else text)
         num_special = len(self._before) + len(self._after)
         if self._how.cut:
             inner = inner[: self.limit - num_special]
-        return readable("text", [*self._before, *inner, *self._after], num_special, self.limit)
+        return readable(role, [*self._before, *inner, *self._after], num_special, self.limit)
 
     def batch(self, rows: list[list[int]], device: torch.device) -> dict[str, Any]:
         """The arguments of the library's text encoder."""
@@ -73,3 +74,12 @@ class TextReader:
             else:
                 ids[number, : len(row)] = torch.tensor(row)
         return ids
+
+
+def text_reader(parts: RunnerParts, how: Texts) -> TextReader:
+    """By the tokenizer in a checkpoint's folder. Raises CheckpointError if it belongs to another checkpoint."""
+    text = getattr(parts.config, "text_config", parts.config)
+    reader = TextReader(parts.folder, how, text.max_position_embeddings)
+    if reader.num_tokens > text.vocab_size:
+        raise CheckpointError(f"the tokenizer has {reader.num_tokens} entries, the vocabulary {text.vocab_size}")
+    return reader

@@ -21,10 +21,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from app.decoding.drawing import cut_out
+from app.decoding.drawings import Heat, Masks
 from app.decoding.picture import finish, open_picture
 from app.decoding.pool import Decoders, Patience
 from app.decoding.process import MAPPED_BYTES, DecoderProcess
-from app.decoding.protocol import HEAD, OPENED, Buffer, Decoded, Heat, Job, Kind, frame
+from app.decoding.protocol import HEAD, OPENED, Buffer, Decoded, Job, Kind, frame
 from app.errors import BadImageError, BytesFullError, UnsupportedMediaError
 from app.images import FORMATS
 from app.metrics import Metrics
@@ -343,6 +345,8 @@ def test_too_long_by_the_clock() -> None:
 
 HEAT = Heat(2, 2, bytes([255, 0, 0, 0]))
 SQUARE = bytes(3 * 8 * 8)
+MASKS = Masks(32, 32, 2, 2, bytes(8))
+CUT_OUT = cut_out(MASKS)
 
 
 @pytest.mark.parametrize(
@@ -353,36 +357,46 @@ SQUARE = bytes(3 * 8 * 8)
         (2 * SQUARE, {}),
         (4 * SQUARE, {"most_frames": 3}),
         (RED, {}),
-        (SQUARE, {"heat": HEAT}),
-        (b"", {"heat": HEAT}),
-        (RED[:20], {"heat": HEAT}),
-        (RED[:-1], {"heat": HEAT}),
-        (RED + b"<script>", {"heat": HEAT}),
-        (b"<svg>" + RED, {"heat": HEAT}),
-        (RED, {"heat": HEAT, "max_pixels": 1000}),
-        (RED, {"heat": HEAT, "max_side": 31}),
+        (SQUARE, {"drawing": HEAT}),
+        (b"", {"drawing": HEAT}),
+        (RED[:20], {"drawing": HEAT}),
+        (RED[:-1], {"drawing": HEAT}),
+        (RED + b"<script>", {"drawing": HEAT}),
+        (b"<svg>" + RED, {"drawing": HEAT}),
+        (encoded(NOISE.resize((31, 32))), {"drawing": HEAT}),
+        (b"", {"drawing": MASKS}),
+        (CUT_OUT.splitlines()[0], {"drawing": MASKS}),
+        (2 * b"PHN2Zz4=\n", {"drawing": MASKS}),
+        (SQUARE, {"max_pixels": 1000}),
+        (SQUARE, {"max_side": 31}),
     ],
 )
 def test_what_cannot_be_the_answer_to_a_job_is_not_believed(answer: bytes, fields: dict[str, Any]) -> None:
-    limits = {"image_size": 8, "max_pixels": 32 * 32, "max_side": 32}
-    for more, right in (({}, SQUARE), ({"heat": HEAT}, RED), ({"most_frames": 3}, 3 * SQUARE)):
-        job(RED, **limits | more).check(memoryview(right))
+    """To one of a picture of 32 x 32 pixels."""
+    limits = {"framing": Framing(8), "max_pixels": 32 * 32, "max_side": 32}
+    for more, right in (
+        ({}, SQUARE),
+        ({"most_frames": 3}, 3 * SQUARE),
+        ({"drawing": HEAT}, RED),
+        ({"drawing": MASKS}, CUT_OUT),
+    ):
+        job(RED, **limits | more).check((32, 32), memoryview(right))
     with pytest.raises((ValueError, struct.error)):
-        job(RED, **limits | fields).check(memoryview(answer))
+        job(RED, **limits | fields).check((32, 32), memoryview(answer))
 
 
-@pytest.mark.parametrize(("heat", "answer_bytes"), [(None, 2**40), (HEAT, 0)])
-def test_a_decoder_that_promises_what_nobody_wants_is_not_believed(heat: Heat | None, answer_bytes: int) -> None:
+@pytest.mark.parametrize(("drawing", "answer_bytes"), [(None, 2**40), (HEAT, 0)])
+def test_a_decoder_that_promises_what_nobody_wants_is_not_believed(drawing: Heat | None, answer_bytes: int) -> None:
     """It could answer as much, and the service would take it for frames."""
 
     async def test() -> None:
         async with lab() as our:
             for pid in our.decoders.pids:
                 os.kill(pid, signal.SIGSTOP)
-            asking = asyncio.create_task(our.decode(RED, heat=heat))
+            asking = asyncio.create_task(our.decode(RED, drawing=drawing))
             await asyncio.sleep(0)
             [decoder] = [one for one in our.decoders._decoders if one.ticket is not None]
-            with pytest.raises(ValueError, match="PNG"):
+            with pytest.raises(ValueError, match="drawing"):
                 our.decoders.heard(decoder, Kind.OPENED, OPENED.pack(1000, answer_bytes, 0.0))
             for pid in our.decoders.pids:
                 os.kill(pid, signal.SIGCONT)
@@ -397,7 +411,7 @@ def test_a_drawing_is_that_of_this_process() -> None:
     async def test() -> None:
         async with lab() as our:
             for data in (PHOTO, encoded(NOISE.resize((1200, 800)).effect_spread(3))):
-                asked = job(data, framing=Framing(0), heat=HEAT)
+                asked = job(data, framing=Framing(0), drawing=HEAT)
                 opened = open_picture(asked)
                 expected = finish(opened, asked).data
                 drawn = await our.decoders.decode(asked, our.held)
@@ -416,7 +430,7 @@ def test_a_drawing_for_which_there_is_no_room_costs_no_decoder() -> None:
             before = set(our.decoders.pids)
             our.held.room = 1000
             with pytest.raises(BytesFullError):
-                await our.decode(PHOTO, heat=HEAT)
+                await our.decode(PHOTO, drawing=HEAT)
             await our.until_free()
             assert (set(our.decoders.pids), our.held.now) == (before, 0)
             assert (await our.decode(PHOTO)).image  # which has no answer that is large
@@ -426,7 +440,7 @@ def test_a_drawing_for_which_there_is_no_room_costs_no_decoder() -> None:
 
 def test_a_drawing_is_as_dear_as_its_pixels() -> None:
     asked = job(encoded(picture("red", (2400, 2000))))
-    plain, drawn = open_picture(asked), open_picture(replace(asked, heat=HEAT))
+    plain, drawn = open_picture(asked), open_picture(replace(asked, drawing=HEAT))
     assert plain.seconds < Patience().dear_seconds < drawn.seconds
     assert plain.answer_bytes == 0
     assert drawn.num_bytes - drawn.answer_bytes >= plain.num_bytes

@@ -64,7 +64,8 @@ def test_a_family_takes_a_template_where_its_runners_do(
         assert family.takes_template is (
             name in models and models[name].checkpoints[Task.VQA].heads.capabilities.template
         )
-    assert {name for name, family in FAMILIES.items() if Task.VQA in family.networks.ARCHITECTURES} == set(models)
+    writing = {name for name, family in FAMILIES.items() if Task.VQA in family.networks.ARCHITECTURES}
+    assert writing - {"vilt", "vilt-nlvr2"} == set(models)  # which choose among answers that they know
 
 
 def test_the_key_map_names_every_weight_of_transformers(case: Case) -> None:
