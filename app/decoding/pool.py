@@ -218,10 +218,10 @@ class Decoders:
     def _done(self, decoder: DecoderProcess, payload: Buffer) -> None:
         ticket = decoder.ticket
         if ticket is not None and not ticket.answer.done():
-            began, decoded, *size = DONE.unpack_from(payload)
-            data = payload[DONE.size :]
-            ticket.job.check(data)
-            ticket.answer.set_result(Decoded(data, ticket.job.framing, (size[0], size[1]), began, decoded))
+            began, decoded, width, height = DONE.unpack_from(payload)
+            data, size = payload[DONE.size :], (width, height)
+            ticket.job.check(data, size)
+            ticket.answer.set_result(Decoded(data, ticket.job.framing, size, began, decoded))
         self._set_free(decoder)
 
     def _refused(self, decoder: DecoderProcess, error: Exception) -> None:

@@ -76,10 +76,15 @@ class Job:
         head = JOB.pack(*sizes, *limits, is_dear, cpu_seconds, len(drawing)) + drawing
         return HEAD.pack(Kind.JOB, len(head) + len(self.data)) + head
 
-    def check(self, data: Buffer) -> None:
+    def check(self, data: Buffer, size: tuple[int, int]) -> None:
         """What it was answered. Raises ValueError if that cannot be its answer."""
-        if self.drawing is None and (not data or len(data) % (3 * self.framing.side**2)):
-            raise ValueError("not the pixels of squares")
+        if min(size) < 1:
+            raise ValueError("not a size")
+        if self.drawing is not None:
+            return
+        width, height = self.framing.made(*size)
+        if not data or len(data) % (3 * width * height):
+            raise ValueError("not the pixels of its frames")
 
 
 @dataclass(frozen=True, slots=True)

@@ -369,7 +369,12 @@ CANNOT: dict[str, list[tuple[str, dict[str, Any], str]]] = {
         ("/match", {"text": "x", "head": "itc"}, "head: the model tiny has itm, not itc"),
         ("/match", {"text": "x", "video": True}, "video: the model tiny does not take it"),
         ("/embed", {}, "does not have the task embed"),
-        ("/classify", {"label": ["x", "a"], "head": "itc"}, "head: the model tiny has itm, not itc"),
+        ("/classify", {"label": ["x", "a"]}, "head: the model tiny has itm, not itc"),
+        (
+            "/rerank",
+            {"query": {"image": b64(PICTURES[0])}, "documents": ["a", "b"]},
+            "tiny has no itc, by which documents",
+        ),
     ],
     "vilt-nlvr2": [("/vqa", {"question": "x"}, "image: 1 given, the model takes 2")],
 }
@@ -378,7 +383,8 @@ CANNOT: dict[str, list[tuple[str, dict[str, Any], str]]] = {
 @pytest.mark.parametrize("kind", CANNOT)
 def test_what_they_cannot_is_told(kind: str, labs: Callable[[str], Lab]) -> None:
     for path, fields, reason in CANNOT[kind]:
-        status, problem = labs(kind).service.refused(path, {"image": b64(PICTURES[0])} | fields)
+        image = {} if path == "/rerank" else {"image": b64(PICTURES[0])}
+        status, problem = labs(kind).service.refused(path, image | fields)
         assert (status, reason in problem["detail"]) == (422, True), problem
 
 
