@@ -315,6 +315,12 @@ def test_a_wrong_mask_of_patches_would_be_seen(matching: Lab, monkeypatch: pytes
     assert furthest([row[0]["itm_logits"][1] for row in answer["scores"]], expected) > WRONG
 
 
+def test_models_tell_what_a_question_is_about(answering: Lab, judging: Lab) -> None:
+    for there, expected in ((answering, (1, len(ANSWERS))), (judging, (2, 2))):
+        [model] = there.service.get("/models")["models"]
+        assert (model["tasks"]["vqa"]["images"], model["tasks"]["vqa"]["answers"]) == expected
+
+
 def test_a_sentence_about_two_pictures(judging: Lab) -> None:
     """In their order, and of different shapes."""
     for pair in ((0, 1), (1, 0), (3, 4), (5, 5)):

@@ -61,6 +61,8 @@ def test_models(shared: Shared) -> None:
         "image_size": 32,
         "history": False,
         "template": False,
+        "images": 1,
+        "answers": 0,
     }
     assert model["template"] is None
     embed = model["tasks"]["embed"]
