@@ -292,7 +292,7 @@ def test_every_example_fits_its_schema(openapi: Any) -> None:
         ("/vqa", {"image": "YQ==", "question": "?", "history": [{"question": "?", "answer": "!"}] * 65}, False),
         ("/vqa", {"image": "YQ==", "question": "?", "template": "Question:"}, False),
         ("/vqa", {"images": ["YQ=="], "question": "?"}, True),
-        ("/vqa", {"images": ["YQ=="] * 2, "question": "?"}, False),
+        ("/vqa", {"images": ["YQ=="] * 3, "question": "?"}, False),
         ("/embed", {"image": None, "images": ["YQ=="]}, True),
         ("/match", {"image": "YQ==", "text": "a", "head": "all"}, False),
         ("/embed", {}, False),
