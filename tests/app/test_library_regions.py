@@ -367,7 +367,7 @@ CANNOT: dict[str, list[tuple[str, dict[str, Any], str]]] = {
         (
             "/vqa",
             {"question": "x", "images": [b64(PICTURES[0])] * 2, "image": None},
-            "image: 2 given, the model takes 1",
+            "image: 2 given, at most 1 allowed",
         ),
         ("/caption", {}, "does not have the task caption"),
     ],
