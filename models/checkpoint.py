@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -119,10 +119,13 @@ class CheckpointPlan:
             with_products(quantized, Int8Linear)
         return with_products(network, PackedLinear)
 
-    def _weights(self) -> Weights:
+    @cached_property
+    def _canonical(self) -> Callable[[str], str]:
         canonical = self.family.canonical
-        tied = self.family.networks.TIED
-        return Weights(self.folder, tied) if canonical is None else Weights(self.folder, tied, canonical(self.config))
+        return str if canonical is None else canonical(self.config)
+
+    def _weights(self) -> Weights:
+        return Weights(self.folder, self.family.networks.TIED, self._canonical)
 
     def _names(self, module: nn.Module) -> dict[str, str]:
         return self.family.networks.hugging_face_names(module)

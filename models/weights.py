@@ -44,7 +44,7 @@ class Weights:
 
     Raises CheckpointError if the folder holds no weights."""
 
-    def __init__(self, folder: Path, tied: Tied, canonical: Callable[[str], str] = lambda name: name) -> None:
+    def __init__(self, folder: Path, tied: Tied, canonical: Callable[[str], str] = str) -> None:
         """`canonical`: the name by which a tensor is asked for, of that in its file."""
         self._folder = folder
         self._tied = tied

@@ -196,12 +196,14 @@ class Asking:
 
 
 @contextmanager
-def asking(profile: str, catalog: Path, dtype: str = "fp32") -> Iterator[Asking]:
+def asking(
+    profile: str, catalog: Path, dtype: str = "fp32", make_decoder: MakeDecoder = decoder_processes
+) -> Iterator[Asking]:
     """A service of real checkpoints."""
     settings = {"profile": profile, "catalog": catalog, "dtype": dtype, "device": "cpu", "threads": 1}
     with asyncio.Runner() as runner:
         stack = AsyncExitStack()
-        client, _ = runner.run(stack.enter_async_context(serving(load_models, decoder_processes, **settings)))
+        client, _ = runner.run(stack.enter_async_context(serving(load_models, make_decoder, **settings)))
         runner.run(until_ready(client))
         yield Asking(client, runner)
         runner.run(stack.aclose())

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from models.families.library.texts import Padding, TextReader
-from tests.app.support import Asking, asking, b64, encoded
+from tests.app.support import Asking, InlineDecoder, asking, b64, encoded
 from tests.library.checkpoints import CHECKPOINTS, Tiny
 from tests.library.reference import Answers, Numbers, Reference
 
@@ -62,7 +62,7 @@ def library_lab(name: str, folder: Path) -> Iterator[Lab]:
     (folder / "catalog.toml").write_text(CATALOG.format(family=tiny.family))
     reference = Reference(folder / "tiny", **tiny.tokenized)
     texts = some_texts(reference, tiny.limit)
-    with asking("tiny", folder / "catalog.toml") as service:
+    with asking("tiny", folder / "catalog.toml", make_decoder=lambda *_: InlineDecoder()) as service:
         yield Lab(tiny, reference, service, texts, reference.answers(PICTURES, texts))
 
 

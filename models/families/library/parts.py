@@ -31,10 +31,8 @@ class LibraryTower(Tower):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """-> `(images, tokens, width)`, as `narrow` makes it of the part's output."""
-        return self._narrow(self.part(pixel_values=pixels.to(next(self._floats()).dtype)))
-
-    def _floats(self) -> Any:
-        return (one for one in self.part.parameters() if one.is_floating_point())
+        dtype = next(self.part.parameters()).dtype
+        return self._narrow(self.part(pixel_values=pixels.to(dtype)))
 
 
 def whole(architecture: str, config: Any, refilled: Mapping[str, Refill] = {}) -> Any:

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import transformers
-from transformers.image_processing_backends import PilBackend
 
 from models.base import Preprocessing
 from models.framing import Fit, Framing
@@ -33,6 +32,8 @@ def preprocessing(processor: Mapping[str, Any], usual: str, image_size: int | No
 
 def _reader(processor: Mapping[str, Any], usual: str) -> Any:
     """The library's class that prepares with Pillow. Raises CheckpointError."""
+    from transformers.image_processing_backends import PilBackend  # takes time, which other families need not pay
+
     named = processor.get("image_processor_type") or processor.get("feature_extractor_type") or usual
     name = named.removesuffix("Fast").replace("FeatureExtractor", "ImageProcessor") + "Pil"
     reader = getattr(transformers, name, None)
