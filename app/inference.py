@@ -227,9 +227,7 @@ class Inference:
         that draws: nobody else holds its pixels. Raises BytesFullError, TooManyBytesError: no room for so large an
         answer."""
         [image] = await self.fetch([image])
-        drawn = await self._drawn(image.data, drawing)
-        self._exchange.times.record("decode", drawn.began, drawn.decoded)
-        return drawn.data
+        return (await self._drawn(image.data, drawing)).data
 
     async def cut_out(self, masks: Masks) -> list[str]:
         """Each as PNG in base64: made in a decoder, too. Raises BytesFullError, TooManyBytesError."""
@@ -238,10 +236,12 @@ class Inference:
         return await self.on_cpu(lambda: str(cut.data, "ascii").split(), small=len(cut.data) <= SMALL_BODY_BYTES)
 
     async def _drawn(self, data: bytes, drawing: Drawing) -> Decoded:
-        settings = self._service.settings
+        settings, times = self._service.settings, self._exchange.times
         job = Job(data, Framing(0), settings.max_pixels, settings.max_side, drawing=drawing)
         drawn = await self._service.decoder.decode(job, self._exchange.lease.pixels)
-        self._exchange.times.record("draw", drawn.decoded, time.monotonic())
+        if data:
+            times.record("decode", drawn.began, drawn.decoded)
+        times.record("draw", drawn.decoded, time.monotonic())
         return drawn
 
     def check_pixels(self, num_masks: int, size: tuple[int, int]) -> None:

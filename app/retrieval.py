@@ -177,6 +177,10 @@ async def _ranked(inference: Inference, asked: RerankAsked) -> RerankAnswer:
 def _score(fields: RerankFields, model: ServedModel, checkpoint: Checkpoint) -> str:
     """By which it ranks. Raises InvalidInputError."""
     has = checkpoint.heads.capabilities.heads
+    if "itc" not in has:
+        raise InvalidInputError(
+            f"model: {model.name} has no itc, by which documents are ranked first; /match scores all"
+        )
     if fields.score is None:
         return has[0]
     if fields.score != "itc" and "itm" not in has:

@@ -243,8 +243,10 @@ async def localize(inference: Inference, form: Form[LocalizeFields]) -> Localize
 
 
 def _check_question(fields: VqaFields, num_images: int, capabilities: Capabilities) -> None:
-    if num_images != capabilities.num_images:
-        raise InvalidInputError(f"image: {num_images} given, the model takes {capabilities.num_images}")
+    if num_images > (most := capabilities.num_images):
+        raise InvalidInputError(f"image: {num_images} given, at most {most} allowed")
+    if num_images < most:
+        raise InvalidInputError(f"image: {num_images} given, the model takes {most}")
     if not (fields.candidates or capabilities.answers) and fields.top_candidates is not None:
         raise InvalidInputError("top_candidates: only with `candidates`")
     if capabilities.answers and (generating := fields.generating):

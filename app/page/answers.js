@@ -39,12 +39,12 @@ export function match({ scores: [scores] }, texts) {
   const fit = (one) => one.itm ?? one.itc; // a model may have no other
   const ranked = scores.map((one, at) => ({ ...one, text: texts[at] })).sort((one, other) => fit(other) - fit(one));
   if (ranked[0].itm === undefined) return nearness(ranked);
-  const rows = ranked.map(({ text, itm, itc }) => row(text, `fits ${percent(itm)}`, itm >= 0.5 ? "fits" : "", bar(itm), bar(itc, "scale")));
+  const rows = ranked.map(({ text, itm, itc }) => row(text, `fits ${percent(itm)}`, itm >= 0.5 ? "fits" : "", bar(itm), ...(itc === undefined ? [] : [bar(itc, "scale")])));
   const legend = el(
     "p",
     { class: "legend" },
     el("span", {}, "Bar: the probability that it fits (ITM)."),
-    el("span", {}, "Dot: how near text and picture are, −1 to 1 (ITC)."),
+    ranked[0].itc === undefined ? null : el("span", {}, "Dot: how near text and picture are, −1 to 1 (ITC)."),
   );
   return sheet(el("ul", { class: "rows" }, ...rows), legend);
 }

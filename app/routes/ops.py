@@ -93,6 +93,7 @@ def _checkpoint(task: Task, checkpoint: Checkpoint) -> CheckpointInfo:
     capabilities = checkpoint.heads.capabilities
     if task is Task.VQA:
         info |= {"history": capabilities.history, "template": capabilities.template}
+        info |= {"images": capabilities.num_images, "answers": len(capabilities.answers)}
     if task is Task.MATCH:
         info |= {"heads": list(capabilities.heads), "temperature": checkpoint.temperature}
         info |= {"logit_bias": capabilities.logit_bias}

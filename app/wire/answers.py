@@ -111,6 +111,8 @@ class CheckpointInfo(TypedDict):
     image_size: Annotated[int, Field(description="pixels")]
     history: NotRequired[Annotated[bool, Field(description="vqa: whether it takes `history`, earlier turns")]]
     template: NotRequired[Annotated[bool, Field(description="vqa: whether it takes `template`, for the prompt")]]
+    images: NotRequired[Annotated[int, Field(description="vqa: how many a question is about")]]
+    answers: NotRequired[Annotated[int, Field(description="vqa: how many it chooses among; 0: it writes its own")]]
     temperature: NotRequired[
         Annotated[float | None, Field(description="match: what /classify multiplies cosines by before its softmax")]
     ]

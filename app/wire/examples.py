@@ -150,6 +150,8 @@ MODELS_EXAMPLE = {
                     "image_size": 224,
                     "history": True,
                     "template": True,
+                    "images": 1,
+                    "answers": 0,
                 },
                 "match": {
                     "checkpoint": "someone/another-checkpoint",

@@ -315,6 +315,12 @@ def test_a_wrong_mask_of_patches_would_be_seen(matching: Lab, monkeypatch: pytes
     assert furthest([row[0]["itm_logits"][1] for row in answer["scores"]], expected) > WRONG
 
 
+def test_models_tell_what_a_question_is_about(answering: Lab, judging: Lab) -> None:
+    for there, expected in ((answering, (1, len(ANSWERS))), (judging, (2, 2))):
+        [model] = there.service.get("/models")["models"]
+        assert (model["tasks"]["vqa"]["images"], model["tasks"]["vqa"]["answers"]) == expected
+
+
 def test_a_sentence_about_two_pictures(judging: Lab) -> None:
     """In their order, and of different shapes."""
     for pair in ((0, 1), (1, 0), (3, 4), (5, 5)):
@@ -361,7 +367,7 @@ CANNOT: dict[str, list[tuple[str, dict[str, Any], str]]] = {
         (
             "/vqa",
             {"question": "x", "images": [b64(PICTURES[0])] * 2, "image": None},
-            "image: 2 given, the model takes 1",
+            "image: 2 given, at most 1 allowed",
         ),
         ("/caption", {}, "does not have the task caption"),
     ],
@@ -369,7 +375,12 @@ CANNOT: dict[str, list[tuple[str, dict[str, Any], str]]] = {
         ("/match", {"text": "x", "head": "itc"}, "head: the model tiny has itm, not itc"),
         ("/match", {"text": "x", "video": True}, "video: the model tiny does not take it"),
         ("/embed", {}, "does not have the task embed"),
-        ("/classify", {"label": ["x", "a"], "head": "itc"}, "head: the model tiny has itm, not itc"),
+        ("/classify", {"label": ["x", "a"]}, "head: the model tiny has itm, not itc"),
+        (
+            "/rerank",
+            {"query": {"image": b64(PICTURES[0])}, "documents": ["a", "b"]},
+            "tiny has no itc, by which documents",
+        ),
     ],
     "vilt-nlvr2": [("/vqa", {"question": "x"}, "image: 1 given, the model takes 2")],
 }
@@ -378,7 +389,8 @@ CANNOT: dict[str, list[tuple[str, dict[str, Any], str]]] = {
 @pytest.mark.parametrize("kind", CANNOT)
 def test_what_they_cannot_is_told(kind: str, labs: Callable[[str], Lab]) -> None:
     for path, fields, reason in CANNOT[kind]:
-        status, problem = labs(kind).service.refused(path, {"image": b64(PICTURES[0])} | fields)
+        image = {} if path == "/rerank" else {"image": b64(PICTURES[0])}
+        status, problem = labs(kind).service.refused(path, image | fields)
         assert (status, reason in problem["detail"]) == (422, True), problem
 
 

@@ -61,6 +61,8 @@ def test_models(shared: Shared) -> None:
         "image_size": 32,
         "history": False,
         "template": False,
+        "images": 1,
+        "answers": 0,
     }
     assert model["template"] is None
     embed = model["tasks"]["embed"]
@@ -299,7 +301,7 @@ def zero_shot(**parameters: Any) -> dict[str, Any]:
         ("/vqa", {"image": "YQ==", "question": "?", "history": [{"question": "?", "answer": "!"}] * 65}, False),
         ("/vqa", {"image": "YQ==", "question": "?", "template": "Question:"}, False),
         ("/vqa", {"images": ["YQ=="], "question": "?"}, True),
-        ("/vqa", {"images": ["YQ=="] * 2, "question": "?"}, False),
+        ("/vqa", {"images": ["YQ=="] * 3, "question": "?"}, False),
         ("/embed", {"image": None, "images": ["YQ=="]}, True),
         ("/match", {"image": "YQ==", "text": "a", "head": "all"}, False),
         ("/embed", {}, False),

@@ -4,12 +4,11 @@ Their networks are the library's. What a family states is `TwoEncoders`; nothing
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-import transformers
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -20,7 +19,6 @@ from models.base import (
     Item,
     ModelRunner,
     Op,
-    Preprocessing,
     Scores,
     Task,
     TextInput,
@@ -28,11 +26,11 @@ from models.base import (
 from models.device import on_device
 from models.families.family import Family, RunnerParts
 from models.families.library import parts
-from models.families.library.preprocessing import preprocessing
-from models.families.library.texts import SENTENCE_PIECES, TextReader, Texts
+from models.families.library.networks import LibraryNetworks
+from models.families.library.texts import SENTENCE_PIECES, Texts, text_reader
+from models.framing import Fit
 from models.layers.tower import Tower
 from models.runners.unit import HeadsRunner
-from models.weights import CheckpointError, Tied
 
 LACKS = {Task.LOCALIZE: "its two encoders do not look at each other"}
 
@@ -53,50 +51,30 @@ class TwoEncoders:
     bias: Callable[[Any], float] | None = None  # added to scaled cosines, for a sigmoid in place of the softmax
 
 
-class _Networks:
-    """`models.families.family.Networks` of such a family.
+class _Networks(LibraryNetworks):
+    """What of a picture is cut off is not missed. Buffers are weights, too, as those of batch normalisation."""
 
-    A tower is in the serving dtype throughout, as the library has no parts that stay exact; all else in float32."""
+    fits = frozenset(Fit)
+    sees_all = False
 
     def __init__(self, stated: TwoEncoders) -> None:
+        super().__init__(stated.config, {Task.MATCH: stated.architecture}, stated.image_processor)
         self._stated = stated
-        self.TIED: Tied = {}
-        self.ARCHITECTURES = {Task.MATCH: stated.architecture}
-        self.CONFIG = getattr(transformers, stated.config)
 
-    def check(self, _: Task, config: Any, /) -> None:
-        """The library refuses what it cannot compute."""
-
-    def preprocessing(self, processor: Mapping[str, Any], config: Any, /) -> Preprocessing:
-        size = None if self._stated.any_size else config.vision_config.image_size
-        return preprocessing(processor, self._stated.image_processor, size)
+    def image_size(self, config: Any, /) -> int | None:
+        return None if self._stated.any_size else super().image_size(config)
 
     def build_tower(self, config: Any, /) -> Tower:
-        part = parts.taken_out(parts.whole(self._stated.architecture, config), self._stated.tower)
+        part = parts.taken_out(self.whole(config), self._stated.tower)
         return parts.LibraryTower(part, lambda output: output.pooler_output[:, None])
 
     def build(self, _: Task, config: Any, /) -> nn.Module:
-        network: nn.Module = parts.whole(self._stated.architecture, config)
+        network: nn.Module = self.whole(config)
         parts.taken_out(network, self._stated.tower)
         return network
 
-    def set_dtypes(self, module: nn.Module, dtype: torch.dtype, /) -> None:
-        module.to(dtype if isinstance(module, Tower) else torch.float32)
-
-    def quantizable(self, network: nn.Module, /) -> nn.Module:
-        return network
-
-    def language_model_of(self, _: nn.Module, /) -> None:
-        return None
-
-    def hugging_face_names(self, module: nn.Module, /) -> dict[str, str]:
-        """With the buffers that are weights, as those of batch normalisation."""
-        if isinstance(module, parts.LibraryTower):
-            return {name: name.replace("part", self._stated.tower, 1) for name in module.state_dict()}
-        return {name: name for name in module.state_dict()}
-
-    def canonical(self, config: Any, /) -> Callable[[str], str]:
-        return parts.canonical(parts.whole(self._stated.architecture, config))
+    def tower_names(self) -> dict[str, str]:
+        return {"part": self._stated.tower}
 
 
 class EmbeddingRunner(HeadsRunner):
@@ -113,12 +91,7 @@ class EmbeddingRunner(HeadsRunner):
             logit_bias=None if stated.bias is None else stated.bias(network),
         )
         super().__init__(parts.unit, network, parts.device, capabilities)
-        text = parts.config.text_config
-        self._texts = TextReader(parts.folder, stated.texts, text.max_position_embeddings)
-        if self._texts.num_tokens > text.vocab_size:
-            raise CheckpointError(
-                f"the tokenizer has {self._texts.num_tokens} entries, the vocabulary {text.vocab_size}"
-            )
+        self._texts = text_reader(parts, stated.texts)
         name = stated.image_projection
         self._image_projection = nn.Identity() if name is None else network.get_submodule(name)
 

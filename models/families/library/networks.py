@@ -23,6 +23,7 @@ class LibraryNetworks(ABC):
     the rest is the network, in float32."""
 
     fits: frozenset[Fit]  # of pictures, that do
+    sees_all = True  # of a picture, or what is cut off could not be found
     refilled: Mapping[str, parts.Refill] = {}  # buffers of its own, which no file has
 
     def __init__(self, config: str, architectures: Mapping[Task, str], image_processor: str) -> None:
@@ -39,7 +40,8 @@ class LibraryNetworks(ABC):
         """Raises CheckpointError: it cuts off what then could not be found."""
         made = preprocessing(processor, self._image_processor, self.image_size(config))
         how = made.framing
-        if how.fit not in self.fits or (how.fit is not Fit.WHOLE and how.side < how.enough):
+        is_cut = how.fit is not Fit.WHOLE and how.side < how.enough
+        if how.fit not in self.fits or (self.sees_all and is_cut):
             raise CheckpointError("the preprocessor does not make of the whole picture what the model takes")
         return made
 
