@@ -204,3 +204,22 @@ def test_a_full_disk_ends_the_run(scripted: Scripted) -> None:
     ask = ("caption", "p", "--url", "http://test", "--output-format", "jsonl", "--failures", "failures.jsonl")
     assert scripted(*ask, "-o", "/dev/full") == 1
     assert "No space left on device" in scripted.err
+
+
+@pytest.mark.parametrize("most", [1, 3])
+def test_concurrency_is_the_most_at_a_time(scripted: Scripted, most: int) -> None:
+    pictures(Path("p"), [f"{number:02}.png" for number in range(20)])
+    now, seen = [0], []
+
+    async def answer(request: httpx.Request) -> httpx.Response:
+        now[0] += 1
+        seen.append(now[0])
+        for _ in range(20):
+            await asyncio.sleep(0)
+        now[0] -= 1
+        return scripted.answer(request)
+
+    scripted.answers(answer)
+    assert scripted(*ASK, "--concurrency", f"{most}") == 0
+    assert max(seen) <= most
+    assert len(written()) == 20
