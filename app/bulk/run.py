@@ -11,26 +11,18 @@ from dataclasses import dataclass, field
 
 from app.bulk.failing import Failures
 from app.bulk.jobs import Job
-from app.bulk.pacing import FULL, PacedTransport
+from app.bulk.pacing import PacedTransport
 from app.bulk.pictures import Limits, read
 from app.bulk.plan import Picture
 from app.bulk.progress import Progress
 from app.bulk.results import Failure, Result
+from app.bulk.verdicts import Situation, StoppedError, verdict
 from app.bulk.window import Window
 from app.bulk.writers.writer import OutputError, Writer
-from app.start.bulk import UsageError
-from blip_client import AnswerError, AsyncClient, BlipError, ProblemError, UnreachableError
+from blip_client import AsyncClient, BlipError, ProblemError
 
 LOOKAHEAD = 8  # pictures that are read while those before them are asked about
-LOST_ROUNDS = 3  # of all retries, in which others get through but this picture breaks each connection
-PATIENCE_SECONDS = 600.0  # in which a service that is too full answers nobody, before it is given up
-FORBIDDEN, UNKNOWN = (401, 403), (404, 405)
 OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EPIPE)  # the next result fares no better
-OF_THE_OPTIONS = "/errors/invalid-input"
-
-
-class StoppedError(Exception):
-    """The run cannot go on; the message is one line."""
 
 
 @dataclass(slots=True)
@@ -122,38 +114,21 @@ class Run:
         self.progress.advance()
 
     async def _asked(self, picture: Picture, image: bytes) -> Result:
+        """Raises what `verdict` says."""
         for num_rounds in itertools.count(1):
             before = self._num_answered
             try:
                 result = await self.job.ask(self.client, image, picture)
             except BlipError as error:
-                self._check(error, num_rounds, self._num_answered > before)
+                others, idle_seconds = self._num_answered - before, time.monotonic() - self._answered_at
+                now = Situation(num_rounds, others > 0, self._num_answered > 0, idle_seconds)
+                if (told := verdict(error, now)) is not None:
+                    raise told from None
             else:
                 self._num_answered += 1
                 self._answered_at = time.monotonic()
                 return result
         raise AssertionError
-
-    def _check(self, error: BlipError, num_rounds: int, others_were_answered: bool) -> None:
-        """Raises the error if it is the picture's, and what ends the run if the service or the options are at fault;
-        returns if it is nobody's, and asking goes on."""
-        match error:
-            case ProblemError() if error.status in FULL:
-                if time.monotonic() - self._answered_at > PATIENCE_SECONDS:
-                    raise StoppedError(f"the service answers nothing: {error.detail}") from None
-            case UnreachableError(timed_out=False) if num_rounds < LOST_ROUNDS:
-                if not others_were_answered:
-                    raise StoppedError(f"the service cannot be reached: {error.detail}") from None
-            case ProblemError() if error.status in FORBIDDEN:
-                raise StoppedError(f"{error.detail} (BLIP_API_KEY holds the key)") from None
-            case ProblemError() if error.status in UNKNOWN:
-                raise UsageError(error.detail) from None
-            case ProblemError() if error.type == OF_THE_OPTIONS and not self._num_answered:
-                raise UsageError(error.detail) from None
-            case AnswerError() if not self._num_answered:
-                raise StoppedError(f"{error}") from None
-            case _:
-                raise error
 
     def _failed(self, failure: Failure) -> None:
         self.progress.num_failed += 1

@@ -3,33 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
 import os
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
 import httpx
 import pytest
 
-from app.bulk import run as running
+from app.bulk import verdicts
+from app.bulk.verdicts import Situation, StoppedError, verdict
+from app.start.bulk import UsageError
+from blip_client import AnswerError, BlipError, ProblemError, UnreachableError
 from tests.app.bulk.support import Bulk, Scripted, pictures, problem
-from tests.app.support import RED, until
 
 ASK = ("caption", "p", "--url", "http://test", "-o", "out.jsonl")
 
 
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The loop turns in place of each wait."""
-    waits_by(monkeypatch, lambda _: asyncio.sleep(0))
-
-
-def waits_by(monkeypatch: pytest.MonkeyPatch, sleep: Callable[[float], Awaitable[None]]) -> None:
-    """The client, before its next try."""
-    monkeypatch.setattr("blip_client.clients.asyncio", SimpleNamespace(sleep=sleep, to_thread=asyncio.to_thread))
+    """The loop turns in place of each wait of the client's."""
+    quick = SimpleNamespace(sleep=lambda _: asyncio.sleep(0), to_thread=asyncio.to_thread)
+    monkeypatch.setattr("blip_client.clients.asyncio", quick)
 
 
 def written() -> list[str]:
@@ -62,7 +59,7 @@ def test_a_service_that_is_full_for_long_costs_no_picture(scripted: Scripted) ->
 
 
 def test_a_service_that_is_full_for_ever_ends_the_run(scripted: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(running, "PATIENCE_SECONDS", 0)
+    monkeypatch.setattr(verdicts, "PATIENCE_SECONDS", 0)
     pictures(Path("p"), ["a.png", "b.png"])
     scripted.trouble = [problem(503, "draining", 1) for _ in range(50)]
     assert scripted(*ASK) == 1
@@ -79,30 +76,33 @@ def test_a_service_that_is_gone_ends_the_run(scripted: Scripted) -> None:
     assert not Path("failures.jsonl").exists()
 
 
-def test_a_picture_that_breaks_each_connection_fails_alone(scripted: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
-    paths = pictures(Path("p"), [f"{number:02}.png" for number in range(40)], "blue")
-    pictures(Path("p"), ["00.png"], "red")
-    deadly = base64.b64encode(RED).decode()
+LOST = UnreachableError("reset")
+FULL = ProblemError(429, "/errors/queue-full", "Full.")
 
-    def answer(request: httpx.Request) -> httpx.Response:
-        if deadly in request.content.decode():
-            raise httpx.ReadError("reset")
-        return scripted.answer(request)
 
-    async def others_get_through(_: float) -> None:
-        num_answered = len(scripted.asked)
+@pytest.mark.parametrize(
+    ("error", "now", "told"),
+    [
+        (FULL, Situation(99, False, False, 599), None),
+        (FULL, Situation(1, False, True, 601), StoppedError("the service answers nothing: Full.")),
+        (LOST, Situation(1, False, True, 0), StoppedError("the service cannot be reached: reset")),
+        (LOST, Situation(2, True, True, 0), None),
+        (LOST, Situation(3, True, True, 0), LOST),  # others get through: this picture breaks each connection
+        (UnreachableError("slow", timed_out=True), Situation(1, False, False, 0), UnreachableError("slow", True)),
+        (ProblemError(422, "/errors/invalid-input", "No."), Situation(1, False, False, 0), UsageError("No.")),
+        (ProblemError(404, "/errors/unknown-model", "No."), Situation(1, True, True, 0), UsageError("No.")),
+        (AnswerError("Whose?"), Situation(1, False, False, 0), StoppedError("Whose?")),
+        (AnswerError("Whose?"), Situation(1, True, True, 0), AnswerError("Whose?")),
+    ],
+)
+def test_whose_fault_it_is(error: BlipError, now: Situation, told: Exception | None) -> None:
+    found = verdict(error, now)
+    assert (type(found), str(found)) == (type(told), str(told))
 
-        async def one_more() -> bool:
-            return len(scripted.asked) > num_answered
 
-        await until(one_more)
-
-    waits_by(monkeypatch, others_get_through)
-    scripted.answers(answer)
-    assert scripted(*ASK, "--retries", "1") == 1
-    assert written() == sorted(map(str, paths[1:]))
-    (row,) = map(json.loads, Path("failures.jsonl").read_text().splitlines())
-    assert (row["path"], "reset" in row["error"]) == ("p/00.png", True)
+def test_what_the_options_would_have_made_fail_fails_alone_once_one_was_answered() -> None:
+    error = ProblemError(422, "/errors/invalid-input", "text 3 is too long")
+    assert verdict(error, Situation(1, True, True, 0)) is error
 
 
 def test_a_service_that_was_never_there(bulk: Bulk) -> None:
@@ -204,3 +204,22 @@ def test_a_full_disk_ends_the_run(scripted: Scripted) -> None:
     ask = ("caption", "p", "--url", "http://test", "--output-format", "jsonl", "--failures", "failures.jsonl")
     assert scripted(*ask, "-o", "/dev/full") == 1
     assert "No space left on device" in scripted.err
+
+
+@pytest.mark.parametrize("most", [1, 3])
+def test_concurrency_is_the_most_at_a_time(scripted: Scripted, most: int) -> None:
+    pictures(Path("p"), [f"{number:02}.png" for number in range(20)])
+    now, seen = [0], []
+
+    async def answer(request: httpx.Request) -> httpx.Response:
+        now[0] += 1
+        seen.append(now[0])
+        for _ in range(20):
+            await asyncio.sleep(0)
+        now[0] -= 1
+        return scripted.answer(request)
+
+    scripted.answers(answer)
+    assert scripted(*ASK, "--concurrency", f"{most}") == 0
+    assert max(seen) <= most
+    assert len(written()) == 20
