@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import math
 import re
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 
@@ -25,6 +26,40 @@ class Turn:
     seconds: list[float]  # of each sample
     elapsed: float
     num_answers: int
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """When clients that are kept busy count: after so many seconds and samples, for so many seconds, or until so many
+    samples are done. What is then under way may end within `patience_seconds`, else it is given up."""
+
+    warm_seconds: float = 0.0
+    warm_samples: int = 1
+    seconds: float = math.inf
+    samples: int | None = None
+    patience_seconds: float = math.inf
+
+    @property
+    def end(self) -> float:
+        return self.warm_seconds + self.seconds
+
+
+class Done(NamedTuple):
+    """A sample of clients that are kept busy."""
+
+    moment: float  # at which it was done, in seconds since they began
+    seconds: float
+    num_answers: int
+
+
+def steady(done: Sequence[Done], span: Span) -> Turn:
+    """What counts. It begins and ends with the end of a sample: so those that end together, as batches do, count as
+    often as they should."""
+    ordered = sorted(done)
+    warm = max(span.warm_samples, sum(one.moment < span.warm_seconds for one in ordered))
+    counted = [one for one in ordered[warm:] if one.moment <= span.end][: span.samples]
+    elapsed = counted[-1].moment - ordered[warm - 1].moment if counted else 0.0
+    return Turn([one.seconds for one in counted], elapsed, sum(one.num_answers for one in counted))
 
 
 def ours(work: Work, pictures: Pictures) -> list[dict[str, Any]]:
@@ -113,6 +148,45 @@ async def take_turn(
                 group.create_task(work_on(client, numbered))
         elapsed = time.monotonic() - started
     return Turn(seconds, elapsed, sum(work.num_answers for work in works))
+
+
+async def keep_busy(
+    url: str,
+    kind: str,
+    works: Iterator[Work],
+    clients: int,
+    pictures: Pictures,
+    span: Span,
+    tick: Callable[[], object] = bool,
+) -> Turn:
+    """A steady state: each client has a sample under way as long as any counts. `works` that end, end it."""
+    done: list[Done] = []
+    began = time.monotonic()
+
+    def over() -> bool:
+        enough = span.samples is not None and len(done) >= span.warm_samples + span.samples
+        return enough or time.monotonic() - began >= span.end
+
+    async def work_on(client: httpx.AsyncClient) -> None:
+        while not over() and (work := next(works, None)) is not None:
+            started = time.monotonic()
+            await ask(client, kind, work, pictures)
+            now = time.monotonic()
+            done.append(Done(now - began, now - started, work.num_answers))
+            tick()
+
+    async with connected(url) as client:
+        tasks = [asyncio.create_task(work_on(client)) for _ in range(clients)]
+        limit = span.end + span.patience_seconds
+        ended, late = await asyncio.wait(
+            tasks, timeout=None if limit == math.inf else limit, return_when=asyncio.FIRST_EXCEPTION
+        )
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
+        for task in ended:
+            task.result()
+    return steady(done, span)
 
 
 class CacheWatch:

@@ -79,7 +79,7 @@ def run(scale: Scale, folder: Path, only: str, quick: bool) -> tuple[dict[str, A
             asdict(limit) for limit in machine.measure(scale.machine_rounds, scale.compiled, bar.update)
         ]
         bar.set_description("answers")
-        results["answers"] = answers.measure(scale.demo_requests, bar.update)
+        results["answers"] = list(answers.measure(scale.demo_requests, bar.update))
         rows, rates = overhead.measure()
         results["overhead"] = {"rows": rows} | rates
     return results, matrix

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import Annotated, Any, Protocol
 
 import uvicorn
 from fastapi import FastAPI, File, Form
+from PIL.Image import Image as Picture
 
 from bench.peers.blip import Blip, arguments, open_image
 
@@ -14,7 +16,11 @@ Text = Annotated[str, Form()]
 Number = Annotated[int, Form()]
 
 
-def create_app(blip: Blip) -> FastAPI:
+class Captioner(Protocol):
+    def caption(self, images: Sequence[Picture], num_beams: int, num_tokens: int) -> list[str]: ...
+
+
+def captioning(captioner: Captioner) -> FastAPI:
     app = FastAPI()
 
     @app.get("/health")
@@ -23,7 +29,13 @@ def create_app(blip: Blip) -> FastAPI:
 
     @app.post("/caption")
     def caption(image: Image, num_beams: Number, num_tokens: Number) -> dict[str, Any]:
-        return {"caption": blip.caption([open_image(image)], num_beams, num_tokens)[0]}
+        return {"caption": captioner.caption([open_image(image)], num_beams, num_tokens)[0]}
+
+    return app
+
+
+def create_app(blip: Blip) -> FastAPI:
+    app = captioning(blip)
 
     @app.post("/vqa")
     def vqa(image: Image, text: Text, num_beams: Number, num_tokens: Number) -> dict[str, Any]:
@@ -46,8 +58,11 @@ def create_app(blip: Blip) -> FastAPI:
 
 def main() -> None:
     options = arguments()
-    app = create_app(Blip(options.folder, options.dtype))
-    uvicorn.run(app, host="127.0.0.1", port=options.port, log_level="warning", timeout_keep_alive=75)
+    serve(create_app(Blip(options.folder, options.dtype, options.device)), options.port)
+
+
+def serve(app: FastAPI, port: int) -> None:
+    uvicorn.run(app, host="127.0.0.1", port=port, log_level="warning", timeout_keep_alive=75)
 
 
 if __name__ == "__main__":

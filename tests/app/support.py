@@ -6,6 +6,7 @@ import asyncio
 import base64
 import io
 import json
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from app.service import MakeDecoder, Service
 from app.settings import Settings
 from models.base import Capabilities, ServedModel
 from models.fake.runner import FakeRunner, Hold, fake_models
+from tests import golden
 
 T = TypeVar("T")
 PNG = {"content-type": "image/png"}
@@ -166,7 +168,8 @@ class Asking:
 @contextmanager
 def asking(profile: str, catalog: Path) -> Iterator[Asking]:
     """A service of real checkpoints, in fp32."""
-    settings = {"profile": profile, "catalog": catalog, "dtype": "fp32", "device": "cpu", "threads": 1}
+    device = os.environ.get(golden.DEVICE_VARIABLE, "cpu")
+    settings = {"profile": profile, "catalog": catalog, "dtype": "fp32", "device": device, "threads": 1}
     with asyncio.Runner() as runner:
         stack = AsyncExitStack()
         client, _ = runner.run(stack.enter_async_context(serving(load_models, decoder_processes, **settings)))
