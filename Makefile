@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/pip --disable-pip-version-check install --constraint constraints.txt --editable
 
-.PHONY: run test test-avx2 check format eval train-demo bench bench-blip2 prove screenshots lock
+.PHONY: run test test-avx2 check format eval train-demo bench bench-blip2 prove prove-gpu gpu-wheels screenshots lock
 
 run: .venv/.run
 	$(BIN)/blip-serve
@@ -51,6 +51,21 @@ screenshots: prove-page
 	cp build/page/ask-wide-dark.png docs/images/page-ask.png
 	cp build/page/compare-wide-light.png docs/images/page-compare.png
 	cp build/page/locate-wide-light.png docs/images/page-locate.png
+
+# By $(PYTHON) itself, if it has all that this needs, with the wheels that were brought along if there are any; else by
+# that of .venv.
+prove-gpu: export PYTHONPATH := $(CURDIR)/build/gpu-site
+prove-gpu: $(if $(wildcard build/gpu-wheels),build/gpu-site)
+	@if $(PYTHON) -m bench.gpu.needs; then $(PYTHON) -m bench.gpu; \
+	else $(MAKE) .venv/.dev && $(BIN)/python -m bench.gpu; fi
+
+# For a machine with a GPU, and no network: GPU_PYTHON is the version of its Python.
+GPU_PYTHON ?= 3.12
+gpu-wheels: .venv/bin/python
+	$(BIN)/python -m bench.gpu.needs build/gpu-wheels $(GPU_PYTHON)
+
+build/gpu-site: build/gpu-wheels
+	$(PYTHON) -m pip install --quiet --no-index --no-deps --upgrade --target $@ build/gpu-wheels/*.whl
 
 prove-%: .venv/.prove build/tools
 	$(BIN)/pytest $(wildcard tests/operation/test_$*.py tests/operation/test_$*_*.py)

@@ -126,7 +126,7 @@ def _write_weights(folder: Path, shapes: dict[str, torch.Size], device: str) -> 
         save(folder / file, shard)
         places |= dict.fromkeys(shard, file)
         shard.clear()  # before the next is made
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
 
 
 def _shards(shapes: dict[str, torch.Size], device: str) -> Iterator[dict[str, Tensor]]:

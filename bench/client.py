@@ -74,27 +74,25 @@ def ours(work: Work, pictures: Pictures) -> list[dict[str, Any]]:
     task = work.task.partition("-")[0]
     if work.picture is None:
         return [{"url": f"/{task}", "json": data}]
-    return [{"url": f"/{task}", "data": data} | _files(work, pictures)]
+    return [{"url": f"/{task}", "data": data, "files": {"image": ("image.jpg", pictures[work.picture], "image/jpeg")}}]
 
 
 def wrapper(work: Work, pictures: Pictures) -> list[dict[str, Any]]:
     """A request for each text."""
-    settings = {"num_beams": work.num_beams, "num_tokens": work.num_tokens}
-    files = _files(work, pictures)
-    fields = [{"text": text} for text in work.texts] or [{}]
-    return [{"url": f"/{work.task}", "data": settings | field} | files for field in fields]
+    return [{"url": f"/{work.task}", "json": body} for body in _bodies(work, pictures)]
 
 
 def litserve(work: Work, pictures: Pictures) -> list[dict[str, Any]]:
     """A request for each text."""
-    body: dict[str, Any] = {"task": work.task, "num_beams": work.num_beams, "num_tokens": work.num_tokens}
+    return [{"url": "/predict", "json": body | {"task": work.task}} for body in _bodies(work, pictures)]
+
+
+def _bodies(work: Work, pictures: Pictures) -> list[dict[str, Any]]:
+    """A peer's, one for each text."""
+    body: dict[str, Any] = {"num_beams": work.num_beams, "num_tokens": work.num_tokens}
     if work.picture is not None:
         body["image"] = base64.b64encode(pictures[work.picture]).decode()
-    return [{"url": "/predict", "json": body | {"text": text}} for text in work.texts or ("",)]
-
-
-def _files(work: Work, pictures: Pictures) -> dict[str, Any]:
-    return {} if work.picture is None else {"files": {"image": ("image.jpg", pictures[work.picture], "image/jpeg")}}
+    return [body | {"text": text} for text in work.texts or ("",)]
 
 
 DIALECTS: dict[str, Callable[[Work, Pictures], list[dict[str, Any]]]] = {

@@ -35,12 +35,8 @@ GROUPS: tuple[dict[str, float], ...] = (
     {"weights": 150, "tests": 150, "golden fp32": 150, "golden bf16": 150, "golden fp16": 150, "demo": 150},
     {"BLIP over HTTP": 100},
     {"BLIP-2 over HTTP": 120},
-    {"tower": 45},
-    {"steps": 60},
-    {"decoding": 45},
-    {"profile": 45},
-    {"compiled tower": 90},
-    {"compiled decoding": 90},
+    {"speed": 100},
+    {"compiled": 120},
 )
 
 

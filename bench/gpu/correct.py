@@ -54,7 +54,7 @@ class Cases(NamedTuple):
 def golden_cases(setup: Setup, dtype: str) -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as folder:
         for profile, catalog in (("golden", golden.CATALOG), ("golden2", golden.blip2_catalog(Path(folder)))):
-            how = {"device": str(setup.device), "dtype": dtype, "threads": setup.threads}
+            how = {"device": str(setup.device), "dtype": dtype, "threads": 1}
             served = {model.name: model for model in load(profile, catalog=catalog, **how)}  # type: ignore[arg-type]
             for cases in (blip if profile == "golden" else blip2)(served, setup.scale.every):
                 yield compare(cases, dtype)

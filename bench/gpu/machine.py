@@ -66,7 +66,10 @@ def driver() -> str:
     query = "--query-gpu=name,driver_version,memory.total,memory.used,clocks.sm,power.limit"
     try:
         done = subprocess.run(
-            ["nvidia-smi", query, "--format=csv,noheader"], capture_output=True, text=True, timeout=20
+            ["nvidia-smi", query, "--format=csv,noheader"],  # noqa: S607
+            capture_output=True,
+            text=True,
+            timeout=20,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         return f"nvidia-smi does not tell: {error}"

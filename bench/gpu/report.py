@@ -17,12 +17,8 @@ TITLES = {
     "demo": "The demo model over HTTP, all at once against alone",
     "BLIP over HTTP": "BLIP-base over HTTP",
     "BLIP-2 over HTTP": "BLIP-2 OPT 2.7B over HTTP",
-    "tower": "The tower",
-    "steps": "A step of a generation",
-    "decoding": "The network's part of a step, and as a CUDA graph",
-    "profile": "Where a step's time goes",
-    "compiled tower": "The tower, compiled",
-    "compiled decoding": "The network's part of a step, compiled",
+    "speed": "Towers and steps",
+    "compiled": "Towers and steps, compiled",
 }
 NOTES = {
     "golden fp32": "Texts must be equal, and scores within 1e-4 of the authors'.",
@@ -31,10 +27,10 @@ NOTES = {
     "BLIP over HTTP": "20 tokens a caption, random weights, pictures of 640 x 480 that count as new; one server at a "
     "time, its clients kept busy. The wrapper is the obvious one: transformers in FastAPI, no batches.",
     "BLIP-2 over HTTP": "As above.",
-    "tower": "Shares are of a large product in the same dtype, measured beside it, and of the maker's data sheet.",
-    "steps": "Wall time with the search, the device idle before and after. Tokens a second are of rows, not beams.",
-    "decoding": "At fixed shapes, one beam. Wall: one at a time, waited for; device: queued, by events. The wall time of "
-    "a graph is what the device needs: the rest of an eager one's is Python and launches.",
+    "speed": "Towers: shares are of a large product in the same dtype, measured beside it, and of the data sheet. "
+    "Steps: wall time with the search, the device idle before and after; tokens a second are of rows, not beams. "
+    "Networks: a step without the search, at fixed shapes, one beam; wall: one at a time, waited for; device: queued, "
+    "by events. The wall time of a graph is what the device needs: the rest of the other's is Python and launches.",
 }
 
 
@@ -67,7 +63,7 @@ def section(one: dict[str, Any]) -> Iterator[str]:
     if one["name"] in NOTES:
         yield NOTES[one["name"]]
     rows = [row for row in one["rows"] if not row.get("failure")]
-    for heads in dict.fromkeys(tuple(row) for row in rows):
+    for heads in dict.fromkeys(map(tuple, rows)):
         alike = [row for row in rows if tuple(row) == heads]
         yield table(heads, [[cell(row[name]) for name in heads] for row in alike])
     for row in one["rows"]:

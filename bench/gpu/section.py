@@ -20,14 +20,10 @@ MEASURES: dict[str, Callable[[Setup], Iterator[Row]]] = {
     "tests": correct.tests,
     **{f"golden {dtype}": partial(correct.golden_cases, dtype=dtype) for dtype in DTYPES},
     "demo": correct.demo,
-    "tower": speed.tower,
-    "steps": speed.steps,
-    "decoding": speed.decoding,
     "BLIP over HTTP": serving.blip,
     "BLIP-2 over HTTP": serving.blip2,
-    "profile": speed.profile,
-    "compiled tower": speed.compiled_tower,
-    "compiled decoding": speed.compiled_decoding,
+    "speed": speed.eager,
+    "compiled": speed.compiled_too,
 }
 
 

@@ -84,6 +84,10 @@ DRY = Scale(
 SCALES = {scale.name: scale for scale in (FULL, DRY)}
 
 
+def first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"[:300]
+
+
 @dataclass(frozen=True, slots=True)
 class Setup:
     scale: Scale
