@@ -34,7 +34,7 @@ train-demo: .venv/.dev
 	$(BIN)/python -m training.train
 	$(BIN)/python -m training.blip2.train
 
-bench: .venv/.dev
+bench: .venv/.peers
 	$(BIN)/python -m bench.run$(if $(QUICK), --scale quick)
 
 bench-blip2: .venv/.dev
@@ -99,6 +99,11 @@ build/tools:
 	@echo "Installing what the tests need into .venv, once."
 	$(INSTALL) '.[dev]'
 	touch $@ .venv/.run
+
+.venv/.peers: .venv/.dev
+	@echo "Installing the runtimes that the bench compares with into .venv, once."
+	$(INSTALL) '.[dev,peers]'
+	touch $@
 
 .venv/.prove: .venv/.dev
 	@echo "Installing what the proofs need into .venv, once."

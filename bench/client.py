@@ -7,7 +7,7 @@ import base64
 import math
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -26,22 +26,27 @@ class Turn:
     seconds: list[float]  # of each sample
     elapsed: float
     num_answers: int
+    num_given_up: int = 0  # samples, which the server may go on with
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """When clients that are kept busy count: after so many seconds and samples, for so many seconds, or until so many
-    samples are done. What is then under way may end within `patience_seconds`, else it is given up."""
+    """What counts of clients that are kept busy: so many samples after a warm-up, which has so many samples or seconds.
 
-    warm_seconds: float = 0.0
-    warm_samples: int = 1
-    seconds: float = math.inf
+    After `seconds` in all they end, as soon as a `burst` counts: so many samples, which end together; of 0, as soon as
+    any was done. What is then under way may end within `patience_seconds`, else it is given up."""
+
+    warm_samples: float = math.inf
+    warm_seconds: float = math.inf
     samples: int | None = None
+    seconds: float = math.inf
+    burst: int = 1
     patience_seconds: float = math.inf
 
-    @property
-    def end(self) -> float:
-        return self.warm_seconds + self.seconds
+    def warm(self, moments: Iterable[float]) -> int:
+        """How many samples, done at these moments, belong to the warm-up: one at least."""
+        early = sum(moment < self.warm_seconds for moment in moments)
+        return int(max(1, min(early, self.warm_samples)))
 
 
 class Done(NamedTuple):
@@ -52,14 +57,17 @@ class Done(NamedTuple):
     num_answers: int
 
 
-def steady(done: Sequence[Done], span: Span) -> Turn:
-    """What counts. It begins and ends with the end of a sample: so those that end together, as batches do, count as
-    often as they should."""
+def steady(done: Sequence[Done], span: Span, num_given_up: int = 0) -> Turn:
+    """What counts: from the end of the warm-up's last sample on, in whole bursts if there is one. A burst that was cut
+    would count more samples than its time has, or fewer."""
     ordered = sorted(done)
-    warm = max(span.warm_samples, sum(one.moment < span.warm_seconds for one in ordered))
-    counted = [one for one in ordered[warm:] if one.moment <= span.end][: span.samples]
+    warm = span.warm(one.moment for one in ordered)
+    counted = [one for number, one in enumerate(ordered[warm:]) if one.moment <= span.seconds or number < span.burst]
+    counted = counted[: span.samples]
+    if len(counted) > span.burst > 1:
+        counted = counted[: len(counted) // span.burst * span.burst]
     elapsed = counted[-1].moment - ordered[warm - 1].moment if counted else 0.0
-    return Turn([one.seconds for one in counted], elapsed, sum(one.num_answers for one in counted))
+    return Turn([one.seconds for one in counted], elapsed, sum(one.num_answers for one in counted), num_given_up)
 
 
 def ours(work: Work, pictures: Pictures) -> list[dict[str, Any]]:
@@ -162,8 +170,9 @@ async def keep_busy(
     began = time.monotonic()
 
     def over() -> bool:
-        enough = span.samples is not None and len(done) >= span.warm_samples + span.samples
-        return enough or time.monotonic() - began >= span.end
+        counted = len(done) - span.warm(one.moment for one in done)
+        late = time.monotonic() - began >= span.seconds
+        return (span.samples is not None and counted >= span.samples) or (late and counted >= span.burst)
 
     async def work_on(client: httpx.AsyncClient) -> None:
         while not over() and (work := next(works, None)) is not None:
@@ -173,18 +182,14 @@ async def keep_busy(
             done.append(Done(now - began, now - started, work.num_answers))
             tick()
 
-    async with connected(url) as client:
-        tasks = [asyncio.create_task(work_on(client)) for _ in range(clients)]
-        limit = span.end + span.patience_seconds
-        ended, late = await asyncio.wait(
-            tasks, timeout=None if limit == math.inf else limit, return_when=asyncio.FIRST_EXCEPTION
-        )
+    async with connected(url) as client, asyncio.TaskGroup() as group:
+        tasks = [group.create_task(work_on(client)) for _ in range(clients)]
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)  # it found that it was over
+        patience = None if span.patience_seconds == math.inf else span.patience_seconds
+        _, late = await asyncio.wait(tasks, timeout=patience)
         for task in late:
             task.cancel()
-        await asyncio.gather(*late, return_exceptions=True)
-        for task in ended:
-            task.result()
-    return steady(done, span)
+    return steady(done, span, len(late))
 
 
 class CacheWatch:

@@ -88,7 +88,12 @@ def cells(setup: Setup, service: RunningService, kind: str, pictures: list[bytes
     for clients in scale.clients:
         for beams in (1, *([scale.beams_at[clients]] if clients in scale.beams_at else [])):
             works = (Work("caption", number, (), beams, TOKENS) for number in cycle(range(len(pictures))))
-            span = Span(scale.warm_seconds, seconds=scale.seconds, patience_seconds=PATIENCE_SECONDS)
+            span = Span(
+                warm_seconds=scale.warm_seconds,
+                seconds=scale.warm_seconds + scale.seconds,
+                burst=clients if kind == "ours" else 0,  # ours answers them at about the same time
+                patience_seconds=PATIENCE_SECONDS,
+            )
             row: Row = {"contender": kind, "clients": clients, "beams": beams}
             try:
                 turn = asyncio.run(keep_busy(service.url, kind, works, clients, pictures, span))

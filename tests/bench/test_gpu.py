@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 import torch
 
-from bench.client import Done, Span, steady
 from bench.gpu import __main__ as prove
 from bench.gpu import needs, timing
 from bench.gpu.peaks import sheet_rate
@@ -119,19 +118,6 @@ def test_data_sheets(name: str, dtype: str, rate: float | None) -> None:
 
 def test_operations_of_a_tower() -> None:
     assert tower_flop(ViTConfig(384, 16, 768, 12, 12, 3072, 1e-6)) == pytest.approx(111e9, rel=0.01)
-
-
-def test_what_counts_in_a_steady_state() -> None:
-    """Two clients whose samples end together, each second; the first second is not counted, the last is cut off."""
-    done = [Done(moment, 1.0, 2) for moment in (1.0, 1.0, 2.0, 2.0, 3.0, 3.0, 4.0)]
-    turn = steady(done, Span(warm_seconds=1.5, seconds=2.0))
-    assert (len(turn.seconds), turn.elapsed, turn.num_answers) == (4, 2.0, 8)
-    turn = steady(done, Span(warm_samples=2, samples=2))
-    assert (len(turn.seconds), turn.elapsed) == (2, 1.0)
-
-
-def test_nothing_was_done_in_time() -> None:
-    assert steady([Done(9.0, 9.0, 1)], Span(warm_seconds=1, seconds=1)).seconds == []
 
 
 def test_on_cuda_times_are_of_events_after_a_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
