@@ -77,7 +77,7 @@ DRY = Scale(
     warm_seconds=0.3,
     seconds=1.0,
     pictures=16,
-    every=16,
+    every=32,
     only_tests="matching or pairs",
     demo_requests=8,
 )
