@@ -52,12 +52,22 @@ screenshots: prove-page
 	cp build/page/compare-wide-light.png docs/images/page-compare.png
 	cp build/page/locate-wide-light.png docs/images/page-locate.png
 
-# By $(PYTHON) itself, if it has all that this needs, with the wheels that were brought along if there are any; else by
-# that of .venv.
-prove-gpu: export PYTHONPATH := $(CURDIR)/build/gpu-site
-prove-gpu: $(if $(wildcard build/gpu-wheels),build/gpu-site)
-	@if $(PYTHON) -m bench.gpu.needs; then $(PYTHON) -m bench.gpu; \
-	else $(MAKE) .venv/.dev && $(BIN)/python -m bench.gpu; fi
+# By $(PYTHON) itself, if it has all that this needs, or wheels of the rest were brought along; else by that of .venv.
+ifneq ($(filter prove-gpu,$(MAKECMDGOALS)),)
+ifneq ($(wildcard build/gpu-wheels),)
+GPU_FIRST := build/gpu-site
+GPU_RUN := PYTHONPATH=$(CURDIR)/build/gpu-site $(PYTHON)
+else ifeq ($(shell $(PYTHON) -m bench.gpu.needs 2>&1),)
+GPU_RUN := $(PYTHON)
+else
+GPU_FIRST := .venv/.dev
+GPU_RUN := $(BIN)/python
+endif
+endif
+
+prove-gpu: $(GPU_FIRST)
+	@$(GPU_RUN) -m bench.gpu.needs
+	$(GPU_RUN) -m bench.gpu
 
 # For a machine with a GPU, and no network: GPU_PYTHON is the version of its Python.
 GPU_PYTHON ?= 3.12

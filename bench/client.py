@@ -33,8 +33,8 @@ class Turn:
 class Span:
     """What counts of clients that are kept busy: so many samples after a warm-up, which has so many samples or seconds.
 
-    After `seconds` in all they end, as soon as a `burst` counts: so many samples, which end together; of 0, as soon as
-    any was done. What is then under way may end within `patience_seconds`, else it is given up."""
+    After `seconds` in all they end, as soon as a `burst` counts: so many samples, which end together. What is then
+    under way may end within `patience_seconds`, else it is given up."""
 
     warm_samples: float = math.inf
     warm_seconds: float = math.inf

@@ -60,10 +60,22 @@ def main() -> int:
     scale = options.scale or ("full" if torch.cuda.is_available() else "dry")
     folder: Path = options.folder.resolve()
     results = options.results or (folder if scale == "dry" else Path("bench/results"))
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
     every = prove(scale, folder, results, options.only)
     print((results / "gpu.md").read_text())
     print(f"Written to {results / 'gpu.md'} and gpu.json; logs in {folder / 'logs'}")
     return int(any(is_broken(found) for found in every))
+
+
+RUNNING: set[subprocess.Popen[bytes]] = set()
+
+
+def stop(number: int, _: object) -> None:
+    """Sections are sessions of their own: whoever stops this does not reach them."""
+    for process in list(RUNNING):
+        end_group(process)
+    os._exit(128 + number)  # threads wait for sections
 
 
 def prove(scale: str, folder: Path, results: Path, only: Sequence[str] | None) -> list[Found]:
@@ -103,6 +115,7 @@ def run_section(name: str, scale: str, folder: Path, limit: float) -> Found:
     log_file, started = folder / "logs" / f"{name}.log", time.monotonic()
     with log_file.open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        RUNNING.add(process)
         try:
             status = process.wait(limit)
             failure = f"it ended with status {status}" if status else ""
@@ -110,6 +123,7 @@ def run_section(name: str, scale: str, folder: Path, limit: float) -> Found:
             failure = f"it was stopped after {limit:.0f} s"
         finally:
             end_group(process)
+            RUNNING.discard(process)
     if failure:
         lines = log_file.read_text(errors="replace").splitlines()[-LOG_LINES:]
         failure = "\n".join([failure, *lines])

@@ -27,9 +27,8 @@ def bursts(*moments: float) -> list[Done]:
         (Span(warm_samples=2, warm_seconds=9.0, samples=4), 4, 2.0),
         (Span(warm_samples=2, samples=3, burst=2), 2, 1.0),
         (Span(warm_samples=2, seconds=0.5, burst=2), 2, 1.0),
-        (Span(warm_samples=2, seconds=0.5, burst=0), 0, 0.0),
     ],
-    ids=["by time", "by samples", "whichever is first", "whole bursts", "one burst at least", "or none"],
+    ids=["by time", "by samples", "whichever is first", "whole bursts", "one burst at least"],
 )
 def test_what_counts_in_a_steady_state(span: Span, number: int, elapsed: float) -> None:
     turn = steady(bursts(1.0, 2.0, 3.0, 4.0), span)
