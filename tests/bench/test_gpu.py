@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -97,6 +99,22 @@ def test_no_section_is_begun_without_time(sections: Path) -> None:
 def test_one_that_ran_is_not_broken(sections: Path) -> None:
     (found,) = prove.run_group({"print(1)": 60.0}, "dry", sections, left=60)
     assert not prove.is_broken(found)
+
+
+def test_who_stops_it_stops_its_sections(monkeypatch: pytest.MonkeyPatch) -> None:
+    process = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"], start_new_session=True)
+    exits: list[int] = []
+    monkeypatch.setattr(os, "_exit", exits.append)
+    monkeypatch.setattr(prove, "RUNNING", {process})
+    prove.stop(signal.SIGTERM, None)
+    assert exits == [128 + signal.SIGTERM]
+    assert process.poll() == -signal.SIGTERM
+
+
+def test_a_dry_run_measures_side_by_side_what_needs_no_weights_first() -> None:
+    first, second = prove.side_by_side(prove.GROUPS)
+    assert "weights" in first
+    assert {"BLIP over HTTP", "speed", "compiled"} <= set(second)
 
 
 # --- figures ---
