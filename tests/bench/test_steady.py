@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from bench import client
-from bench.budget import Budget, span_of, weight
+from bench.budget import Budget, span_of, weight, works_needed
 from bench.client import Done, Span, keep_busy, steady
 from bench.contenders import Contender
 from bench.workloads import Work
@@ -114,3 +114,10 @@ def test_ours_counts_whole_rounds_of_its_clients_and_gives_up_at_once() -> None:
 def test_a_peer_counts_whole_batches_and_may_end_what_it_has(clients: int, num_requests: int, burst: int) -> None:
     span = span_of(100, LITSERVE, clients, 60, num_requests)
     assert (span.burst, span.warm_seconds, span.seconds + span.patience_seconds) == (burst, 30, 100)
+
+
+@pytest.mark.parametrize("contender", [OURS, LITSERVE])
+def test_to_see_that_it_runs_a_few_samples_will_do(contender: Contender) -> None:
+    span = span_of(100, contender, 16, 2, num_requests=1)
+    assert (span.warm_samples, span.samples) == (2, 2)
+    assert works_needed(2, 16) == 6
