@@ -51,10 +51,10 @@ def test_equal_towers_are_held_once(tmp_path: Path) -> None:
     assert model.checkpoints[Task.CAPTION].tower is model.checkpoints[Task.MATCH].tower
 
 
-def test_fp32_is_not_tf32(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fp32_is_not_tf32(folder: Path) -> None:
     """Of cuDNN's convolutions, such as that of the patches. Products are exact unless somebody says otherwise."""
     convolutions = torch.backends.cudnn.conv  # type: ignore[attr-defined]
-    monkeypatch.setattr(convolutions, "fp32_precision", "tf32")
+    convolutions.fp32_precision = "tf32"
     load(folder, CAPTION)
     assert convolutions.fp32_precision == "ieee"
     assert torch.get_float32_matmul_precision() == "highest"
