@@ -34,8 +34,8 @@ LOG_LINES = 15
 GROUPS: tuple[dict[str, float], ...] = (
     {"machine": 60},
     {"weights": 150, "tests": 150, "golden fp32": 150, "golden bf16": 150, "golden fp16": 150, "demo": 150},
-    {"BLIP over HTTP": 100},
-    {"BLIP-2 over HTTP": 120},
+    {"BLIP over HTTP": 120},
+    {"BLIP-2 over HTTP": 170},
     {"speed": 100},
     {"compiled": 120},
 )
