@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/pip --disable-pip-version-check install --constraint constraints.txt --editable
 
-.PHONY: run test test-avx2 check format eval train-demo bench bench-blip2 prove screenshots lock
+.PHONY: run test test-avx2 check format eval train-demo bench bench-blip2 prove prove-gpu gpu-wheels screenshots lock
 
 run: .venv/.run
 	$(BIN)/blip-serve
@@ -34,7 +34,7 @@ train-demo: .venv/.dev
 	$(BIN)/python -m training.train
 	$(BIN)/python -m training.blip2.train
 
-bench: .venv/.dev
+bench: .venv/.peers
 	$(BIN)/python -m bench.run$(if $(QUICK), --scale quick)
 
 bench-blip2: .venv/.dev
@@ -51,6 +51,31 @@ screenshots: prove-page
 	cp build/page/ask-wide-dark.png docs/images/page-ask.png
 	cp build/page/compare-wide-light.png docs/images/page-compare.png
 	cp build/page/locate-wide-light.png docs/images/page-locate.png
+
+# By $(PYTHON) itself, if it has all that this needs, or wheels of the rest were brought along; else by that of .venv.
+ifneq ($(filter prove-gpu,$(MAKECMDGOALS)),)
+ifneq ($(wildcard build/gpu-wheels),)
+GPU_FIRST := build/gpu-site
+GPU_RUN := PYTHONPATH=$(CURDIR)/build/gpu-site $(PYTHON)
+else ifeq ($(shell $(PYTHON) -m bench.gpu.needs 2>&1),)
+GPU_RUN := $(PYTHON)
+else
+GPU_FIRST := .venv/.dev
+GPU_RUN := $(BIN)/python
+endif
+endif
+
+prove-gpu: $(GPU_FIRST)
+	@$(GPU_RUN) -m bench.gpu.needs
+	$(GPU_RUN) -m bench.gpu
+
+# For a machine with a GPU, and no network: GPU_PYTHON is the version of its Python.
+GPU_PYTHON ?= 3.12
+gpu-wheels: .venv/bin/python
+	$(BIN)/python -m bench.gpu.needs build/gpu-wheels $(GPU_PYTHON)
+
+build/gpu-site: build/gpu-wheels
+	$(PYTHON) -m pip install --quiet --no-index --no-deps --upgrade --target $@ build/gpu-wheels/*.whl
 
 prove-%: .venv/.prove build/tools
 	$(BIN)/pytest $(wildcard tests/operation/test_$*.py tests/operation/test_$*_*.py)
@@ -84,6 +109,11 @@ build/tools:
 	@echo "Installing what the tests need into .venv, once."
 	$(INSTALL) '.[dev]'
 	touch $@ .venv/.run
+
+.venv/.peers: .venv/.dev
+	@echo "Installing the runtimes that the bench compares with into .venv, once."
+	$(INSTALL) '.[dev,peers]'
+	touch $@
 
 .venv/.prove: .venv/.dev
 	@echo "Installing what the proofs need into .venv, once."

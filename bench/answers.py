@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import httpx
@@ -67,10 +67,11 @@ async def ask_all(url: str, asked: list[Request], at_once: bool) -> list[dict[st
     return [response.raise_for_status().json() for response in responses]
 
 
-def measure(count: int, tick: Callable[[], object]) -> list[dict[str, Any]]:
-    asked, rows = requests(count), list[dict[str, Any]]()
+def measure(count: int, tick: Callable[[], object] = bool, dtypes: Sequence[str] = DTYPES) -> Iterator[dict[str, Any]]:
+    """A row for each dtype, fp32 first."""
+    asked = requests(count)
     exact: list[dict[str, Any]] = []
-    for dtype in DTYPES:
+    for dtype in dtypes:
         try:
             with running_service(
                 profile="demo", dtype=dtype, request_timeout_seconds=300, stuck_seconds=600
@@ -79,8 +80,7 @@ def measure(count: int, tick: Callable[[], object]) -> list[dict[str, Any]]:
                 found = asyncio.run(ask_all(service.url, asked, at_once=True))
             exact = alone if dtype == "fp32" else exact
             equal_to_fp32 = compare(exact, alone)["equal"] if exact else None
-            rows.append({"dtype": dtype, "requests": count, "equal_to_fp32": equal_to_fp32} | compare(alone, found))
+            yield {"dtype": dtype, "requests": count, "equal_to_fp32": equal_to_fp32} | compare(alone, found)
         except (RuntimeError, httpx.HTTPError) as error:
-            rows.append({"dtype": dtype, "failure": str(error)})
+            yield {"dtype": dtype, "failure": str(error)}
         tick()
-    return rows

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -71,24 +71,25 @@ OPT = {
     "vocab_size": 50_304,
 }
 KINDS = {
-    "opt": Kind(Task.CAPTION, "opt_noimgtok", {"vision_config": VISION, "qformer_config": QFORMER, "text_config": OPT}),
+    "opt": Kind(Task.CAPTION, "opt", {"vision_config": VISION, "qformer_config": QFORMER, "text_config": OPT}),
     "itm": Kind(Task.MATCH, "itm_noimgtok", {"vision_config": VISION, "qformer_config": QFORMER}),
 }
 
 
-def write_blip2(folder: Path) -> Path:
-    """Checkpoints of the sizes of blip2-opt-2.7b and blip2-itm-vit-g, with one tower, in `folder` (9.8 GB), if they are
-    not there yet. Returns the catalog that names them. Raises OSError if the disk has too little room."""
+def write_blip2(folder: Path, kinds: Mapping[str, Kind] | None = None, device: str = "cpu") -> Path:
+    """Checkpoints of the sizes of blip2-opt-2.7b and blip2-itm-vit-g, or of other `kinds`, with one tower, in `folder`
+    (9.8 GB), if they are not there yet. Returns the catalog that names them. `device`: where the weights are drawn.
+    Raises OSError if the disk has too little room."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, kind in KINDS.items():
+    for name, kind in (kinds or KINDS).items():
         if not (folder / name / "model.safetensors.index.json").is_file():
-            _write(folder / name, kind)
+            _write(folder / name, kind, device)
     catalog = folder / "catalog.toml"
     catalog.write_text(CATALOG)
     return catalog
 
 
-def _write(folder: Path, kind: Kind) -> None:
+def _write(folder: Path, kind: Kind, device: str) -> None:
     """The index of the weights is written last: if it is there, the checkpoint is complete."""
     golden = GOLDEN / kind.golden
     shutil.copytree(golden, folder, ignore=shutil.ignore_patterns("*.safetensors"), dirs_exist_ok=True)
@@ -104,7 +105,7 @@ def _write(folder: Path, kind: Kind) -> None:
     needed = sum(2 * shape.numel() for shape in shapes.values())
     if (free := shutil.disk_usage(folder).free) < needed + SHARD_BYTES:
         raise OSError(f"{folder} needs {needed / 1e9:.1f} GB, the disk has {free / 1e9:.1f} GB")
-    _write_weights(folder, shapes)
+    _write_weights(folder, shapes, device)
 
 
 def _shapes(task: Task, config: Blip2Config) -> dict[str, torch.Size]:
@@ -118,31 +119,31 @@ def _shapes(task: Task, config: Blip2Config) -> dict[str, torch.Size]:
     }
 
 
-def _write_weights(folder: Path, shapes: dict[str, torch.Size]) -> None:
+def _write_weights(folder: Path, shapes: dict[str, torch.Size], device: str) -> None:
     places: dict[str, str] = {}
-    for number, shard in enumerate(_shards(shapes)):
+    for number, shard in enumerate(_shards(shapes, device)):
         file = f"model-{number:05}.safetensors"
         save(folder / file, shard)
         places |= dict.fromkeys(shard, file)
         shard.clear()  # before the next is made
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
 
 
-def _shards(shapes: dict[str, torch.Size]) -> Iterator[dict[str, Tensor]]:
+def _shards(shapes: dict[str, torch.Size], device: str) -> Iterator[dict[str, Tensor]]:
     shard: dict[str, Tensor] = {}
     for name, shape in shapes.items():
-        shard[name] = _random(name, shape)
+        shard[name] = _random(name, shape, device).cpu()
         if sum(tensor.nbytes for tensor in shard.values()) >= SHARD_BYTES:
             yield shard
             shard = {}
     yield shard
 
 
-def _random(name: str, shape: torch.Size) -> Tensor:
+def _random(name: str, shape: torch.Size, device: str) -> Tensor:
     """Seeded by the name, so that both checkpoints have the same tower."""
-    tensor = torch.empty(shape, dtype=torch.bfloat16)
+    tensor = torch.empty(shape, dtype=torch.bfloat16, device=device)
     if name.endswith(".bias"):
         return tensor.zero_()
     if len(shape) == 1:
         return tensor.fill_(1)  # weights of a normalisation
-    return tensor.normal_(0, DEVIATION, generator=torch.Generator().manual_seed(zlib.crc32(name.encode())))
+    return tensor.normal_(0, DEVIATION, generator=torch.Generator(device).manual_seed(zlib.crc32(name.encode())))

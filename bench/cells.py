@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import math
 import statistics
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from bench.client import CacheWatch, Pictures, Turn, take_turn
+from bench.client import CacheWatch, Pictures, Span, Turn, keep_busy
 from bench.contenders import Server
-from bench.processes import awake
-from bench.workloads import Work, Workload, shares, split
+from bench.workloads import Work
 
 P99_SAMPLES = 100
 Key = tuple[str, str, int]  # workload, contender, clients
@@ -69,8 +68,10 @@ class Matrix:
     def __iter__(self) -> Iterator[Cell]:
         return iter(self._cells.values())
 
-    def add(self, cell: Cell) -> None:
-        self._cells[cell.key] = cell
+    def cell(self, workload: str, contender: str, clients: int) -> Cell:
+        """It is made, if it is not there."""
+        cell = Cell(workload, contender, clients)
+        return self._cells.setdefault(cell.key, cell)
 
     def rate(self, workload: str, contender: str, clients: int) -> float | None:
         cell = self._cells.get((workload, contender, clients))
@@ -95,42 +96,21 @@ class Matrix:
 
 
 def measure(
-    workload: Workload,
-    plan: dict[int, list[Work]],  # by clients
-    servers: Sequence[Server],
-    rounds: int,
-    pictures: Pictures,
-    watch: CacheWatch,
-    tick: Callable[[], object],
-) -> list[Cell]:
-    """In rounds, each with a few samples of every cell in turn, so that noise hits all alike."""
-    cells: dict[tuple[str, int], Cell] = {}
-    turns = {
-        clients: split(works, shares(len(works), rounds, least=min(clients, len(works))))
-        for clients, works in plan.items()
-    }
-    for place in range(rounds):
-        for server in servers:
-            contender = server.contender
-            for clients in contender.clients:
-                cell = cells.setdefault((contender.key, clients), Cell(workload.name, contender.key, clients))
-                if place < len(turns[clients]) and not cell.failure:
-                    _take(cell, server, turns[clients][place], pictures, watch, tick)
-    return list(cells.values())
+    cell: Cell, server: Server, works: Iterable[Work], span: Span, pictures: Pictures, watch: CacheWatch
+) -> bool:
+    """Add to the cell what its clients get done. Whether the server is left with nothing to do: peers go on with what
+    was given up."""
+    url, kind = server.service.url, server.contender.kind
 
-
-def _take(
-    cell: Cell, server: Server, works: list[Work], pictures: Pictures, watch: CacheWatch, tick: Callable[[], object]
-) -> None:
     async def take() -> Turn:
-        url, kind = server.service.url, server.contender.kind
         if kind != "ours":
-            return await take_turn(url, kind, works, cell.clients, pictures, tick)
+            return await keep_busy(url, kind, iter(works), cell.clients, pictures, span)
         async with watch.watching(url):
-            return await take_turn(url, kind, works, cell.clients, pictures, tick)
+            return await keep_busy(url, kind, iter(works), cell.clients, pictures, span)
 
-    with awake(server.pid):
-        try:
-            cell.add(asyncio.run(take()))
-        except* Exception as group:
-            cell.failure = repr(group.exceptions[0])
+    try:
+        turn = asyncio.run(take())
+        cell.add(turn)
+    except* Exception as group:
+        cell.failure = repr(group.exceptions[0])
+    return not cell.failure and (kind == "ours" or not turn.num_given_up)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import (
@@ -30,42 +32,51 @@ match = { checkpoint = "match" }
 """
 
 
-def write_blip_base(folder: Path) -> Path:
-    """The three checkpoints of BLIP-base, 384 pixels, in `folder` (3.3 GB). Returns the catalog that names them."""
+VISION: Mapping[str, Any] = {
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "image_size": 384,
+    "patch_size": 16,
+    "layer_norm_eps": 1e-6,
+    "initializer_range": 0.02,
+}
+TEXT: Mapping[str, Any] = {
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+}
+
+
+def write_blip_base(
+    folder: Path, vision: Mapping[str, Any] = VISION, text: Mapping[str, Any] = TEXT, device: str = "cpu"
+) -> Path:
+    """The three checkpoints of BLIP-base, 384 pixels, in `folder` (3.3 GB). Returns the catalog that names them.
+    `device`: where the weights are drawn."""
+    side = vision["image_size"]
     for seed, (name, model_class) in enumerate(NAMES.items()):
         torch.manual_seed(seed)
-        model = model_class(_config())
+        with torch.device(device):
+            model = model_class(_config(vision, text))
         model.save_pretrained(folder / name)
         _tokenizer(folder).save_pretrained(folder / name)
-        BlipImageProcessorPil(size={"height": 384, "width": 384}).save_pretrained(folder / name)
+        BlipImageProcessorPil(size={"height": side, "width": side}).save_pretrained(folder / name)
     catalog = folder / "catalog.toml"
     catalog.write_text(CATALOG)
     return catalog
 
 
-def _config() -> BlipConfig:
-    vision = {
-        "hidden_size": 768,
-        "intermediate_size": 3072,
-        "num_hidden_layers": 12,
-        "num_attention_heads": 12,
-        "image_size": 384,
-        "patch_size": 16,
-        "layer_norm_eps": 1e-6,
-        "initializer_range": 0.02,
-    }
-    text = {
+def _config(vision: Mapping[str, Any], text: Mapping[str, Any]) -> BlipConfig:
+    own = {
         "vocab_size": VOCABULARY + 2,
-        "hidden_size": 768,
-        "encoder_hidden_size": 768,
-        "intermediate_size": 3072,
-        "num_hidden_layers": 12,
-        "num_attention_heads": 12,
+        "encoder_hidden_size": vision["hidden_size"],
         "bos_token_id": VOCABULARY,
         "sep_token_id": 102,
         "is_decoder": True,
     }
-    return BlipConfig(vision_config=vision, text_config=text)
+    return BlipConfig(vision_config=dict(vision), text_config=own | dict(text))
 
 
 def _tokenizer(folder: Path) -> BertTokenizerFast:

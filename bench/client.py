@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import math
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 
@@ -25,6 +26,48 @@ class Turn:
     seconds: list[float]  # of each sample
     elapsed: float
     num_answers: int
+    num_given_up: int = 0  # samples, which the server may go on with
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """What counts of clients that are kept busy: so many samples after a warm-up, which has so many samples or seconds.
+
+    After `seconds` in all they end, as soon as a `burst` counts: so many samples, which end together. What is then
+    under way may end within `patience_seconds`, else it is given up."""
+
+    warm_samples: float = math.inf
+    warm_seconds: float = math.inf
+    samples: int | None = None
+    seconds: float = math.inf
+    burst: int = 1
+    patience_seconds: float = math.inf
+
+    def warm(self, moments: Iterable[float]) -> int:
+        """How many samples, done at these moments, belong to the warm-up: one at least."""
+        early = sum(moment < self.warm_seconds for moment in moments)
+        return int(max(1, min(early, self.warm_samples)))
+
+
+class Done(NamedTuple):
+    """A sample of clients that are kept busy."""
+
+    moment: float  # at which it was done, in seconds since they began
+    seconds: float
+    num_answers: int
+
+
+def steady(done: Sequence[Done], span: Span, num_given_up: int = 0) -> Turn:
+    """What counts: from the end of the warm-up's last sample on, in whole bursts if there is one. A burst that was cut
+    would count more samples than its time has, or fewer."""
+    ordered = sorted(done)
+    warm = span.warm(one.moment for one in ordered)
+    counted = [one for number, one in enumerate(ordered[warm:]) if one.moment <= span.seconds or number < span.burst]
+    counted = counted[: span.samples]
+    if len(counted) > span.burst > 1:
+        counted = counted[: len(counted) // span.burst * span.burst]
+    elapsed = counted[-1].moment - ordered[warm - 1].moment if counted else 0.0
+    return Turn([one.seconds for one in counted], elapsed, sum(one.num_answers for one in counted), num_given_up)
 
 
 def ours(work: Work, pictures: Pictures) -> list[dict[str, Any]]:
@@ -39,27 +82,25 @@ def ours(work: Work, pictures: Pictures) -> list[dict[str, Any]]:
     task = work.task.partition("-")[0]
     if work.picture is None:
         return [{"url": f"/{task}", "json": data}]
-    return [{"url": f"/{task}", "data": data} | _files(work, pictures)]
+    return [{"url": f"/{task}", "data": data, "files": {"image": ("image.jpg", pictures[work.picture], "image/jpeg")}}]
 
 
 def wrapper(work: Work, pictures: Pictures) -> list[dict[str, Any]]:
     """A request for each text."""
-    settings = {"num_beams": work.num_beams, "num_tokens": work.num_tokens}
-    files = _files(work, pictures)
-    fields = [{"text": text} for text in work.texts] or [{}]
-    return [{"url": f"/{work.task}", "data": settings | field} | files for field in fields]
+    return [{"url": f"/{work.task}", "json": body} for body in _bodies(work, pictures)]
 
 
 def litserve(work: Work, pictures: Pictures) -> list[dict[str, Any]]:
     """A request for each text."""
-    body: dict[str, Any] = {"task": work.task, "num_beams": work.num_beams, "num_tokens": work.num_tokens}
+    return [{"url": "/predict", "json": body | {"task": work.task}} for body in _bodies(work, pictures)]
+
+
+def _bodies(work: Work, pictures: Pictures) -> list[dict[str, Any]]:
+    """A peer's, one for each text."""
+    body: dict[str, Any] = {"num_beams": work.num_beams, "num_tokens": work.num_tokens}
     if work.picture is not None:
         body["image"] = base64.b64encode(pictures[work.picture]).decode()
-    return [{"url": "/predict", "json": body | {"text": text}} for text in work.texts or ("",)]
-
-
-def _files(work: Work, pictures: Pictures) -> dict[str, Any]:
-    return {} if work.picture is None else {"files": {"image": ("image.jpg", pictures[work.picture], "image/jpeg")}}
+    return [body | {"text": text} for text in work.texts or ("",)]
 
 
 DIALECTS: dict[str, Callable[[Work, Pictures], list[dict[str, Any]]]] = {
@@ -113,6 +154,42 @@ async def take_turn(
                 group.create_task(work_on(client, numbered))
         elapsed = time.monotonic() - started
     return Turn(seconds, elapsed, sum(work.num_answers for work in works))
+
+
+async def keep_busy(
+    url: str,
+    kind: str,
+    works: Iterator[Work],
+    clients: int,
+    pictures: Pictures,
+    span: Span,
+    tick: Callable[[], object] = bool,
+) -> Turn:
+    """A steady state: each client has a sample under way as long as any counts. `works` that end, end it."""
+    done: list[Done] = []
+    began = time.monotonic()
+
+    def over() -> bool:
+        counted = len(done) - span.warm(one.moment for one in done)
+        late = time.monotonic() - began >= span.seconds
+        return (span.samples is not None and counted >= span.samples) or (late and counted >= span.burst)
+
+    async def work_on(client: httpx.AsyncClient) -> None:
+        while not over() and (work := next(works, None)) is not None:
+            started = time.monotonic()
+            await ask(client, kind, work, pictures)
+            now = time.monotonic()
+            done.append(Done(now - began, now - started, work.num_answers))
+            tick()
+
+    async with connected(url) as client, asyncio.TaskGroup() as group:
+        tasks = [group.create_task(work_on(client)) for _ in range(clients)]
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)  # it found that it was over
+        patience = None if span.patience_seconds == math.inf else span.patience_seconds
+        _, late = await asyncio.wait(tasks, timeout=patience)
+        for task in late:
+            task.cancel()
+    return steady(done, span, len(late))
 
 
 class CacheWatch:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from bench.processes import suspended
+from bench.processes import ended, peak_bytes
 from bench.service import RunningService, free_port, running, running_service
 
 TIMEOUT_SECONDS = 1800  # of a request: sixteen clients wait for each other
@@ -44,7 +44,7 @@ class Server:
         return self.service.process.pid
 
 
-def contenders(half: str) -> tuple[list[Contender], dict[str, str]]:
+def contenders(half: str, quick: bool = False) -> tuple[list[Contender], dict[str, str]]:
     """The contenders for a machine with this half precision (`fp32`: none), and why others are left out."""
     every = [
         Contender("a", "wrapper", "fp32", (1,)),
@@ -54,16 +54,49 @@ def contenders(half: str) -> tuple[list[Contender], dict[str, str]]:
         Contender("e", "ours", half),
         Contender("f", "ours", "int8"),
     ]
-    if half != "fp32":
-        return every, {}
-    reason = "the machine computes in no half precision (bf16 would be emulated)"
-    left_out = dict.fromkeys(("b", "e"), reason)
+    left_out: dict[str, str] = {}
+    if half == "fp32":
+        left_out = dict.fromkeys(("b", "e"), "the machine computes in no half precision (bf16 would be emulated)")
+    elif quick:
+        left_out = dict.fromkeys(("b", "d"), "a quick run has one dtype of each beside int8")
     return [contender for contender in every if contender.key not in left_out], left_out
+
+
+class Stage:
+    """Holds one server at a time: others, even asleep, cost it up to a third of its rate."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._stack = ExitStack()
+        self._server: Server | None = None
+        self.start_seconds: dict[str, list[float]] = {}  # by contender
+        self.peak_bytes: dict[str, int] = {}
+
+    def server(self, contender: Contender) -> Server:
+        """Of this contender, started if it is not there. Raises RuntimeError if it does not start."""
+        if self._server is None or self._server.contender != contender:
+            self.clear()
+            self._server = self._stack.enter_context(serving(contender, self._folder))
+            self.start_seconds.setdefault(contender.key, []).append(self._server.start_seconds)
+        return self._server
+
+    def clear(self) -> None:
+        if self._server is not None:
+            key = self._server.contender.key
+            self.peak_bytes[key] = max(peak_bytes(self._server.pid), self.peak_bytes.get(key, 0))
+            self._server = None
+        self._stack.close()
+
+    def __enter__(self) -> Stage:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.clear()
 
 
 @contextmanager
 def serving(contender: Contender, folder: Path) -> Iterator[Server]:
-    """Start it, and keep it suspended. Raises RuntimeError, with the end of its log, if it does not start."""
+    """Start it. Raises RuntimeError, with the end of its log, if it does not start."""
     with tempfile.TemporaryFile() as log, ExitStack() as stack:
         started = time.monotonic()
         try:
@@ -73,7 +106,7 @@ def serving(contender: Contender, folder: Path) -> Iterator[Server]:
             lines = log.read().decode(errors="replace").strip().splitlines()[-LOG_LINES:]
             raise RuntimeError(" / ".join([str(error), *lines])) from error
         seconds = time.monotonic() - started
-        stack.enter_context(suspended(service.process.pid))
+        stack.enter_context(ended(service.process.pid))
         yield Server(contender, service, seconds)
 
 

@@ -72,7 +72,7 @@ def latency_goals(matrix: Matrix, half: str) -> Iterator[Goal]:
 
 def tower_goals(machine: list[dict[str, Any]]) -> Iterator[Goal]:
     """In bf16; where that is emulated, in fp32."""
-    measured = {limit["dtype"]: tower_shares(limit) for limit in machine}
+    measured = {limit["dtype"]: medians(limit["tower"]) for limit in machine}
     dtype = "bf16" if measured.get("bf16") else "fp32"
     large = {name: value for name, value in measured.get(dtype, {}).items() if int(name.partition(",")[0]) >= 4}
     if large:
@@ -80,9 +80,9 @@ def tower_goals(machine: list[dict[str, Any]]) -> Iterator[Goal]:
         yield Goal(f"tower in {dtype}, batch {best}, share of the GEMM rate", large[best], 0.85)
 
 
-def tower_shares(limit: dict[str, Any]) -> dict[str, float]:
-    """Medians, by batch and setting."""
-    return {name: statistics.median(values) for name, values in limit["tower"].items() if values}
+def medians(shares: dict[str, list[float]]) -> dict[str, float]:
+    """By batch and setting, of what was measured."""
+    return {name: statistics.median(values) for name, values in shares.items() if values}
 
 
 def arrival_goals(arrival: dict[str, Any] | None) -> Iterator[Goal]:

@@ -1,4 +1,4 @@
-"""The machine's own limit, and how near the tower comes to it, measured in turn."""
+"""The machine's own limit, and how near the tower comes to it, ours and those of peers."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import torch
 
 from app.settings import default_threads
+from bench.peers.towers import Tower, towers
 from models.device import DTYPES, INT8, choose_dtype
 from models.layers.linear import Int8Linear, PackedLinear, pack, with_products
 from models.layers.precision import serving_dtype
@@ -18,6 +19,8 @@ GEMM_SIZE, TRIAL_SIZE = 2048, 256
 EMULATED_SHARE = 0.05  # of the fp32 rate: a dtype that is slower than this is emulated in software
 TOWER_FLOP = 110e9  # of one image at 384 pixels
 BATCHES = (1, 4, 8)
+DTYPES_MEASURED = ("fp32", "bf16", INT8)
+TICKS = len(DTYPES_MEASURED)
 VIT_BASE = ViTConfig(384, 16, 768, 12, 12, 3072, 1e-6)
 
 
@@ -26,9 +29,9 @@ class Limit:
     dtype: str
     gemm: list[float] = field(default_factory=list)  # operations per second
     note: str = ""
-    tower: dict[str, list[float]] = field(
-        default_factory=dict
-    )  # the share of the GEMM beside it, by "batch" or "batch, compiled"
+    # The share of the GEMM beside it, by "batch" or "batch, compiled"; of peers by "batch, NAME".
+    tower: dict[str, list[float]] = field(default_factory=dict)
+    peers: dict[str, list[float]] = field(default_factory=dict)
 
 
 def gemm_rate(dtype: str, size: int) -> float:
@@ -56,12 +59,13 @@ def seconds_of(call: Callable[[], object], times: int = 3) -> float:
 
 def measure(rounds: int, compiled: bool, tick: Callable[[], object]) -> list[Limit]:
     torch.set_num_threads(default_threads())
-    limits = [Limit("fp32"), Limit("bf16"), Limit(INT8)]
+    limits = [Limit(dtype) for dtype in DTYPES_MEASURED]
     fp32_rate = gemm_rate("fp32", GEMM_SIZE)
     for limit in limits:
         _try(limit, fp32_rate)
         if not limit.note:
-            _towers(limit, rounds, compiled and limit.dtype != INT8, tick)
+            _towers(limit, rounds, compiled and limit.dtype != INT8)
+        tick()
     return limits
 
 
@@ -76,27 +80,31 @@ def _try(limit: Limit, fp32_rate: float) -> None:
         limit.note, limit.gemm = f"emulated, {TRIAL_SIZE} cubed", [rate]
 
 
-def _towers(limit: Limit, rounds: int, compiled: bool, tick: Callable[[], object]) -> None:
-    settings: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {"": _tower(limit.dtype).apply(pack)}
+def _towers(limit: Limit, rounds: int, compiled: bool) -> None:
+    """One at a time, each beside a GEMM, which tells when the machine gets slower."""
+    _shares(limit, limit.tower, "", lambda: _tower(limit.dtype).apply(pack), rounds)
     if compiled:
-        settings[", compiled"] = torch.compile(_tower(limit.dtype), dynamic=False)
+        _shares(limit, limit.tower, ", compiled", lambda: torch.compile(_tower(limit.dtype), dynamic=False), rounds)
+    for name, make in towers(VIT_BASE, limit.dtype):
+        _shares(limit, limit.peers, f", {name}", make, rounds)
+
+
+def _shares(limit: Limit, shares: dict[str, list[float]], name: str, make: Callable[[], Tower], rounds: int) -> None:
     with torch.inference_mode():
-        for name, tower in list(settings.items()):
-            try:
-                for batch in BATCHES:
-                    tower(torch.randn(batch, 3, 384, 384))  # warms up, compiles
-            except Exception as error:
-                settings.pop(name)
-                limit.tower[f"not{name}: {str(error).splitlines()[0]}"] = []
+        try:
+            tower = make()
+            for batch in BATCHES:
+                tower(torch.randn(batch, 3, 384, 384))  # warms up, compiles
+        except Exception as error:
+            shares[f"not{name}: {next(iter(str(error).splitlines()), type(error).__name__)}"] = []
+            return
         for _ in range(rounds):
-            for name, tower in settings.items():
-                for batch in BATCHES:
-                    rate = gemm_rate(limit.dtype, GEMM_SIZE)
-                    pixels = torch.randn(batch, 3, 384, 384)
-                    seconds = seconds_of(lambda: tower(pixels), times=1)  # noqa: B023
-                    limit.gemm.append(rate)
-                    limit.tower.setdefault(f"{batch}{name}", []).append(TOWER_FLOP * batch / seconds / rate)
-            tick()
+            for batch in BATCHES:
+                rate = gemm_rate(limit.dtype, GEMM_SIZE)
+                pixels = torch.randn(batch, 3, 384, 384)
+                seconds = seconds_of(lambda: tower(pixels), times=1)  # noqa: B023
+                limit.gemm.append(rate)
+                shares.setdefault(f"{batch}{name}", []).append(TOWER_FLOP * batch / seconds / rate)
 
 
 def _tower(dtype: str) -> ViT:

@@ -1,8 +1,7 @@
-"""A server's processes: their memory, and suspending them while another server is measured."""
+"""A server's processes: their memory, and their end."""
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -33,35 +32,16 @@ def peak_bytes(pid: int) -> int:
     return total
 
 
-def signal_tree(pid: int, number: signal.Signals) -> None:
-    with suppress(psutil.NoSuchProcess):
-        for process in tree(pid):
+@contextmanager
+def ended(pid: int) -> Iterator[None]:
+    """End it after this block, with all processes that it started."""
+    try:
+        yield
+    finally:
+        below = tree(pid) if psutil.pid_exists(pid) else []
+        for process in below:
             with suppress(psutil.NoSuchProcess):
-                process.send_signal(number)
-
-
-@contextmanager
-def awake(pid: int) -> Iterator[None]:
-    """Resume it in this block, and then suspend it again: its polling must not cost the others anything."""
-    signal_tree(pid, signal.SIGCONT)
-    try:
-        yield
-    finally:
-        signal_tree(pid, signal.SIGSTOP)
-
-
-@contextmanager
-def suspended(pid: int) -> Iterator[None]:
-    """Suspend it in this block, except within `awake`; end it afterwards, with all processes that it started."""
-    below = tree(pid)
-    signal_tree(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for number in (signal.SIGCONT, signal.SIGTERM):
-            for process in below:
-                with suppress(psutil.NoSuchProcess):
-                    process.send_signal(number)
+                process.terminate()
         for process in psutil.wait_procs(below[1:], END_SECONDS)[1]:
             with suppress(psutil.NoSuchProcess):
                 process.kill()

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from bench.cells import Matrix
-from bench.goals import goals, tower_shares
+from bench.goals import goals, medians
 from bench.workloads import NUM_TOKENS
 
 
@@ -70,8 +70,8 @@ def workload_sections(results: dict[str, Any], matrix: Matrix) -> Iterator[str]:
         rows, notes = [], ""
         for cell in sorted((cell for cell in matrix if cell.workload == workload), key=lambda cell: cell.key[1:]):
             name = f"({cell.contender})"
-            if cell.failure:
-                notes += f"\n* {name}, {cell.clients} clients, failed: {cell.failure}"
+            if cell.failure or not cell.seconds:
+                notes += f"\n* {name}, {cell.clients} clients, failed: {cell.failure or 'nothing was done in its time'}"
                 continue
             figures = cell.rate, cell.p50, cell.p99, matrix.to_a(cell), matrix.to_c(cell)
             rows.append([name, str(cell.clients), str(len(cell.seconds)), *(number(figure) for figure in figures)])
@@ -81,14 +81,17 @@ def workload_sections(results: dict[str, Any], matrix: Matrix) -> Iterator[str]:
 
 
 def machine_section(results: dict[str, Any]) -> str:
-    """GEMM rates, and the tower's shares of them."""
+    """GEMM rates, and the shares of them that our tower and those of peers come to."""
     rows = []
     for limit in results.get("machine", []):
         rate = number(statistics.median(limit["gemm"]) / 1e9) if limit["gemm"] else ""
-        shares = "; ".join(f"batch {name}: {value:.0%}" for name, value in tower_shares(limit).items())
-        failed = "; ".join(name for name, values in limit["tower"].items() if not values)
-        rows.append([limit["dtype"], rate, shares, "; ".join(note for note in (limit["note"], failed) if note)])
-    heads = ("dtype", "GEMM GFLOP/s (2048 cubed)", "tower's share", "note")
+        shares = [
+            "; ".join(f"batch {name}: {value:.0%}" for name, value in medians(limit[who]).items())
+            for who in ("tower", "peers")
+        ]
+        failed = [name for who in ("tower", "peers") for name, values in limit[who].items() if not values]
+        rows.append([limit["dtype"], rate, *shares, "; ".join(note for note in (limit["note"], *failed) if note)])
+    heads = ("dtype", "GEMM GFLOP/s (2048 cubed)", "our tower's share", "in other runtimes", "note")
     return f"## The machine's limit\n\n{table(heads, rows)}" if rows else ""
 
 

@@ -6,9 +6,9 @@ import argparse
 import json
 import os
 import platform
+import statistics
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,21 +18,19 @@ from tqdm import tqdm
 
 from app.settings import default_threads
 from bench import answers, machine, overhead, sections
+from bench.budget import Budget, span_of, weight
 from bench.cells import Matrix, measure
 from bench.checkpoints import write_blip_base
 from bench.client import CacheWatch, Pictures
-from bench.contenders import CACHE_BYTES, PROFILE, Contender, Server, contenders, serving
+from bench.contenders import CACHE_BYTES, PROFILE, Contender, Server, Stage, contenders
 from bench.goals import GREEDY, goals
 from bench.measure import weight_bytes
 from bench.pictures import Numbers, make_pictures
 from bench.plots import plot_growth, plot_throughput
-from bench.processes import peak_bytes
 from bench.report import render
-from bench.scale import FULL, QUICK, TINY, Scale
-from bench.workloads import WORKLOADS, Work
+from bench.scale import FULL, QUICK, TINY, Plan, Scale
+from bench.workloads import WORKLOADS, Workload
 from models.device import choose_dtype, dtype_name
-
-SECTION_TICKS = 5
 
 
 def main() -> None:
@@ -58,7 +56,7 @@ def _options() -> argparse.Namespace:
 
 def run(scale: Scale, folder: Path, only: str, quick: bool) -> tuple[dict[str, Any], Matrix]:
     half = dtype_name(choose_dtype("auto", torch.device("cpu")))
-    chosen, left_out = contenders(half)
+    chosen, left_out = contenders(half, quick)
     chosen = [contender for contender in chosen if contender.key in only]
     numbers = Numbers()
     plan = scale.plan(numbers)
@@ -71,7 +69,7 @@ def run(scale: Scale, folder: Path, only: str, quick: bool) -> tuple[dict[str, A
         "left_out": left_out,
     }
     matrix = Matrix()
-    with tqdm(total=_ticks(scale, plan, chosen), desc="pictures", unit="sample") as bar:
+    with tqdm(total=_ticks(scale, numbers.taken, chosen), desc="pictures", unit="step") as bar:
         pictures = make_pictures(numbers.taken + scale.section_pictures, tick=bar.update)
         run_matrix(scale, plan, chosen, folder, results, matrix, pictures, numbers, bar)
         bar.set_description("machine")
@@ -79,7 +77,7 @@ def run(scale: Scale, folder: Path, only: str, quick: bool) -> tuple[dict[str, A
             asdict(limit) for limit in machine.measure(scale.machine_rounds, scale.compiled, bar.update)
         ]
         bar.set_description("answers")
-        results["answers"] = answers.measure(scale.demo_requests, bar.update)
+        results["answers"] = list(answers.measure(scale.demo_requests, bar.update))
         rows, rates = overhead.measure()
         results["overhead"] = {"rows": rows} | rates
     return results, matrix
@@ -87,7 +85,7 @@ def run(scale: Scale, folder: Path, only: str, quick: bool) -> tuple[dict[str, A
 
 def run_matrix(
     scale: Scale,
-    plan: dict[str, dict[int, list[Work]]],
+    plan: Plan,
     chosen: list[Contender],
     folder: Path,
     results: dict[str, Any],
@@ -96,32 +94,40 @@ def run_matrix(
     numbers: Iterator[int],
     bar: Any,
 ) -> None:
+    """In rounds of all contenders, so that a machine that gets slower does so for all; one server at a time."""
     watch = CacheWatch()
-    with ExitStack() as stack:
-        servers = list(_start(chosen, folder, results, stack, bar))
-        for workload in (workload for workload in WORKLOADS if workload.name in plan):
-            bar.set_description(workload.name)
-            works = plan[workload.name]
-            for cell in measure(workload, works, servers, scale.rounds, pictures, watch, bar.update):
-                matrix.add(cell)
+    with Stage(folder) as stage:
+        todo = list(_cells(scale, plan, chosen))
+        budget = Budget(scale.seconds, [weight(clients, workload.light) for _, workload, clients in todo])
+        for contender, workload, clients in todo:
+            bar.set_description(f"{workload.name} ({contender.key})")
+            seconds = budget.share(weight(clients, workload.light))
+            span = span_of(seconds, contender, clients, scale.samples(workload, clients), workload.num_requests)
+            try:
+                server = stage.server(contender)
+            except RuntimeError as error:
+                results["left_out"][contender.key] = str(error)
+                continue
+            cell = matrix.cell(workload.name, contender.key, clients)
+            if not measure(cell, server, plan[workload.name][clients], span, pictures, watch):
+                stage.clear()
+            bar.update()
         best = matrix.best_ours(GREEDY)
         if best:
-            server = next(server for server in servers if server.contender.key == best.contender)
+            server = stage.server(next(one for one in chosen if one.key == best.contender))
             results["best"] = server.contender.name
             _own(server, scale, results, pictures, numbers, watch, bar)
-        results["contenders"] = [_facts(server, folder) for server in servers]
+        stage.clear()
+        results["contenders"] = [_facts(contender, stage, folder) for contender in chosen]
     results["cache"] = {"most_bytes": watch.most_bytes, "limit_bytes": CACHE_BYTES, "scrapes": watch.scrapes}
 
 
-def _start(
-    chosen: list[Contender], folder: Path, results: dict[str, Any], stack: ExitStack, bar: Any
-) -> Iterator[Server]:
-    for contender in chosen:
-        bar.set_description(f"start ({contender.key})")
-        try:
-            yield stack.enter_context(serving(contender, folder))
-        except RuntimeError as error:
-            results["left_out"][contender.key] = str(error)
+def _cells(scale: Scale, plan: Plan, chosen: list[Contender]) -> Iterator[tuple[Contender, Workload, int]]:
+    for _ in range(scale.rounds):
+        for contender in chosen:
+            for workload in (workload for workload in WORKLOADS if workload.name in plan):
+                for clients in contender.clients:
+                    yield contender, workload, clients
 
 
 def _own(
@@ -148,14 +154,14 @@ def _own(
             results.setdefault("failures", {})[name] = repr(error)
 
 
-def _facts(server: Server, folder: Path) -> dict[str, Any]:
-    contender = server.contender
+def _facts(contender: Contender, stage: Stage, folder: Path) -> dict[str, Any]:
+    starts = stage.start_seconds.get(contender.key)
     return {
         "key": contender.key,
         "name": contender.name,
-        "start_seconds": server.start_seconds,
+        "start_seconds": statistics.median(starts) if starts else None,
         "weight_bytes": _weight_bytes(contender, folder),
-        "peak_bytes": peak_bytes(server.pid),
+        "peak_bytes": stage.peak_bytes.get(contender.key, 0),
     }
 
 
@@ -165,14 +171,10 @@ def _weight_bytes(contender: Contender, folder: Path) -> int | None:
     return weight_bytes(folder / "catalog.toml", PROFILE, contender.dtype)
 
 
-def _ticks(scale: Scale, plan: dict[str, dict[int, list[Work]]], chosen: list[Contender]) -> int:
-    pictures = len({work.picture for works in plan.values() for many in works.values() for work in many} - {None})
-    samples = sum(
-        len(works[clients]) for works in plan.values() for contender in chosen for clients in contender.clients
-    )
+def _ticks(scale: Scale, num_pictures: int, chosen: list[Contender]) -> int:
+    cells = scale.rounds * len(scale.workloads) * sum(len(contender.clients) for contender in chosen)
     own = 5 * scale.sections + sum(scale.growth.values())
-    others = 2 * scale.machine_rounds + len(answers.DTYPES)
-    return pictures + scale.section_pictures + samples + own + others
+    return num_pictures + scale.section_pictures + cells + own + machine.TICKS + len(answers.DTYPES)
 
 
 def _processor() -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 from bench.client import CacheWatch, Pictures, ask, connected, take_turn
 from bench.contenders import Server
-from bench.processes import awake, resident_bytes
+from bench.processes import resident_bytes
 from bench.workloads import QUESTIONS, Work
 
 Tick = Callable[[], object]
@@ -38,8 +38,7 @@ def arrival(
                 busy = {str(num_beams): await short(num_beams) for num_beams in beams}
             return {"alone": alone, "loaded": busy, "long_generations": len(finished)}
 
-    with awake(server.pid):
-        return asyncio.run(both())
+    return asyncio.run(both())
 
 
 @asynccontextmanager
@@ -74,15 +73,14 @@ def known_image(
 ) -> dict[str, Any]:
     """Seconds of a first and of a second question about a picture, with the answer's tokens of the authors' default."""
     first, second = list[float](), list[float]()
-    with awake(server.pid):
-        for _ in range(samples):
-            picture = next(numbers)
-            for question, seconds in zip(QUESTIONS[1:3], (first, second), strict=True):
-                work = Work("vqa", picture, (question,), DEFAULT_BEAMS, ARRIVING_TOKENS)
-                turn = asyncio.run(take_turn(server.service.url, "ours", [work], 1, pictures))
-                seconds += turn.seconds
-            asyncio.run(watch.scrape(server.service.url))
-            tick()
+    for _ in range(samples):
+        picture = next(numbers)
+        for question, seconds in zip(QUESTIONS[1:3], (first, second), strict=True):
+            work = Work("vqa", picture, (question,), DEFAULT_BEAMS, ARRIVING_TOKENS)
+            turn = asyncio.run(take_turn(server.service.url, "ours", [work], 1, pictures))
+            seconds += turn.seconds
+        asyncio.run(watch.scrape(server.service.url))
+        tick()
     return {"first": first, "second": second}
 
 
@@ -96,22 +94,21 @@ def growth(
 ) -> list[dict[str, Any]]:
     """Captions per second and memory, over the number of clients; `counts`: how many requests."""
     rows = []
-    with awake(server.pid):
-        for clients, count in counts.items():
-            works = [Work("caption", next(numbers), num_tokens=GROWTH_TOKENS) for _ in range(count)]
+    for clients, count in counts.items():
+        works = [Work("caption", next(numbers), num_tokens=GROWTH_TOKENS) for _ in range(count)]
 
-            async def level(works: list[Work] = works, clients: int = clients) -> Any:
-                async with watch.watching(server.service.url):
-                    return await take_turn(server.service.url, "ours", works, clients, pictures, tick)
+        async def level(works: list[Work] = works, clients: int = clients) -> Any:
+            async with watch.watching(server.service.url):
+                return await take_turn(server.service.url, "ours", works, clients, pictures, tick)
 
-            turn = asyncio.run(level())
-            rows.append(
-                {
-                    "clients": clients,
-                    "requests": count,
-                    "rate": count / turn.elapsed,
-                    "p50": statistics.median(turn.seconds),
-                    "resident_bytes": resident_bytes(server.pid),
-                }
-            )
+        turn = asyncio.run(level())
+        rows.append(
+            {
+                "clients": clients,
+                "requests": count,
+                "rate": count / turn.elapsed,
+                "p50": statistics.median(turn.seconds),
+                "resident_bytes": resident_bytes(server.pid),
+            }
+        )
     return rows

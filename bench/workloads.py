@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 
@@ -43,8 +43,8 @@ class Workload:
     name: str
     unit: str  # of its rate
     make: Callable[[int, Iterator[int]], list[Work]]  # how many, numbers of pictures -> works
-    heavy: bool = False  # a sample takes a peer seconds
-    mixed: bool = False
+    light: bool = False  # a sample takes milliseconds
+    num_requests: int = 1  # of a sample, to a peer
 
 
 def each(work: Work) -> Callable[[int, Iterator[int]], list[Work]]:
@@ -75,20 +75,9 @@ def texts_of(task: str) -> tuple[str, ...]:
 WORKLOADS = (
     Workload("caption, greedy", "captions/s", each(Work("caption"))),
     Workload("caption, 3 beams", "captions/s", each(Work("caption", num_beams=3))),
-    Workload("vqa, 5 questions", "answers/s", each(Work("vqa", texts=QUESTIONS)), heavy=True),
-    Workload("match, 1 x 16", "pairs/s", each(Work("match", texts=TEXTS)), heavy=True),
+    Workload("vqa, 5 questions", "answers/s", each(Work("vqa", texts=QUESTIONS)), num_requests=5),
+    Workload("match, 1 x 16", "pairs/s", each(Work("match", texts=TEXTS)), num_requests=16),
     Workload("embed images", "images/s", each(Work("embed-image"))),
-    Workload("embed texts", "texts/s", text_works),
-    Workload("mix", "requests/s", mix, heavy=True, mixed=True),
+    Workload("embed texts", "texts/s", text_works, light=True),
+    Workload("mix", "requests/s", mix, num_requests=7),
 )
-
-
-def shares(samples: int, rounds: int, least: int) -> list[int]:
-    """Samples per round: equally many, but at least `least` (all clients busy) in each round that has any."""
-    rounds = max(1, min(rounds, samples // least))
-    return [samples // rounds + (place < samples % rounds) for place in range(rounds)]
-
-
-def split(works: Sequence[Work], counts: Sequence[int]) -> list[list[Work]]:
-    remaining = iter(works)
-    return [list(islice(remaining, count)) for count in counts]

@@ -77,6 +77,8 @@ def load(
 
     Raises CatalogError, CheckpointError and DeviceError."""
     torch.set_num_threads(threads)
+    # fp32 is fp32: cuDNN's default for the patches' convolution is TF32, which has 10 bits.
+    torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
     place = choose_device(device)
     serving = choose_dtype(dtype, place)
     entries = _entries(profile, catalog)

@@ -29,6 +29,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     parser.add_argument("--folder", type=Path, required=True, help="with the checkpoints caption, vqa and match")
     parser.add_argument("--dtype", choices=DTYPES, required=True)
+    parser.add_argument("--device", default="cpu", help="default: %(default)s")
     parser.add_argument("--port", type=int, required=True)
     return parser.parse_args()
 
@@ -40,16 +41,16 @@ def open_image(content: bytes) -> Image.Image:
 class Blip:
     """Used as its documentation shows, with lists as batches."""
 
-    def __init__(self, folder: Path, dtype: str) -> None:
+    def __init__(self, folder: Path, dtype: str, device: str = "cpu") -> None:
         torch.set_num_threads(default_threads())  # as many as ours has
-        self.dtype = DTYPES[dtype]
+        self.dtype, self.device = DTYPES[dtype], device
         self.processor = BlipProcessor.from_pretrained(folder / "caption")
         self.captioner: Any = self._load(BlipForConditionalGeneration, folder / "caption")
         self.answerer: Any = self._load(BlipForQuestionAnswering, folder / "vqa")
         self.matcher: Any = self._load(BlipForImageTextRetrieval, folder / "match")
 
     def _load(self, model_class: Any, folder: Path) -> Any:
-        return model_class.from_pretrained(folder, dtype=self.dtype).eval()
+        return model_class.from_pretrained(folder, dtype=self.dtype).to(self.device).eval()
 
     def _inputs(
         self, images: Sequence[Image.Image] | None = None, texts: Sequence[str] | None = None
@@ -57,12 +58,12 @@ class Blip:
         inputs: dict[str, Any] = {}
         if images:
             pixels = self.processor.image_processor(list(images), return_tensors="pt")["pixel_values"]
-            inputs["pixel_values"] = pixels.to(self.dtype)
+            inputs["pixel_values"] = pixels.to(self.device, self.dtype)
         if texts:
             encoded = self.processor.tokenizer(
                 list(texts), padding=True, truncation=True, max_length=MAX_TEXT_TOKENS, return_tensors="pt"
             )
-            inputs |= {"input_ids": encoded["input_ids"], "attention_mask": encoded["attention_mask"]}
+            inputs |= {name: encoded[name].to(self.device) for name in ("input_ids", "attention_mask")}
         return inputs
 
     def _generate(self, model: Any, inputs: dict[str, Any], num_beams: int, num_tokens: int) -> list[str]:

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import litserve
 from PIL import Image
 
+from bench.budget import MAX_BATCH_SIZE
 from bench.peers.blip import Blip, arguments, open_image
 
-MAX_BATCH_SIZE = 8
 BATCH_SECONDS = 0.02  # waited for a batch to fill; 0 would poll without a pause
 
 

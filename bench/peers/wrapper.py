@@ -1,20 +1,35 @@
-"""The obvious FastAPI wrapper around transformers: one image (and one text) per POST, no batches."""
+"""The obvious FastAPI wrapper around transformers: one image (and one text) per POST, no batches. Images come in JSON,
+as base64: forms would need one more package."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import base64
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import uvicorn
-from fastapi import FastAPI, File, Form
+from fastapi import FastAPI
+from PIL.Image import Image
+from pydantic import BaseModel
 
 from bench.peers.blip import Blip, arguments, open_image
 
-Image = Annotated[bytes, File()]
-Text = Annotated[str, Form()]
-Number = Annotated[int, Form()]
+
+class Asked(BaseModel):
+    image: str = ""
+    text: str = ""
+    num_beams: int = 1
+    num_tokens: int = 0
+
+    def picture(self) -> Image:
+        return open_image(base64.b64decode(self.image))
 
 
-def create_app(blip: Blip) -> FastAPI:
+class Captioner(Protocol):
+    def caption(self, images: Sequence[Image], num_beams: int, num_tokens: int) -> list[str]: ...
+
+
+def captioning(captioner: Captioner) -> FastAPI:
     app = FastAPI()
 
     @app.get("/health")
@@ -22,32 +37,41 @@ def create_app(blip: Blip) -> FastAPI:
         return {"status": "ok"}
 
     @app.post("/caption")
-    def caption(image: Image, num_beams: Number, num_tokens: Number) -> dict[str, Any]:
-        return {"caption": blip.caption([open_image(image)], num_beams, num_tokens)[0]}
+    def caption(asked: Asked) -> dict[str, Any]:
+        return {"caption": captioner.caption([asked.picture()], asked.num_beams, asked.num_tokens)[0]}
+
+    return app
+
+
+def create_app(blip: Blip) -> FastAPI:
+    app = captioning(blip)
 
     @app.post("/vqa")
-    def vqa(image: Image, text: Text, num_beams: Number, num_tokens: Number) -> dict[str, Any]:
-        return {"answer": blip.answer([open_image(image)], [text], num_beams, num_tokens)[0]}
+    def vqa(asked: Asked) -> dict[str, Any]:
+        return {"answer": blip.answer([asked.picture()], [asked.text], asked.num_beams, asked.num_tokens)[0]}
 
     @app.post("/match")
-    def match(image: Image, text: Text) -> dict[str, Any]:
-        return {"score": blip.match([open_image(image)], [text])[0]}
+    def match(asked: Asked) -> dict[str, Any]:
+        return {"score": blip.match([asked.picture()], [asked.text])[0]}
 
     @app.post("/embed-image")
-    def embed_image(image: Image) -> dict[str, Any]:
-        return {"embedding": blip.embed_images([open_image(image)])[0]}
+    def embed_image(asked: Asked) -> dict[str, Any]:
+        return {"embedding": blip.embed_images([asked.picture()])[0]}
 
     @app.post("/embed-text")
-    def embed_text(text: Text) -> dict[str, Any]:
-        return {"embedding": blip.embed_texts([text])[0]}
+    def embed_text(asked: Asked) -> dict[str, Any]:
+        return {"embedding": blip.embed_texts([asked.text])[0]}
 
     return app
 
 
 def main() -> None:
     options = arguments()
-    app = create_app(Blip(options.folder, options.dtype))
-    uvicorn.run(app, host="127.0.0.1", port=options.port, log_level="warning", timeout_keep_alive=75)
+    serve(create_app(Blip(options.folder, options.dtype, options.device)), options.port)
+
+
+def serve(app: FastAPI, port: int) -> None:
+    uvicorn.run(app, host="127.0.0.1", port=port, log_level="warning", timeout_keep_alive=75)
 
 
 if __name__ == "__main__":

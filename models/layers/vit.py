@@ -97,7 +97,7 @@ class ViT(Tower):
     def forward(self, pixels: Tensor) -> Tensor:
         """Normalised pixels `(images, 3, size, size)` -> features `(images, tokens, width)`, before the final norm."""
         x = self.patches(pixels.to(self.patches.weight.dtype)).flatten(2).transpose(1, 2)
-        x = torch.cat([self.class_token.to(x.dtype).expand(len(x), -1, -1), x], dim=1)
+        x = torch.cat([self.class_token.to(x.dtype).expand(x.shape[0], -1, -1), x], dim=1)
         x = x + self.positions.to(x.dtype)
         for block in self.blocks:
             x = block(x)

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import io
 import json
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from app.service import MakeDecoder, Service
 from app.settings import Settings
 from models.base import Capabilities, ServedModel
 from models.fake.runner import FakeRunner, Hold, fake_models
+from tests import golden
 
 T = TypeVar("T")
 PNG = {"content-type": "image/png"}
@@ -200,7 +202,8 @@ def asking(
     profile: str, catalog: Path, dtype: str = "fp32", make_decoder: MakeDecoder = decoder_processes
 ) -> Iterator[Asking]:
     """A service of real checkpoints."""
-    settings = {"profile": profile, "catalog": catalog, "dtype": dtype, "device": "cpu", "threads": 1}
+    device = os.environ.get(golden.DEVICE_VARIABLE, "cpu")
+    settings = {"profile": profile, "catalog": catalog, "dtype": dtype, "device": device, "threads": 1}
     with asyncio.Runner() as runner:
         stack = AsyncExitStack()
         client, _ = runner.run(stack.enter_async_context(serving(load_models, make_decoder, **settings)))

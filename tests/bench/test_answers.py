@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
+import bench.contenders
 from bench.answers import compare, requests
-from bench.contenders import contenders
+from bench.contenders import Contender, Stage, contenders
 
 
 def test_equal_texts_and_near_scores_are_counted() -> None:
@@ -42,3 +49,30 @@ def test_emulated_half_precision_is_left_out_with_its_reason() -> None:
         ("f", "int8"),
     ]
     assert set(left_out) == {"b", "e"}
+
+
+def test_a_quick_run_has_one_dtype_of_each_beside_int8() -> None:
+    chosen, left_out = contenders("bf16", quick=True)
+    assert ([contender.key for contender in chosen], set(left_out)) == (list("acef"), {"b", "d"})
+
+
+def test_one_server_is_in_memory_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    there: list[str] = []
+    started: list[str] = []
+
+    @contextmanager
+    def serving(contender: Contender, _: Path) -> Iterator[Any]:
+        there.append(contender.key)
+        started.append("".join(there))
+        yield SimpleNamespace(contender=contender, pid=len(started), start_seconds=1.0)
+        there.remove(contender.key)
+
+    monkeypatch.setattr(bench.contenders, "serving", serving)
+    monkeypatch.setattr(bench.contenders, "peak_bytes", lambda pid: 10 - pid)
+    a, c, *_ = contenders("fp32")[0]
+    with Stage(Path()) as stage:
+        for contender in (a, a, c, a):
+            assert stage.server(contender).contender == contender
+    assert (started, there) == (["a", "c", "a"], [])
+    assert stage.start_seconds == {"a": [1.0, 1.0], "c": [1.0]}
+    assert stage.peak_bytes == {"a": 9, "c": 8}

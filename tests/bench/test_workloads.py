@@ -7,7 +7,7 @@ from collections import Counter
 from bench.client import litserve, ours, wrapper
 from bench.pictures import Numbers
 from bench.scale import FULL, QUICK, TINY
-from bench.workloads import MIX, QUESTIONS, TEXTS, WORKLOADS, Work, mix, shares, split
+from bench.workloads import MIX, QUESTIONS, TEXTS, WORKLOADS, Work, mix
 
 
 def test_every_ten_of_the_mix_have_its_shares() -> None:
@@ -38,19 +38,16 @@ def test_no_two_cells_of_a_plan_share_a_picture() -> None:
 
 
 def test_the_full_scale_has_samples_enough() -> None:
-    assert all(min(FULL.counts(workload).values()) >= 12 for workload in WORKLOADS)
+    for workload in WORKLOADS:
+        assert FULL.rounds * FULL.samples(workload, 1) >= 12
+        assert FULL.rounds * FULL.samples(workload, 16) >= 60
 
 
-def test_each_round_has_enough_for_all_clients() -> None:
-    assert shares(12, 3, least=1) == [4, 4, 4]
-    assert shares(32, 3, least=16) == [16, 16]
-    assert shares(16, 3, least=16) == [16]
-    assert shares(2, 1, least=2) == [2]
-
-
-def test_rounds_take_the_works_in_order() -> None:
-    works = [Work("caption", picture) for picture in range(5)]
-    assert split(works, [2, 3]) == [works[:2], works[2:]]
+def test_clients_are_busy_while_anything_counts() -> None:
+    for name, works in FULL.plan(Numbers()).items():
+        (workload,) = (workload for workload in WORKLOADS if workload.name == name)
+        for clients, many in works.items():
+            assert len(many) >= FULL.samples(workload, clients) + 2 * clients
 
 
 def test_ours_gets_one_request_and_peers_one_for_each_text() -> None:
@@ -58,12 +55,12 @@ def test_ours_gets_one_request_and_peers_one_for_each_text() -> None:
     for work in (Work("vqa", 0, QUESTIONS), Work("match", 0, TEXTS)):
         (request,) = ours(work, pictures)
         assert list(work.texts) in request["data"].values()
-        assert [request["data"]["text"] for request in wrapper(work, pictures)] == list(work.texts)
-        assert [request["json"]["text"] for request in litserve(work, pictures)] == list(work.texts)
+        for peer in (wrapper, litserve):
+            assert [request["json"]["text"] for request in peer(work, pictures)] == list(work.texts)
 
 
 def test_without_a_picture_nothing_is_uploaded() -> None:
     work = Work("embed-text", texts=("picture",))
     assert ours(work, []) == [{"url": "/embed", "json": {"text": ["picture"]}}]
-    assert "files" not in wrapper(work, [])[0]
-    assert "image" not in litserve(work, [])[0]["json"]
+    for peer in (wrapper, litserve):
+        assert "image" not in peer(work, [])[0]["json"]

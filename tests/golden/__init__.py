@@ -17,6 +17,8 @@ CATALOG = BLIP / "catalog.toml"  # its profile: golden
 BLIP2 = Path(__file__).parent / "blip2"
 BLIP2_CATALOG = BLIP2 / "catalog.toml"  # its profile: golden2
 
+DEVICE_VARIABLE = "GOLDEN_DEVICE"  # names another device than the CPU to compute the cases on
+
 # Which served model of the catalog holds which of the golden checkpoints.
 SERVED = {"caption": "blip", "vqa": "blip", "retrieval": "blip", "caption_wide": "wide"}
 

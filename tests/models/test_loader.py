@@ -51,6 +51,15 @@ def test_equal_towers_are_held_once(tmp_path: Path) -> None:
     assert model.checkpoints[Task.CAPTION].tower is model.checkpoints[Task.MATCH].tower
 
 
+def test_fp32_is_not_tf32(folder: Path) -> None:
+    """Of cuDNN's convolutions, such as that of the patches. Products are exact unless somebody says otherwise."""
+    convolutions = torch.backends.cudnn.conv  # type: ignore[attr-defined]
+    convolutions.fp32_precision = "tf32"
+    load(folder, CAPTION)
+    assert convolutions.fp32_precision == "ieee"
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
 def test_too_little_memory_stops_before_loading(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert free_bytes(torch.device("cpu")) > 0
     monkeypatch.setattr(loader, "free_bytes", lambda _: 1_000)

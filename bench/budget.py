@@ -1,0 +1,66 @@
+"""How much time each cell may take, so that all of them together take what they may. Pure but for the clock."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+
+from bench.client import Span
+from bench.contenders import Contender
+
+WARM_SHARE, PATIENCE_SHARE = 0.3, 0.2  # of a peer's time: before it counts, and for what is then under way
+MAX_BATCH_SIZE = 8  # of LitServe
+MORE_CLIENTS = 4.0  # many clients weigh as much as so many cells of one: each of them waits for all others
+LIGHT = 0.3  # the weight of a workload whose samples take milliseconds
+
+
+class Budget:
+    """Divides what is left among the cells that are left, by their weights: what one does not need is the others'."""
+
+    def __init__(self, seconds: float, weights: Sequence[float], clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock, self._end = clock, clock() + seconds
+        self._left = sum(weights)
+
+    def share(self, weight: float) -> float:
+        """Seconds for the next cell; each is asked for once."""
+        part = weight / self._left if self._left > 0 else 0.0
+        self._left -= weight
+        return max(0.0, self._end - self._clock()) * part
+
+
+def weight(clients: int, is_light: bool) -> float:
+    return (MORE_CLIENTS if clients > 1 else 1.0) * (LIGHT if is_light else 1.0)
+
+
+def span_of(seconds: float, contender: Contender, clients: int, samples: int, num_requests: int) -> Span:
+    """Ours answers all clients' samples at about the same time, and drops what is given up. LitServe answers in
+    batches, which are a sample's own `num_requests` where it has many. A peer's warm-up ends after a share at most."""
+    clients = min(clients, samples)  # to see that it runs, a few samples will do
+    if contender.kind == "ours":
+        return Span(clients, samples=_whole(samples, clients), seconds=seconds, burst=clients, patience_seconds=0)
+    burst = MAX_BATCH_SIZE if clients >= MAX_BATCH_SIZE and num_requests == 1 else 1
+    return Span(
+        warm_samples=clients,
+        warm_seconds=WARM_SHARE * seconds,
+        samples=_whole(samples, burst),
+        seconds=(1 - PATIENCE_SHARE) * seconds,
+        burst=burst,
+        patience_seconds=PATIENCE_SHARE * seconds,
+    )
+
+
+def _whole(samples: int, burst: int) -> int:
+    """So many bursts that all samples are in one."""
+    return math.ceil(samples / burst) * burst
+
+
+def works_needed(samples: int, clients: int) -> int:
+    """At most: the warm-up, what counts, and what is then under way."""
+    busy = min(clients, samples)
+    return _whole(samples, busy) + 2 * busy
+
+
+def part(samples: int, rounds: int) -> int:
+    """Of each round."""
+    return math.ceil(samples / rounds)
