@@ -86,6 +86,8 @@ class Client:
     rerank = _method(requests.RerankRequest)
     capfilt = _method(requests.CapfiltRequest)
     localize = _method(requests.LocalizeRequest)
+    segment = _method(requests.SegmentRequest)
+    detect = _method(requests.DetectRequest)
     models = _method(requests.ModelsRequest)
 
     def ask(self, request: Request[T]) -> T:
@@ -137,6 +139,8 @@ class AsyncClient:
     rerank = _coroutine(requests.RerankRequest)
     capfilt = _coroutine(requests.CapfiltRequest)
     localize = _coroutine(requests.LocalizeRequest)
+    segment = _coroutine(requests.SegmentRequest)
+    detect = _coroutine(requests.DetectRequest)
     models = _coroutine(requests.ModelsRequest)
 
     async def ask(self, request: Request[T]) -> T:

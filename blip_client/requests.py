@@ -39,7 +39,7 @@ class Request(Generic[T]):
 
     def on_the_wire(self, name: str, value: Any) -> Any:
         match name:
-            case "image":
+            case "image" | "example":
                 return encoded(value)
             case "images":
                 return [encoded(one) for one in ([value] if is_image(value) else value)]
@@ -90,12 +90,13 @@ class CaptionRequest(Generating[results.CaptionAnswer]):
 
 @dataclass(frozen=True, slots=True)
 class VqaRequest(Generating[results.VqaAnswer]):
-    """An answer to each question about an image: generated, or the most likely of `candidates`."""
+    """An answer to each question about an image, or about as many as the model takes: generated, or the most likely of
+    `candidates`, or of the answers that the model knows."""
 
     path: ClassVar[str] = "/vqa"
     result: ClassVar[type[results.Result]] = results.VqaAnswer
 
-    image: Image
+    images: Images
     question: Texts
     _: KW_ONLY
     candidates: Iterable[str] | None = None
@@ -218,6 +219,32 @@ class LocalizeRequest(OfModel[results.LocalizeAnswer]):
     _: KW_ONLY
     layer: int | None = None
     tokens: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentRequest(OfModel[results.SegmentAnswer]):
+    """A mask of the image for each text."""
+
+    path: ClassVar[str] = "/segment"
+    result: ClassVar[type[results.Result]] = results.SegmentAnswer
+
+    image: Image
+    text: Texts
+
+
+@dataclass(frozen=True, slots=True)
+class DetectRequest(OfModel[results.DetectAnswer]):
+    """Boxes of what texts name in the image, or of what looks like the picture `example`; best first."""
+
+    path: ClassVar[str] = "/detect"
+    result: ClassVar[type[results.Result]] = results.DetectAnswer
+
+    image: Image
+    text: Texts | None = None
+    _: KW_ONLY
+    example: Image | None = None
+    threshold: float | None = None
+    top_k: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,7 +106,7 @@ class EmbedAnswer(Result):
     pairs: list[Embedding] | None = None  # space multimodal
 
 
-# --- /classify, /rerank, /capfilt, /localize ---
+# --- /classify, /rerank, /capfilt ---
 
 
 class LabelScore(Result):
@@ -160,6 +160,9 @@ class CapfiltAnswer(Result):
     images: list[JudgedImage]  # one for each image, in order
 
 
+# --- /localize, /segment, /detect ---
+
+
 class TokenMap(Result):
     token: str
     map: list[list[float]]
@@ -174,6 +177,32 @@ class LocalizeAnswer(Result):
     tokens: list[TokenMap] | None = None
 
 
+class Segment(Result):
+    text: str
+    score: float  # the highest probability in the mask
+    mask: str  # PNG in base64, as large as the upright image: gray, 0 to 255
+
+    @property
+    def png(self) -> bytes:
+        return base64.b64decode(self.mask)
+
+
+class SegmentAnswer(Result):
+    model: str
+    segments: list[Segment]  # one for each text, in order
+
+
+class Detection(Result):
+    text: str | None  # None: what looks like the example
+    score: float
+    box: list[float]  # left, top, right, bottom in pixels of the upright image
+
+
+class DetectAnswer(Result):
+    model: str
+    detections: list[Detection]  # best first
+
+
 # --- /models ---
 
 
@@ -185,7 +214,11 @@ class CheckpointInfo(Result):
     image_size: int  # pixels
     history: bool | None = None
     template: bool | None = None
+    images: int | None = None
+    answers: int | None = None
     temperature: float | None = None
+    heads: list[str] | None = None
+    logit_bias: float | None = None
     dimensions: int | None = None
     pooling: list[str] | None = None
     spaces: list[str] | None = None
