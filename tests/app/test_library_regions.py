@@ -31,7 +31,7 @@ from models.families.library.texts import TextReader
 from models.framing import framed
 from models.loader import load
 from models.runners.tower import normalised
-from tests.app.support import Asking, asking, b64, encoded
+from tests.app.support import Asking, InlineDecoder, asking, b64, encoded
 from tests.library.regions import ANSWERS, Regions, write_clipseg, write_owlv2, write_owlvit, write_vilt
 
 TOLERANCE = 1e-5
@@ -93,7 +93,8 @@ def labs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], L
         def lab(kind: str) -> Lab:
             if kind not in made:
                 folder = tmp_path_factory.mktemp("tiny")
-                made[kind] = Lab(kind, folder, stack.enter_context(asking("tiny", catalog_of(kind, folder))))
+                service = asking("tiny", catalog_of(kind, folder), make_decoder=lambda *_: InlineDecoder())
+                made[kind] = Lab(kind, folder, stack.enter_context(service))
             return made[kind]
 
         yield lab
