@@ -28,8 +28,9 @@ def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def waits_by(monkeypatch: pytest.MonkeyPatch, sleep: Callable[[float], Awaitable[None]]) -> None:
-    """The client, before its next try."""
+    """The client, before its next try, and the run, before it has the client begin again."""
     monkeypatch.setattr("blip_client.clients.asyncio", SimpleNamespace(sleep=sleep, to_thread=asyncio.to_thread))
+    monkeypatch.setattr(running, "sleep", sleep)
 
 
 def written() -> list[str]:
@@ -103,6 +104,105 @@ def test_a_picture_that_breaks_each_connection_fails_alone(scripted: Scripted, m
     assert written() == sorted(map(str, paths[1:]))
     (row,) = map(json.loads, Path("failures.jsonl").read_text().splitlines())
     assert (row["path"], "reset" in row["error"]) == ("p/00.png", True)
+
+
+@pytest.mark.parametrize("retries", [(), ("--retries", "0")])
+def test_no_try_is_made_before_the_service_wants_it(
+    scripted: Scripted, monkeypatch: pytest.MonkeyPatch, retries: tuple[str, ...]
+) -> None:
+    """Also where the client itself does not wait: for more than a minute, and without retries."""
+    waits: list[float] = []
+
+    async def noted(seconds: float) -> None:
+        waits.append(seconds)
+
+    waits_by(monkeypatch, noted)
+    pictures(Path("p"), ["a.png"])
+    scripted.trouble = [problem(429, "queue-full", 120) for _ in range(4)]
+    assert scripted(*ASK, *retries) == 0
+    assert len(waits) == 4
+    assert min(waits) >= 120
+
+
+def test_a_service_that_wants_longer_than_anybody_waits(scripted: Scripted) -> None:
+    pictures(Path("p"), ["a.png"])
+    scripted.trouble = [problem(503, "draining", 86_400)]
+    assert scripted(*ASK) == 1
+    assert "the service answers nothing: It is draining." in scripted.err
+    assert len(scripted.asked) == 1
+
+
+@pytest.mark.parametrize("trouble", [lambda: httpx.ConnectError("refused"), lambda: httpx.Response(502)])
+def test_a_service_that_was_there_and_is_away_for_a_while(
+    scripted: Scripted, trouble: Callable[[], httpx.Response | Exception]
+) -> None:
+    """As a restart takes longer than all retries of a client, and a proxy answers 502 meanwhile."""
+    paths = pictures(Path("p"), [f"{number:02}.png" for number in range(30)])
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if len(scripted.asked) == 10 and not scripted.trouble:
+            scripted.trouble = [trouble() for _ in range(400)]
+        return scripted.answer(request)
+
+    scripted.answers(answer)
+    assert scripted(*ASK, "--retries", "1") == 0
+    assert written() == sorted(map(str, paths))
+
+
+def test_a_service_that_does_not_come_back_ends_the_run(scripted: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running, "PATIENCE_SECONDS", 0)
+    pictures(Path("p"), [f"{number:02}.png" for number in range(30)])
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if len(scripted.asked) == 10:
+            raise httpx.ConnectError("refused")
+        return scripted.answer(request)
+
+    scripted.answers(answer)
+    assert scripted(*ASK, "--retries", "0") == 1
+    assert "blip-serve: the service cannot be reached: no answer from test" in scripted.err
+    assert not Path("failures.jsonl").exists()
+
+
+def test_a_service_that_hangs_ends_the_run(scripted: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running, "PATIENCE_SECONDS", 0)
+    pictures(Path("p"), [f"{number:02}.png" for number in range(30)])
+    scripted.trouble = [httpx.ReadTimeout("slow") for _ in range(100)]
+    assert scripted(*ASK) == 1
+    assert "blip-serve: the service answers nothing: no answer from test" in scripted.err
+    assert len(scripted.asked) < 30
+
+
+def test_a_service_that_refuses_pictures_is_there(scripted: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long none of them was good."""
+    now = 0.0
+    monkeypatch.setattr(running, "time", SimpleNamespace(monotonic=lambda: now))
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        nonlocal now
+        now += 100
+        return scripted.answer(request)
+
+    pictures(Path("p"), [f"{number:02}.png" for number in range(30)])
+    scripted.answers(answer)
+    scripted.trouble = [*(problem(422, "bad-image") for _ in range(20)), problem(429, "queue-full", 1)]
+    assert scripted(*ASK, "--concurrency", "1") == 1
+    assert len(written()) == 10
+
+
+def test_a_service_that_moved_ends_the_run(scripted: Scripted) -> None:
+    pictures(Path("p"), ["a.png"])
+    scripted.trouble = [httpx.Response(302, headers={"location": "https://login.test/"})]
+    assert scripted(*ASK) == 1
+    assert "blip-serve: the service is not at this address: 302 Found, to https://login.test/\n" in scripted.err
+
+
+def test_an_answer_without_a_caption(scripted: Scripted) -> None:
+    pictures(Path("p"), ["a.png"])
+    scripted.trouble = [httpx.Response(200, json={"model": "m", "captions": []})]
+    assert scripted(*ASK) == 1
+    (row,) = map(json.loads, Path("failures.jsonl").read_text().splitlines())
+    assert "not an answer to what was asked" in row["error"]
 
 
 def test_a_service_that_was_never_there(bulk: Bulk) -> None:
