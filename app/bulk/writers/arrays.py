@@ -53,6 +53,9 @@ class Arrays(Lines):
             raise OutputError(f"{self._file} has embeddings of another model: {self._shape}, not {shape}")
         self._shape = shape
 
+    def beginning(self) -> bytes:
+        return b'{"path": "'
+
     def encoded(self, result: Result) -> bytes:
         """Raises OutputError for a shape that does not go with the others."""
         vectors = result.vectors
@@ -60,6 +63,13 @@ class Arrays(Lines):
         self._check(shape)
         values = base64.b64encode(b"".join(array("f", vector).tobytes() for vector in vectors)).decode()
         return json_line({"path": result.path, "shape": shape, "values": values})
+
+    def write(self, result: Result) -> None:
+        """What is to be overwritten goes with the first result: a run that goes on from here must not add to it."""
+        if self._overwrite and not self._begun:
+            with suppress(FileNotFoundError):
+                os.unlink(self._file)
+        super().write(result)
 
     def path_in(self, record: bytes) -> str | None:
         row = json.loads(record)

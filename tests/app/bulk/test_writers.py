@@ -142,6 +142,40 @@ def test_a_text_that_is_no_unicode_is_added_to_as_it_is() -> None:
     assert Path("p/a.txt").read_bytes() == b"\xff mine, a\n"
 
 
+@pytest.mark.parametrize(
+    ("existing", "there", "then"),
+    [
+        ("append", "banana", "banana, a"),
+        ("append", "b, a", "b, a"),
+        ("append", "a", "a"),
+        ("prepend", "ab", "a, ab"),
+        ("prepend", "a, b", "a, b"),
+    ],
+)
+def test_a_text_is_there_if_it_is_between_separators(existing: Any, there: str, then: str) -> None:
+    Path("p/a.txt").write_text(f"{there}\n")
+    for _ in range(2):  # a run that was killed and repeated
+        Sidecars(existing=existing).write(result("p/a.png"))
+        assert Path("p/a.txt").read_text() == f"{then}\n"
+
+
+@pytest.mark.parametrize("length", [200, 247, 251])
+def test_a_name_as_long_as_names_may_be(length: int) -> None:
+    name = "n" * length
+    Sidecars().write(result(f"p/{name}.png"))
+    assert {path.name for path in Path("p").iterdir()} == {f"{name}.txt"}
+
+
+@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+def test_a_line_of_somebody_else_is_not_taken_for_a_torn_one(make: Callable[..., Lines]) -> None:
+    writer = make()
+    Path(writer.path).write_text("a note without an end of line")
+    with pytest.raises(UsageError, match="was not written by such a run"):
+        run(writer, NAMES)
+    writer.close()
+    assert Path(writer.path).read_text() == "a note without an end of line"
+
+
 # --- arrays ---
 
 TABLES: dict[str, Callable[[], Table]] = {"npz": Npz, "parquet": Parquet}
@@ -179,6 +213,18 @@ def test_rows_that_are_in_the_file_already_count_once(
         run(Arrays("out", make()), ["a", "b"])
     run(Arrays("out", make()), ["c"])
     assert list(embedded(make())) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("make", TABLES.values(), ids=TABLES)
+def test_overwriting_that_was_killed_leaves_nothing_twice(make: Callable[[], Table]) -> None:
+    run(Arrays("out", make()), ["a", "b"])
+    killed = Arrays("out", make(), overwrite=True)
+    assert list(killed.written()) == []
+    killed.open()
+    killed.write(result("a"))
+    Lines.close(killed)
+    assert run(Arrays("out", make()), ["b"]) == ["a"]
+    assert [row.path for row in make().read("out")] == ["a", "b"]
 
 
 @pytest.mark.parametrize("make", TABLES.values(), ids=TABLES)
