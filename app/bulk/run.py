@@ -134,16 +134,16 @@ class Run:
                 raise AnswerError(f"not an answer to what was asked: {error}") from None
             except BlipError as error:
                 num_lost += _is_away(error) and self._num_answered > before
-                self._check(error, num_lost, self._num_answered > before)
+                self._check(error, num_lost, self._num_answered > before, bool(picture.texts))
                 await sleep(_pause_seconds(error))
             else:
                 self._num_answered += 1
                 self._answered_at = time.monotonic()
                 return result
 
-    def _check(self, error: BlipError, num_lost: int, others_were_answered: bool) -> None:
+    def _check(self, error: BlipError, num_lost: int, others_were_answered: bool, has_texts: bool) -> None:
         """Raises the error if it is the picture's, and what ends the run if the service or the options are at fault;
-        returns if it is nobody's, and asking goes on."""
+        returns if it is nobody's, and asking goes on. `has_texts`: of its own, which may be wrong."""
         match error:
             case _ if _is_away(error) and num_lost < LOST_ROUNDS:
                 if not others_were_answered and (self.stopping or not self._num_answered or self._is_over(error)):
@@ -159,7 +159,7 @@ class Run:
                 raise StoppedError(f"the service is not at this address: {error.detail}") from None
             case ProblemError() if error.status in UNKNOWN:
                 raise UsageError(error.detail) from None
-            case ProblemError() if error.type == OF_THE_OPTIONS and not self._num_answered:
+            case ProblemError() if error.type == OF_THE_OPTIONS and not (self._num_answered or has_texts):
                 raise UsageError(error.detail) from None
             case AnswerError() if not self._num_answered:
                 raise StoppedError(f"{error}") from None
@@ -199,7 +199,7 @@ class Run:
 
 
 def _is_away(error: BlipError) -> bool:
-    return isinstance(error, UnreachableError) and not error.timed_out or _status(error) == BAD_GATEWAY
+    return (isinstance(error, UnreachableError) and not error.timed_out) or _status(error) == BAD_GATEWAY
 
 
 def _status(error: BlipError) -> int | None:

@@ -288,19 +288,3 @@ def test_a_second_signal_ends_it_at_once(scripted: Scripted) -> None:
     scripted.answers(answer)
     assert scripted(*ASK) == 130
     assert written() == []
-
-
-def test_a_folder_that_cannot_be_written_fails_alone(scripted: Scripted) -> None:
-    pictures(Path("p"), ["a.png", "b.png"])
-    Path("p/.a.txt.partial").mkdir()
-    assert scripted("caption", "p", "--url", "http://test") == 1
-    (row,) = map(json.loads, Path("failures.jsonl").read_text().splitlines())
-    assert row == {"path": "p/a.png", "error": "its result cannot be written: Is a directory"}
-    assert Path("p/b.txt").exists()
-
-
-def test_a_full_disk_ends_the_run(scripted: Scripted) -> None:
-    pictures(Path("p"), ["a.png", "b.png"])
-    ask = ("caption", "p", "--url", "http://test", "--output-format", "jsonl", "--failures", "failures.jsonl")
-    assert scripted(*ask, "-o", "/dev/full") == 1
-    assert "No space left on device" in scripted.err
