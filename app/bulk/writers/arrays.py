@@ -4,6 +4,7 @@ end all rows become FILE, those of earlier runs among them."""
 from __future__ import annotations
 
 import base64
+import errno
 import json
 import os
 import zipfile
@@ -57,7 +58,9 @@ class Arrays(Lines):
         return b'{"path": "'
 
     def encoded(self, result: Result) -> bytes:
-        """Raises OutputError for a shape that does not go with the others."""
+        """Raises OutputError for a shape that does not go with the others, OSError for a path that cannot be told."""
+        if not self._table.can_name(result.path):
+            raise OSError(errno.EILSEQ, "its name is not UTF-8, as Parquet's texts are")
         vectors = result.vectors
         shape = (len(vectors), len(vectors[0])) if len(vectors) > 1 else (len(vectors[0]),)
         self._check(shape)

@@ -220,5 +220,6 @@ def json_line(record: Mapping[str, Any]) -> bytes:
 
 def csv_row(cells: Sequence[str | float]) -> bytes:
     buffer = io.StringIO(newline="")
-    csv.writer(buffer, lineterminator="\n").writerow(cells)
+    has_returns = any("\r" in str(cell) for cell in cells)  # which csv leaves bare, as it looks for "\n" alone
+    csv.writer(buffer, lineterminator="\n", quoting=csv.QUOTE_ALL if has_returns else csv.QUOTE_MINIMAL).writerow(cells)
     return os.fsencode(buffer.getvalue())

@@ -18,7 +18,7 @@ from app.bulk.writers.tables import Npz, Parquet, Table
 from app.bulk.writers.writer import OutputError
 from app.start.bulk import UsageError
 
-NAMES = ["p/a.png", 'p/b,"\n.png', "p/ü\udcff.png", "p/d.png"]
+NAMES = ["p/a.png", 'p/b,"\n.png', "p/c\rr.png", "p/ü\udcff.png", "p/d.png"]
 MAKERS: dict[str, Callable[..., Lines]] = {
     "jsonl": lambda **more: JsonLines("out", **more),
     "csv": lambda **more: Csv("out", ["caption", "confidence"], **more),
@@ -243,6 +243,16 @@ def test_a_file_that_has_no_embeddings(make: Callable[[], Table]) -> None:
     Path("out").write_bytes(b"PK\x03\x04 my own")
     with pytest.raises(OutputError, match="cannot continue out"):
         list(Arrays("out", make()).written())
+
+
+def test_a_name_that_parquet_cannot_hold_fails_alone() -> None:
+    writer = Arrays("out", Parquet())
+    writer.open()
+    with pytest.raises(OSError, match="its name is not UTF-8"):
+        writer.write(result("ü\udcff.png"))
+    writer.write(result("ü.png"))
+    writer.close()
+    assert [row.path for row in Parquet().read("out")] == ["ü.png"]
 
 
 def test_parquet_without_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
