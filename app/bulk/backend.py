@@ -16,8 +16,6 @@ import httpx
 from app.start.bulk import UsageError
 
 if TYPE_CHECKING:
-    from fastapi import FastAPI
-
     from app.settings import Settings
 
 # Nobody waits for one picture of a folder: a slow model may take its time.
@@ -42,7 +40,7 @@ def elsewhere(url: str) -> httpx.AsyncBaseTransport:
 
 @asynccontextmanager
 async def in_this_process(
-    flags: Mapping[str, Any], make: Callable[[Settings], FastAPI] | None = None
+    flags: Mapping[str, Any], make: Callable[[Settings], Any] | None = None
 ) -> AsyncIterator[httpx.AsyncBaseTransport]:
     """`make`: the application, with its service in its state; default: app.main's. Raises UsageError, and RuntimeError
     for what keeps the models from being loaded."""
@@ -71,7 +69,7 @@ async def in_this_process(
         yield httpx.ASGITransport(app)
 
 
-def _of_main() -> Callable[[Settings], FastAPI]:
+def _of_main() -> Callable[[Settings], Any]:
     from app.main import create_app  # not before it is needed
 
     return create_app

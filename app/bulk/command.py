@@ -17,8 +17,8 @@ from app.bulk.manifest import ManifestError, in_manifest
 from app.bulk.outputs import check_failures, failures_of, format_of, writer_of
 from app.bulk.plan import ClashError, Picture, Plan
 from app.bulk.progress import Progress
-from app.bulk.run import StoppedError
 from app.bulk.session import Work, ask_all, on_a_loop
+from app.bulk.verdicts import StoppedError
 from app.bulk.window import Window
 from app.bulk.writers.stream import put
 from app.bulk.writers.writer import OutputError, Writer

@@ -11,6 +11,7 @@ from typing import Self
 
 TABLES = """
 PRAGMA journal_mode = OFF;
+PRAGMA cache_size = -1000;  -- kB
 CREATE TABLE done (key BLOB PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE pictures (argument INTEGER, path BLOB, key BLOB PRIMARY KEY, texts TEXT) WITHOUT ROWID;
 CREATE TABLE targets (key BLOB PRIMARY KEY, path BLOB) WITHOUT ROWID;

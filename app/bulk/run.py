@@ -12,28 +12,18 @@ from dataclasses import dataclass, field
 
 from app.bulk.failing import Failures
 from app.bulk.jobs import Job
-from app.bulk.pacing import FULL, PacedTransport
+from app.bulk.pacing import PacedTransport
 from app.bulk.pictures import Limits, read
 from app.bulk.plan import Picture
 from app.bulk.progress import Progress
 from app.bulk.results import Failure, Result
+from app.bulk.verdicts import Situation, StoppedError, is_away, is_heard, pause_seconds, verdict
 from app.bulk.window import Window
 from app.bulk.writers.writer import OutputError, Writer
-from app.start.bulk import UsageError
-from blip_client import AnswerError, AsyncClient, BlipError, ProblemError, UnreachableError
+from blip_client import AnswerError, AsyncClient, BlipError, ProblemError
 
 LOOKAHEAD = 8  # pictures that are read while those before them are asked about
-LOST_ROUNDS = 3  # of all retries, in which others get through but this picture breaks each connection
-PATIENCE_SECONDS = 600.0  # in which a service that is too full, or was there and is away, answers nobody
-PAUSE_SECONDS = 1.0  # after the client gave up, where the service does not say how long
-BAD_GATEWAY = 502  # of a proxy with no service behind it: images are not sent by URL
-FORBIDDEN, UNKNOWN = (401, 403), (404, 405)
 OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EPIPE)  # the next result fares no better
-OF_THE_OPTIONS = "/errors/invalid-input"
-
-
-class StoppedError(Exception):
-    """The run cannot go on; the message is one line."""
 
 
 @dataclass(slots=True)
@@ -125,6 +115,7 @@ class Run:
         self.progress.advance()
 
     async def _asked(self, picture: Picture, image: bytes) -> Result:
+        """Raises what `verdict` says."""
         num_lost = 0
         while True:
             before = self._num_answered
@@ -133,48 +124,20 @@ class Run:
             except (LookupError, ValueError) as error:
                 raise AnswerError(f"not an answer to what was asked: {error}") from None
             except BlipError as error:
-                num_lost += _is_away(error) and self._num_answered > before
-                self._check(error, num_lost, self._num_answered > before, bool(picture.texts))
-                await sleep(_pause_seconds(error))
+                others = self._num_answered > before
+                num_lost += others and is_away(error)
+                if (told := verdict(error, self._situation(num_lost, others, bool(picture.texts)))) is not None:
+                    self._answered_at = time.monotonic() if is_heard(error) else self._answered_at
+                    raise told from None
+                await sleep(pause_seconds(error, random.random()))  # noqa: S311
             else:
                 self._num_answered += 1
                 self._answered_at = time.monotonic()
                 return result
 
-    def _check(self, error: BlipError, num_lost: int, others_were_answered: bool, has_texts: bool) -> None:
-        """Raises the error if it is the picture's, and what ends the run if the service or the options are at fault;
-        returns if it is nobody's, and asking goes on. `has_texts`: of its own, which may be wrong."""
-        match error:
-            case _ if _is_away(error) and num_lost < LOST_ROUNDS:
-                if not others_were_answered and (self.stopping or not self._num_answered or self._is_over(error)):
-                    raise StoppedError(f"the service cannot be reached: {_detail(error)}") from None
-            case ProblemError() if error.status in FULL and not self.stopping:
-                if self._is_over(error):
-                    raise StoppedError(f"the service answers nothing: {error.detail}") from None
-            case UnreachableError(timed_out=True) | ProblemError(status=504) if self._is_over(error):
-                raise StoppedError(f"the service answers nothing: {_detail(error)}") from None
-            case ProblemError() if error.status in FORBIDDEN:
-                raise StoppedError(f"{error.detail} (BLIP_API_KEY holds the key)") from None
-            case ProblemError() if error.status < 400:
-                raise StoppedError(f"the service is not at this address: {error.detail}") from None
-            case ProblemError() if error.status in UNKNOWN:
-                raise UsageError(error.detail) from None
-            case ProblemError() if error.type == OF_THE_OPTIONS and not (self._num_answered or has_texts):
-                raise UsageError(error.detail) from None
-            case AnswerError() if not self._num_answered:
-                raise StoppedError(f"{error}") from None
-            case _:
-                self._heard(error)
-                raise error
-
-    def _heard(self, error: BlipError) -> None:
-        """A service that says no to a picture is there."""
-        if _status(error) not in (None, *FULL, BAD_GATEWAY, 504):
-            self._answered_at = time.monotonic()
-
-    def _is_over(self, error: BlipError) -> bool:
-        waited = time.monotonic() - self._answered_at
-        return waited + (_retry_after(error) or 0.0) > PATIENCE_SECONDS
+    def _situation(self, num_lost: int, others: bool, has_texts: bool) -> Situation:
+        idle_seconds = time.monotonic() - self._answered_at
+        return Situation(num_lost, others, self._num_answered > 0, idle_seconds, has_texts, self.stopping)
 
     def _failed(self, failure: Failure) -> None:
         self.progress.num_failed += 1
@@ -196,24 +159,3 @@ class Run:
             self._failed(Failure(result.path, f"its result cannot be written: {error.strerror}"))
         else:
             self.progress.num_written += 1
-
-
-def _is_away(error: BlipError) -> bool:
-    return (isinstance(error, UnreachableError) and not error.timed_out) or _status(error) == BAD_GATEWAY
-
-
-def _status(error: BlipError) -> int | None:
-    return error.status if isinstance(error, ProblemError) else None
-
-
-def _retry_after(error: BlipError) -> float | None:
-    return error.retry_after if isinstance(error, ProblemError) else None
-
-
-def _detail(error: BlipError) -> str:
-    return error.detail if isinstance(error, ProblemError) else str(error)
-
-
-def _pause_seconds(error: BlipError) -> float:
-    """Also what the client does not wait for: it has its own limits, and --retries may be 0."""
-    return (_retry_after(error) or PAUSE_SECONDS) * (1 + random.random() / 2)  # noqa: S311

@@ -6,7 +6,7 @@ import base64
 import io
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from models.fake.runner import FakeRunner, fake_models
 from tests.app.support import InlineDecoder, png
 
 COLOURS = ("red", "blue", "green", "white")
-Answer = Callable[[httpx.Request], httpx.Response]
+Answer = Callable[[httpx.Request], httpx.Response] | Callable[[httpx.Request], Coroutine[None, None, httpx.Response]]
 
 
 def pictures(folder: Path, names: Sequence[str], colour: str = "red") -> list[Path]:

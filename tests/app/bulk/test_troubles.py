@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
 import os
 import signal
@@ -15,8 +14,11 @@ import httpx
 import pytest
 
 from app.bulk import run as running
+from app.bulk import verdicts
+from app.bulk.verdicts import Situation, StoppedError, verdict
+from app.start.bulk import UsageError
+from blip_client import AnswerError, BlipError, ProblemError, UnreachableError
 from tests.app.bulk.support import Bulk, Scripted, pictures, problem
-from tests.app.support import RED, until
 
 ASK = ("caption", "p", "--url", "http://test", "-o", "out.jsonl")
 
@@ -63,7 +65,7 @@ def test_a_service_that_is_full_for_long_costs_no_picture(scripted: Scripted) ->
 
 
 def test_a_service_that_is_full_for_ever_ends_the_run(scripted: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(running, "PATIENCE_SECONDS", 0)
+    monkeypatch.setattr(verdicts, "PATIENCE_SECONDS", 0)
     pictures(Path("p"), ["a.png", "b.png"])
     scripted.trouble = [problem(503, "draining", 1) for _ in range(50)]
     assert scripted(*ASK) == 1
@@ -80,31 +82,37 @@ def test_a_service_that_is_gone_ends_the_run(scripted: Scripted) -> None:
     assert not Path("failures.jsonl").exists()
 
 
-def test_a_picture_that_breaks_each_connection_fails_alone(scripted: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
-    paths = pictures(Path("p"), [f"{number:02}.png" for number in range(40)], "blue")
-    pictures(Path("p"), ["00.png"], "red")
-    deadly = base64.b64encode(RED).decode()
+LOST = UnreachableError("reset")
+FULL = ProblemError(429, "/errors/queue-full", "Full.")
 
-    def answer(request: httpx.Request) -> httpx.Response:
-        if deadly in request.content.decode():
-            raise httpx.ReadError("reset")
-        return scripted.answer(request)
 
-    async def others_get_through(_: float) -> None:
-        num_answered = len(scripted.asked)
+@pytest.mark.parametrize(
+    ("error", "now", "told"),
+    [
+        (FULL, Situation(99, False, False, 599), None),
+        (FULL, Situation(1, False, True, 601), StoppedError("the service answers nothing: Full.")),
+        (LOST, Situation(1, False, True, 599), None),  # it was there, and may be starting anew
+        (LOST, Situation(0, False, True, 601), StoppedError("the service cannot be reached: reset")),
+        (LOST, Situation(0, False, False, 0), StoppedError("the service cannot be reached: reset")),
+        (LOST, Situation(0, False, True, 0, stopping=True), StoppedError("the service cannot be reached: reset")),
+        (FULL, Situation(0, False, True, 0, stopping=True), FULL),
+        (LOST, Situation(2, True, True, 0), None),
+        (LOST, Situation(3, True, True, 0), LOST),  # others get through: this picture breaks each connection
+        (UnreachableError("slow", timed_out=True), Situation(1, False, False, 0), UnreachableError("slow", True)),
+        (ProblemError(422, "/errors/invalid-input", "No."), Situation(1, False, False, 0), UsageError("No.")),
+        (ProblemError(404, "/errors/unknown-model", "No."), Situation(1, True, True, 0), UsageError("No.")),
+        (AnswerError("Whose?"), Situation(1, False, False, 0), StoppedError("Whose?")),
+        (AnswerError("Whose?"), Situation(1, True, True, 0), AnswerError("Whose?")),
+    ],
+)
+def test_whose_fault_it_is(error: BlipError, now: Situation, told: Exception | None) -> None:
+    found = verdict(error, now)
+    assert (type(found), str(found)) == (type(told), str(told))
 
-        async def one_more() -> bool:
-            return len(scripted.asked) > num_answered
 
-        await until(one_more)
-
-    waits_by(monkeypatch, others_get_through)
-    monkeypatch.setattr(running, "sleep", lambda _: asyncio.sleep(0))  # those may be all done by now
-    scripted.answers(answer)
-    assert scripted(*ASK, "--retries", "1") == 1
-    assert written() == sorted(map(str, paths[1:]))
-    (row,) = map(json.loads, Path("failures.jsonl").read_text().splitlines())
-    assert (row["path"], "reset" in row["error"]) == ("p/00.png", True)
+def test_what_the_options_would_have_made_fail_fails_alone_once_one_was_answered() -> None:
+    error = ProblemError(422, "/errors/invalid-input", "text 3 is too long")
+    assert verdict(error, Situation(1, True, True, 0)) is error
 
 
 @pytest.mark.parametrize("retries", [(), ("--retries", "0")])
@@ -151,7 +159,7 @@ def test_a_service_that_was_there_and_is_away_for_a_while(
 
 
 def test_a_service_that_does_not_come_back_ends_the_run(scripted: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(running, "PATIENCE_SECONDS", 0)
+    monkeypatch.setattr(verdicts, "PATIENCE_SECONDS", 0)
     pictures(Path("p"), [f"{number:02}.png" for number in range(30)])
 
     def answer(request: httpx.Request) -> httpx.Response:
@@ -166,7 +174,7 @@ def test_a_service_that_does_not_come_back_ends_the_run(scripted: Scripted, monk
 
 
 def test_a_service_that_hangs_ends_the_run(scripted: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(running, "PATIENCE_SECONDS", 0)
+    monkeypatch.setattr(verdicts, "PATIENCE_SECONDS", 0)
     pictures(Path("p"), [f"{number:02}.png" for number in range(30)])
     scripted.trouble = [httpx.ReadTimeout("slow") for _ in range(100)]
     assert scripted(*ASK) == 1
