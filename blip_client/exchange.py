@@ -23,8 +23,15 @@ T = TypeVar("T")
 DEFAULT_URL = "http://127.0.0.1:8000"
 CONNECT_SECONDS = 10.0
 MOST_DETAIL_CHARS = 500
-# A connection that could not be made, or broke. What else httpx raises is no matter of luck.
-PASSING = (httpx.NetworkError, httpx.TimeoutException, httpx.RemoteProtocolError, httpx.ProxyError)
+# A connection that could not be made, or broke; and an answer that cannot be unpacked. What else httpx raises is no
+# matter of luck.
+PASSING = (
+    httpx.NetworkError,
+    httpx.TimeoutException,
+    httpx.RemoteProtocolError,
+    httpx.ProxyError,
+    httpx.DecodingError,
+)
 
 
 def options(url: str | None, api_key: str | None, timeout_seconds: float) -> dict[str, Any]:
@@ -32,7 +39,9 @@ def options(url: str | None, api_key: str | None, timeout_seconds: float) -> dic
     url = url or os.environ.get("BLIP_URL") or DEFAULT_URL
     if not url.lower().startswith(("http://", "https://")):
         raise ValueError(f"the address {url!r} does not begin with http:// or https://")
-    key = api_key or os.environ.get("BLIP_API_KEY")
+    key = (api_key or os.environ.get("BLIP_API_KEY") or "").strip()  # files of secrets end in a line break
+    if not (key.isascii() and key.isprintable()):  # else httpx tells it in its error
+        raise ValueError("the API key has characters that no header can have")
     return {
         "base_url": url,
         "headers": {"User-Agent": f"blip-client/{__version__}", "Accept": "application/json"}
@@ -69,6 +78,8 @@ class Exchange:
 
     def not_heard(self, error: httpx.HTTPError) -> float:
         """As `heard`, of what httpx raised."""
+        if isinstance(error, httpx.DecodingError):
+            return self._failed(AnswerError(f"not an answer of blip-serve's {self.request.path}: {error}"))
         timed_out = isinstance(error, httpx.TimeoutException) and not isinstance(error, httpx.ConnectTimeout)
         told = f"{error.request.url.host} ({type(error).__name__}: {error})"
         return self._failed(UnreachableError(f"no answer from {told}", timed_out))

@@ -27,9 +27,12 @@ HERE = "http://in-this-process"
 
 def elsewhere(url: str) -> httpx.AsyncBaseTransport:
     """With the environment's proxies, which httpx looks up only for transports of its own. Raises UsageError."""
-    address = urlsplit(url)
+    try:
+        address = urlsplit(url)
+    except ValueError:
+        address = urlsplit("")
     if address.scheme not in ("http", "https") or not address.hostname:
-        raise UsageError(f"--url: {url} is no address such as http://127.0.0.1:8000")
+        raise UsageError(f"--url: {url.rpartition('@')[2]} is no address such as http://127.0.0.1:8000")
     proxy = None if proxy_bypass(address.hostname) else getproxies().get(address.scheme)
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
     return httpx.AsyncHTTPTransport(limits=limits, proxy=proxy)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import closing
@@ -13,12 +14,13 @@ from typing import Any
 from app.bulk.finding import EXTENSIONS, Finder, MissingError
 from app.bulk.jobs import JOBS
 from app.bulk.manifest import ManifestError, in_manifest
-from app.bulk.outputs import failures_of, format_of, writer_of
+from app.bulk.outputs import check_failures, failures_of, format_of, writer_of
 from app.bulk.plan import ClashError, Picture, Plan
 from app.bulk.progress import Progress
 from app.bulk.session import Work, ask_all, on_a_loop
 from app.bulk.verdicts import StoppedError
 from app.bulk.window import Window
+from app.bulk.writers.stream import put
 from app.bulk.writers.writer import OutputError, Writer
 from app.logs import complain
 from app.start.bulk import Options, UsageError, options_of
@@ -35,6 +37,7 @@ def main(command: str, flags: Mapping[str, Any]) -> int:
             options = replace(options, url=os.environ.get("BLIP_URL") or None)
         job = JOBS[command](options)
         chosen = format_of(options)
+        check_failures(options)
         writer = writer_of(options, chosen, job.columns)
         progress = Progress(options.quiet)
         with Plan() as plan:
@@ -52,6 +55,8 @@ def main(command: str, flags: Mapping[str, Any]) -> int:
         return WRONG
     except OutputError as error:
         return complain(error)
+    except sqlite3.Error as error:
+        return complain(f"cannot keep the list of pictures: {error} (TMPDIR names another folder for it)")
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
 
@@ -70,6 +75,8 @@ def _pictures(options: Options, progress: Progress) -> Iterator[tuple[int, Pictu
     chosen = [one.strip().lstrip(".").lower() for one in (options.ext or "").split(",")]
     extensions = frozenset(filter(None, chosen)) or EXTENSIONS
     finder = Finder(progress.tell, recursive=options.recursive, extensions=extensions)
+    if sys.stdin is None and "-" in options.paths:  # ours is closed
+        raise MissingError("there is no stdin")
     for place, argument in enumerate(options.paths):
         found = finder.listed(sys.stdin.buffer) if argument == "-" else finder.find(argument)
         for path in found:
@@ -78,7 +85,7 @@ def _pictures(options: Options, progress: Progress) -> Iterator[tuple[int, Pictu
 
 def _show(plan: Plan) -> int:
     for picture in plan:
-        sys.stdout.buffer.write(os.fsencode(picture.path) + b"\n")
+        put(os.fsencode(picture.path) + b"\n")
     print(f"blip-serve: {plan.num_to_do} to do, {plan.num_done} done already", file=sys.stderr)
     return 0
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable
-from contextlib import suppress
 from typing import BinaryIO, Protocol
 
 from app.bulk.results import Failure
@@ -38,8 +38,10 @@ class Listed:
         self._path = path
         self._file: BinaryIO | None = None
         try:
-            with suppress(FileNotFoundError):
+            if stat.S_ISREG(os.lstat(path).st_mode):  # and no /dev/null
                 os.unlink(path)
+        except FileNotFoundError:
+            pass
         except OSError as error:
             raise OutputError(f"cannot begin {path}: {error.strerror}") from None
 

@@ -42,8 +42,10 @@ class Finder:
             raise MissingError(f"there is no {argument}")
 
     def listed(self, lines: Iterable[bytes]) -> Iterator[str]:
-        """One path a line. What is not there fails when its turn comes."""
+        """One path a line. What is not there fails when its turn comes. Raises MissingError."""
         for line in lines:
+            if b"\0" in line:
+                raise MissingError("a path of the list has a NUL in it: one path a line, as `find -print` has them")
             path = os.fsdecode(line.rstrip(b"\r\n"))
             if path and os.path.isdir(path):
                 yield from self.walk(path)

@@ -32,12 +32,21 @@ def _pictures(lines: Iterable[bytes], name: str, folder: str) -> Iterator[Pictur
             try:
                 row = json.loads(line)
                 picture, texts = row["path"], row.get("texts", [])
-            except (ValueError, KeyError, TypeError, AttributeError):
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
                 raise ManifestError(f'{name}, line {number}: not {{"path": ..., "texts": [...]}}') from None
             if not isinstance(picture, str) or not _are_texts(texts):
                 raise ManifestError(f"{name}, line {number}: path must be a string, and texts a list of strings")
+            if not _can_be_a_path(picture):
+                raise ManifestError(f"{name}, line {number}: no file can have this path")
             yield Picture(os.path.join(folder, picture), tuple(texts))
 
 
 def _are_texts(value: object) -> bool:
     return isinstance(value, list) and all(isinstance(text, str) for text in value)
+
+
+def _can_be_a_path(text: str) -> bool:
+    try:
+        return b"\0" not in os.fsencode(text) and text != ""
+    except UnicodeEncodeError:
+        return False

@@ -89,5 +89,16 @@ def failures_of(options: Options, writer: Writer, progress: Progress) -> tuple[F
     """And where they are told."""
     if isinstance(writer, Stream) and not options.failures:
         return Told(progress.tell), "above"
-    path = options.failures or os.path.join(os.path.dirname(options.output or ""), FAILURES)
+    path = _failures(options)
     return Listed(path), path
+
+
+def check_failures(options: Options) -> None:
+    """The list of an earlier run is removed: it must be nothing else that is named. Raises UsageError."""
+    for other in filter(None, (options.output, *options.paths)):
+        if os.path.realpath(_failures(options)) == os.path.realpath(other):
+            raise UsageError(f"{other} is where failures are listed: --failures FILE names another file")
+
+
+def _failures(options: Options) -> str:
+    return options.failures or os.path.join(os.path.dirname(options.output or ""), FAILURES)

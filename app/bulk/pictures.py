@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import math
+import os
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -42,8 +44,10 @@ def allow_large() -> None:
 def read(path: str, limits: Limits | None) -> bytes:
     """`limits`: None: as it is. What cannot be made smaller is sent as it is: the service says what is wrong with it.
     Raises OSError."""
-    with open(path, "rb") as file:
+    with open(path, "rb", opener=_without_waiting) as file:
         data = file.read()
+    if not data:  # the service would take it for a wrong option
+        raise OSError(errno.ENODATA, "the file is empty")
     if limits is None or _is_within(data, limits):
         return data
     try:
@@ -51,6 +55,13 @@ def read(path: str, limits: Limits | None) -> bytes:
             return _smaller(data, limits)
     except ServiceError:
         return data
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """A named pipe that nobody writes to is empty; opening it would wait for a writer, maybe for ever."""
+    descriptor = os.open(path, flags | os.O_NONBLOCK)
+    os.set_blocking(descriptor, True)
+    return descriptor
 
 
 def _is_within(data: bytes, limits: Limits) -> bool:

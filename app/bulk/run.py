@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import itertools
+import random
 import time
+from asyncio import sleep
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -16,10 +17,10 @@ from app.bulk.pictures import Limits, read
 from app.bulk.plan import Picture
 from app.bulk.progress import Progress
 from app.bulk.results import Failure, Result
-from app.bulk.verdicts import Situation, StoppedError, verdict
+from app.bulk.verdicts import Situation, StoppedError, is_away, is_heard, pause_seconds, verdict
 from app.bulk.window import Window
 from app.bulk.writers.writer import OutputError, Writer
-from blip_client import AsyncClient, BlipError, ProblemError
+from blip_client import AnswerError, AsyncClient, BlipError, ProblemError
 
 LOOKAHEAD = 8  # pictures that are read while those before them are asked about
 OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EPIPE)  # the next result fares no better
@@ -115,20 +116,28 @@ class Run:
 
     async def _asked(self, picture: Picture, image: bytes) -> Result:
         """Raises what `verdict` says."""
-        for num_rounds in itertools.count(1):
+        num_lost = 0
+        while True:
             before = self._num_answered
             try:
                 result = await self.job.ask(self.client, image, picture)
+            except (LookupError, ValueError) as error:
+                raise AnswerError(f"not an answer to what was asked: {error}") from None
             except BlipError as error:
-                others, idle_seconds = self._num_answered - before, time.monotonic() - self._answered_at
-                now = Situation(num_rounds, others > 0, self._num_answered > 0, idle_seconds)
-                if (told := verdict(error, now)) is not None:
+                others = self._num_answered > before
+                num_lost += others and is_away(error)
+                if (told := verdict(error, self._situation(num_lost, others, bool(picture.texts)))) is not None:
+                    self._answered_at = time.monotonic() if is_heard(error) else self._answered_at
                     raise told from None
+                await sleep(pause_seconds(error, random.random()))  # noqa: S311
             else:
                 self._num_answered += 1
                 self._answered_at = time.monotonic()
                 return result
-        raise AssertionError
+
+    def _situation(self, num_lost: int, others: bool, has_texts: bool) -> Situation:
+        idle_seconds = time.monotonic() - self._answered_at
+        return Situation(num_lost, others, self._num_answered > 0, idle_seconds, has_texts, self.stopping)
 
     def _failed(self, failure: Failure) -> None:
         self.progress.num_failed += 1

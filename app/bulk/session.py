@@ -9,6 +9,8 @@ from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import httpx
+
 from app.bulk import backend
 from app.bulk.failing import Failures
 from app.bulk.jobs import Job
@@ -25,6 +27,7 @@ from blip_client.results import CheckpointInfo, ModelsAnswer
 
 T = TypeVar("T")
 MORE_SECONDS = 5.0  # than the service takes before it gives up itself
+START_SECONDS = 65.0  # for the first answer, which tells how long others may take
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +64,9 @@ async def ask_all(work: Work) -> int:
         changed = asyncio.Event()
         transport = PacedTransport(inner, work.window, changed.set)
         stack.push_async_callback(transport.aclose)
-        told = await AsyncClient(url, retries=options.retries, transport=transport).models()
+        told = await _client(url, options, transport).models()
         seconds = told.limits["request_timeout_seconds"] + MORE_SECONDS
-        client = AsyncClient(url, retries=options.retries, timeout_seconds=seconds, transport=transport)
+        client = _client(url, options, transport, seconds)
         run = Run(
             client,
             work.job,
@@ -81,6 +84,16 @@ async def ask_all(work: Work) -> int:
         with _signals(run, work.progress) as caught:
             await run.every(work.plan)
         return 128 + caught[0] if caught else 0
+
+
+def _client(
+    url: str, options: Options, transport: PacedTransport, timeout_seconds: float = START_SECONDS
+) -> AsyncClient:
+    """Raises UsageError."""
+    try:
+        return AsyncClient(url, retries=options.retries, timeout_seconds=timeout_seconds, transport=transport)
+    except (ValueError, httpx.InvalidURL) as error:
+        raise UsageError(f"{error}") from None
 
 
 def _limits(told: ModelsAnswer, options: Options, task: str) -> Limits:

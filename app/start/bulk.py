@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
 COMMANDS = {
@@ -211,6 +211,8 @@ def options_of(command: str, flags: Mapping[str, Any]) -> Options:
         settings={name: value for name, value in flags.items() if name in SETTINGS},
         **{name: value for name, value in flags.items() if name in known - {"paths"}},
     )
+    if options.output == "-":  # stdout
+        options = replace(options, output=None)
     _check(options)
     return options
 

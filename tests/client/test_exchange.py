@@ -54,6 +54,31 @@ def test_no_connection_names_the_host() -> None:
         ask(Script(REFUSED), url="http://user:secret@blip.example/", retries=0)
 
 
+@pytest.mark.parametrize("key", ["sesame\n ", "\tsesame"])
+def test_a_key_from_a_file_ends_in_a_line_break(key: str) -> None:
+    script = Script(FINE)
+    ask(script, api_key=key)
+    assert script.requests[0].headers["authorization"] == "Bearer sesame"
+
+
+@pytest.mark.parametrize("key", ["ses\name", "ses\0me", "s\u00e9same"])
+def test_a_key_that_cannot_be_sent_is_not_told(key: str) -> None:
+    with pytest.raises(ValueError, match="the API key has characters that no header can have") as caught:
+        Client(api_key=key)
+    assert "same" not in str(caught.value)
+
+
+def test_an_answer_that_cannot_be_unpacked() -> None:
+    def answer(_: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, headers={"Content-Encoding": "gzip"}, stream=httpx.ByteStream(b"nonsense"))
+
+    with (
+        Client(transport=httpx.MockTransport(answer)) as client,
+        pytest.raises(AnswerError, match="not an answer of blip-serve's /caption: "),
+    ):
+        client.caption(RED)
+
+
 def test_a_caller_sees_each_try() -> None:
     seen: list[Try] = []
     ask(Script(FULL, REFUSED, FINE), on_try=seen.append)

@@ -4,6 +4,7 @@ end all rows become FILE, those of earlier runs among them."""
 from __future__ import annotations
 
 import base64
+import errno
 import json
 import os
 import zipfile
@@ -53,13 +54,25 @@ class Arrays(Lines):
             raise OutputError(f"{self._file} has embeddings of another model: {self._shape}, not {shape}")
         self._shape = shape
 
+    def beginning(self) -> bytes:
+        return b'{"path": "'
+
     def encoded(self, result: Result) -> bytes:
-        """Raises OutputError for a shape that does not go with the others."""
+        """Raises OutputError for a shape that does not go with the others, OSError for a path that cannot be told."""
+        if not self._table.can_name(result.path):
+            raise OSError(errno.EILSEQ, "its name is not UTF-8, as Parquet's texts are")
         vectors = result.vectors
         shape = (len(vectors), len(vectors[0])) if len(vectors) > 1 else (len(vectors[0]),)
         self._check(shape)
         values = base64.b64encode(b"".join(array("f", vector).tobytes() for vector in vectors)).decode()
         return json_line({"path": result.path, "shape": shape, "values": values})
+
+    def write(self, result: Result) -> None:
+        """What is to be overwritten goes with the first result: a run that goes on from here must not add to it."""
+        if self._overwrite and not self._begun:
+            with suppress(FileNotFoundError):
+                os.unlink(self._file)
+        super().write(result)
 
     def path_in(self, record: bytes) -> str | None:
         row = json.loads(record)

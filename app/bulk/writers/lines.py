@@ -10,7 +10,7 @@ import os
 import stat
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import IO, Any
 
 from app.bulk.results import Result
 from app.bulk.writers.writer import OutputError
@@ -36,6 +36,10 @@ class Lines(ABC):
     def path_in(self, record: bytes) -> str | None:
         """None: it is the head. Raises ValueError, KeyError or TypeError."""
 
+    @abstractmethod
+    def beginning(self) -> bytes:
+        """Of the next record, by which a torn one is known."""
+
     def head(self) -> bytes:
         return b""
 
@@ -53,6 +57,7 @@ class Lines(ABC):
                     if (path := self._path_in(record)) is not None:
                         yield path
                     self._num_whole_bytes += len(record)
+                self._check_torn(file)
         except FileNotFoundError:
             return
         except OSError as error:
@@ -62,9 +67,19 @@ class Lines(ABC):
         try:
             return self.path_in(record)
         except (ValueError, KeyError, TypeError):
-            raise UsageError(
-                f"{self.path} was not written by such a run: choose another --output, or --existing overwrite"
-            ) from None
+            raise self._not_ours() from None
+
+    def _check_torn(self, file: IO[bytes]) -> None:
+        """What is to be cut off must be ours, too."""
+        file.seek(self._num_whole_bytes)
+        beginning = self.beginning()
+        if not beginning.startswith(file.read(len(beginning))):
+            raise self._not_ours()
+
+    def _not_ours(self) -> UsageError:
+        return UsageError(
+            f"{self.path} was not written by such a run: choose another --output, or --existing overwrite"
+        )
 
     def open(self) -> None:
         try:
@@ -120,6 +135,9 @@ class Lines(ABC):
 
 
 class JsonLines(Lines):
+    def beginning(self) -> bytes:
+        return b'{"path": "'
+
     def encoded(self, result: Result) -> bytes:
         return json_line({"path": result.path, **result.record})
 
@@ -133,6 +151,9 @@ class ImageFolder(Lines):
     def __init__(self, path: str, *, overwrite: bool = False) -> None:
         super().__init__(path, overwrite=overwrite)
         self._folder = os.path.dirname(os.path.abspath(path))
+
+    def beginning(self) -> bytes:
+        return b'{"file_name": "'
 
     def encoded(self, result: Result) -> bytes:
         return json_line({"file_name": self._relative(result.path), "text": result.text})
@@ -157,6 +178,9 @@ class Csv(Lines):
 
     def head(self) -> bytes:
         return csv_row(self._columns)
+
+    def beginning(self) -> bytes:
+        return b"" if self._num_whole_bytes else self.head()
 
     def encoded(self, result: Result) -> bytes:
         return csv_row((result.path, *result.cells))
@@ -196,5 +220,6 @@ def json_line(record: Mapping[str, Any]) -> bytes:
 
 def csv_row(cells: Sequence[str | float]) -> bytes:
     buffer = io.StringIO(newline="")
-    csv.writer(buffer, lineterminator="\n").writerow(cells)
+    has_returns = any("\r" in str(cell) for cell in cells)  # which csv leaves bare, as it looks for "\n" alone
+    csv.writer(buffer, lineterminator="\n", quoting=csv.QUOTE_ALL if has_returns else csv.QUOTE_MINIMAL).writerow(cells)
     return os.fsencode(buffer.getvalue())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import suppress
@@ -11,6 +12,7 @@ from typing import Literal
 from app.bulk.results import Result, in_one_line
 
 SEPARATOR = ", "  # between what was there and what is added: trainers that shuffle tags split there
+MOST_NAME_BYTES = 255
 Existing = Literal["skip", "overwrite", "append", "prepend"]
 
 
@@ -37,7 +39,7 @@ class Sidecars:
         a run which was killed leaves nothing that the next one does not tidy up."""
         target = self.target(result.path)
         folder, name = os.path.split(target)
-        partial = os.path.join(folder, f".{name}.partial")
+        partial = os.path.join(folder, _partial(name))
         try:
             with open(partial, "w", encoding="utf-8", errors="surrogateescape", newline="\n") as file:
                 file.write(f"{self._joined(result.text, target)}\n")
@@ -48,7 +50,7 @@ class Sidecars:
             raise
 
     def _joined(self, text: str, target: str) -> str:
-        """What is there already is not added once more: a run that was killed can be repeated."""
+        """What is there already, between separators, is not added once more: a run that was killed can be repeated."""
         if self.existing not in ("append", "prepend"):
             return text
         try:
@@ -57,8 +59,18 @@ class Sidecars:
         except FileNotFoundError:
             there = ""
         if self.existing == "append":
-            return there if there.endswith(text) else SEPARATOR.join(filter(None, (there, text)))
-        return there if there.startswith(text) else SEPARATOR.join(filter(None, (text, there)))
+            is_there = f"{SEPARATOR}{there}".endswith(f"{SEPARATOR}{in_one_line(text)}")
+            return there if is_there else SEPARATOR.join(filter(None, (there, text)))
+        is_there = f"{there}{SEPARATOR}".startswith(f"{in_one_line(text)}{SEPARATOR}")
+        return there if is_there else SEPARATOR.join(filter(None, (text, there)))
 
     def close(self) -> None:
         pass
+
+
+def _partial(name: str) -> str:
+    """Short enough wherever the name itself is."""
+    partial = f".{name}.partial"
+    if len(os.fsencode(partial)) <= MOST_NAME_BYTES:
+        return partial
+    return f".{hashlib.sha256(os.fsencode(name)).hexdigest()}.partial"

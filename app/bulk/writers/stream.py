@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 
 from app.bulk.results import Result
+from app.bulk.writers.writer import OutputError
 
 
 class Stream:
@@ -15,7 +16,7 @@ class Stream:
         self._head = head
 
     def open(self) -> None:
-        self._put(self._head)
+        put(self._head)
 
     def written(self) -> Iterator[str]:
         return iter(())
@@ -27,14 +28,21 @@ class Stream:
         return False
 
     def write(self, result: Result) -> None:
-        self._put(self._encoded(result))
-
-    def _put(self, data: bytes) -> None:
-        sys.stdout.buffer.write(data)
-        sys.stdout.buffer.flush()
+        put(self._encoded(result))
 
     def close(self) -> None:
         pass
+
+
+def put(data: bytes) -> None:
+    """To stdout, at once. Raises OutputError: what comes next fares no better."""
+    if sys.stdout is None:  # ours is closed
+        raise OutputError("cannot write to stdout: it is closed")
+    try:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    except OSError as error:
+        raise OutputError(f"cannot write to stdout: {error.strerror}") from None
 
 
 def alone(result: Result) -> bytes:

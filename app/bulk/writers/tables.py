@@ -22,6 +22,8 @@ class Row:
 
 
 class Table(Protocol):
+    def can_name(self, path: str) -> bool: ...
+
     def read(self, path: str) -> Iterator[Row]:
         """Raises OSError, or ValueError for what is not such a file."""
 
@@ -30,6 +32,9 @@ class Table(Protocol):
 
 class Npz:
     """`embeddings` (pictures, dimensions), and `paths`; `numpy.load` reads them."""
+
+    def can_name(self, path: str) -> bool:  # noqa: ARG002
+        return True
 
     def read(self, path: str) -> Iterator[Row]:
         import numpy as np
@@ -86,6 +91,10 @@ class Parquet:
     def __init__(self) -> None:
         if find_spec("pyarrow") is None:
             raise UsageError("Parquet needs the extra parquet: pip install 'blip-serve[parquet]'; .npz needs nothing")
+
+    def can_name(self, path: str) -> bool:
+        """Its texts are UTF-8, which not all names of files are."""
+        return path.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in path)
 
     def read(self, path: str) -> Iterator[Row]:
         import numpy as np

@@ -192,3 +192,10 @@ def test_what_is_asked(scripted: Scripted, words: list[str], field: dict[str, An
     (asked,) = scripted.asked
     del asked["images"]
     assert asked == field
+
+
+def test_a_dash_is_stdout(bulk: Bulk) -> None:
+    pictures(Path(), ["a.png"])
+    assert bulk("caption", "a.png", "--output-format", "jsonl", "-o", "-") == 0
+    assert json.loads(bulk.out)["path"] == "a.png"
+    assert not Path("-").exists()

@@ -6,13 +6,14 @@ import asyncio
 import json
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import SimpleNamespace
 
 import httpx
 import pytest
 
+from app.bulk import run as running
 from app.bulk import verdicts
 from app.bulk.verdicts import Situation, StoppedError, verdict
 from app.start.bulk import UsageError
@@ -24,9 +25,14 @@ ASK = ("caption", "p", "--url", "http://test", "-o", "out.jsonl")
 
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The loop turns in place of each wait of the client's."""
-    quick = SimpleNamespace(sleep=lambda _: asyncio.sleep(0), to_thread=asyncio.to_thread)
-    monkeypatch.setattr("blip_client.clients.asyncio", quick)
+    """The loop turns in place of each wait."""
+    waits_by(monkeypatch, lambda _: asyncio.sleep(0))
+
+
+def waits_by(monkeypatch: pytest.MonkeyPatch, sleep: Callable[[float], Awaitable[None]]) -> None:
+    """The client, before its next try, and the run, before it has the client begin again."""
+    monkeypatch.setattr("blip_client.clients.asyncio", SimpleNamespace(sleep=sleep, to_thread=asyncio.to_thread))
+    monkeypatch.setattr(running, "sleep", sleep)
 
 
 def written() -> list[str]:
@@ -85,7 +91,11 @@ FULL = ProblemError(429, "/errors/queue-full", "Full.")
     [
         (FULL, Situation(99, False, False, 599), None),
         (FULL, Situation(1, False, True, 601), StoppedError("the service answers nothing: Full.")),
-        (LOST, Situation(1, False, True, 0), StoppedError("the service cannot be reached: reset")),
+        (LOST, Situation(1, False, True, 599), None),  # it was there, and may be starting anew
+        (LOST, Situation(0, False, True, 601), StoppedError("the service cannot be reached: reset")),
+        (LOST, Situation(0, False, False, 0), StoppedError("the service cannot be reached: reset")),
+        (LOST, Situation(0, False, True, 0, stopping=True), StoppedError("the service cannot be reached: reset")),
+        (FULL, Situation(0, False, True, 0, stopping=True), FULL),
         (LOST, Situation(2, True, True, 0), None),
         (LOST, Situation(3, True, True, 0), LOST),  # others get through: this picture breaks each connection
         (UnreachableError("slow", timed_out=True), Situation(1, False, False, 0), UnreachableError("slow", True)),
@@ -103,6 +113,105 @@ def test_whose_fault_it_is(error: BlipError, now: Situation, told: Exception | N
 def test_what_the_options_would_have_made_fail_fails_alone_once_one_was_answered() -> None:
     error = ProblemError(422, "/errors/invalid-input", "text 3 is too long")
     assert verdict(error, Situation(1, True, True, 0)) is error
+
+
+@pytest.mark.parametrize("retries", [(), ("--retries", "0")])
+def test_no_try_is_made_before_the_service_wants_it(
+    scripted: Scripted, monkeypatch: pytest.MonkeyPatch, retries: tuple[str, ...]
+) -> None:
+    """Also where the client itself does not wait: for more than a minute, and without retries."""
+    waits: list[float] = []
+
+    async def noted(seconds: float) -> None:
+        waits.append(seconds)
+
+    waits_by(monkeypatch, noted)
+    pictures(Path("p"), ["a.png"])
+    scripted.trouble = [problem(429, "queue-full", 120) for _ in range(4)]
+    assert scripted(*ASK, *retries) == 0
+    assert len(waits) == 4
+    assert min(waits) >= 120
+
+
+def test_a_service_that_wants_longer_than_anybody_waits(scripted: Scripted) -> None:
+    pictures(Path("p"), ["a.png"])
+    scripted.trouble = [problem(503, "draining", 86_400)]
+    assert scripted(*ASK) == 1
+    assert "the service answers nothing: It is draining." in scripted.err
+    assert len(scripted.asked) == 1
+
+
+@pytest.mark.parametrize("trouble", [lambda: httpx.ConnectError("refused"), lambda: httpx.Response(502)])
+def test_a_service_that_was_there_and_is_away_for_a_while(
+    scripted: Scripted, trouble: Callable[[], httpx.Response | Exception]
+) -> None:
+    """As a restart takes longer than all retries of a client, and a proxy answers 502 meanwhile."""
+    paths = pictures(Path("p"), [f"{number:02}.png" for number in range(30)])
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if len(scripted.asked) == 10 and not scripted.trouble:
+            scripted.trouble = [trouble() for _ in range(400)]
+        return scripted.answer(request)
+
+    scripted.answers(answer)
+    assert scripted(*ASK, "--retries", "1") == 0
+    assert written() == sorted(map(str, paths))
+
+
+def test_a_service_that_does_not_come_back_ends_the_run(scripted: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verdicts, "PATIENCE_SECONDS", 0)
+    pictures(Path("p"), [f"{number:02}.png" for number in range(30)])
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if len(scripted.asked) == 10:
+            raise httpx.ConnectError("refused")
+        return scripted.answer(request)
+
+    scripted.answers(answer)
+    assert scripted(*ASK, "--retries", "0") == 1
+    assert "blip-serve: the service cannot be reached: no answer from test" in scripted.err
+    assert not Path("failures.jsonl").exists()
+
+
+def test_a_service_that_hangs_ends_the_run(scripted: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verdicts, "PATIENCE_SECONDS", 0)
+    pictures(Path("p"), [f"{number:02}.png" for number in range(30)])
+    scripted.trouble = [httpx.ReadTimeout("slow") for _ in range(100)]
+    assert scripted(*ASK) == 1
+    assert "blip-serve: the service answers nothing: no answer from test" in scripted.err
+    assert len(scripted.asked) < 30
+
+
+def test_a_service_that_refuses_pictures_is_there(scripted: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long none of them was good."""
+    now = 0.0
+    monkeypatch.setattr(running, "time", SimpleNamespace(monotonic=lambda: now))
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        nonlocal now
+        now += 100
+        return scripted.answer(request)
+
+    pictures(Path("p"), [f"{number:02}.png" for number in range(30)])
+    scripted.answers(answer)
+    scripted.trouble = [*(problem(422, "bad-image") for _ in range(20)), problem(429, "queue-full", 1)]
+    assert scripted(*ASK, "--concurrency", "1") == 1
+    assert len(written()) == 10
+
+
+def test_a_service_that_moved_ends_the_run(scripted: Scripted) -> None:
+    pictures(Path("p"), ["a.png"])
+    scripted.trouble = [httpx.Response(302, headers={"location": "https://login.test/"})]
+    assert scripted(*ASK) == 1
+    assert "blip-serve: the service is not at this address: 302 Found, to https://login.test/\n" in scripted.err
+
+
+def test_an_answer_without_a_caption(scripted: Scripted) -> None:
+    pictures(Path("p"), ["a.png"])
+    scripted.trouble = [httpx.Response(200, json={"model": "m", "captions": []})]
+    assert scripted(*ASK) == 1
+    (row,) = map(json.loads, Path("failures.jsonl").read_text().splitlines())
+    assert "not an answer to what was asked" in row["error"]
 
 
 def test_a_service_that_was_never_there(bulk: Bulk) -> None:
@@ -188,38 +297,3 @@ def test_a_second_signal_ends_it_at_once(scripted: Scripted) -> None:
     scripted.answers(answer)
     assert scripted(*ASK) == 130
     assert written() == []
-
-
-def test_a_folder_that_cannot_be_written_fails_alone(scripted: Scripted) -> None:
-    pictures(Path("p"), ["a.png", "b.png"])
-    Path("p/.a.txt.partial").mkdir()
-    assert scripted("caption", "p", "--url", "http://test") == 1
-    (row,) = map(json.loads, Path("failures.jsonl").read_text().splitlines())
-    assert row == {"path": "p/a.png", "error": "its result cannot be written: Is a directory"}
-    assert Path("p/b.txt").exists()
-
-
-def test_a_full_disk_ends_the_run(scripted: Scripted) -> None:
-    pictures(Path("p"), ["a.png", "b.png"])
-    ask = ("caption", "p", "--url", "http://test", "--output-format", "jsonl", "--failures", "failures.jsonl")
-    assert scripted(*ask, "-o", "/dev/full") == 1
-    assert "No space left on device" in scripted.err
-
-
-@pytest.mark.parametrize("most", [1, 3])
-def test_concurrency_is_the_most_at_a_time(scripted: Scripted, most: int) -> None:
-    pictures(Path("p"), [f"{number:02}.png" for number in range(20)])
-    now, seen = [0], []
-
-    async def answer(request: httpx.Request) -> httpx.Response:
-        now[0] += 1
-        seen.append(now[0])
-        for _ in range(20):
-            await asyncio.sleep(0)
-        now[0] -= 1
-        return scripted.answer(request)
-
-    scripted.answers(answer)
-    assert scripted(*ASK, "--concurrency", f"{most}") == 0
-    assert max(seen) <= most
-    assert len(written()) == 20

@@ -18,7 +18,7 @@ from app.bulk.writers.tables import Npz, Parquet, Table
 from app.bulk.writers.writer import OutputError
 from app.start.bulk import UsageError
 
-NAMES = ["p/a.png", 'p/b,"\n.png', "p/ü\udcff.png", "p/d.png"]
+NAMES = ["p/a.png", 'p/b,"\n.png', "p/c\rr.png", "p/ü\udcff.png", "p/d.png"]
 MAKERS: dict[str, Callable[..., Lines]] = {
     "jsonl": lambda **more: JsonLines("out", **more),
     "csv": lambda **more: Csv("out", ["caption", "confidence"], **more),
@@ -142,6 +142,40 @@ def test_a_text_that_is_no_unicode_is_added_to_as_it_is() -> None:
     assert Path("p/a.txt").read_bytes() == b"\xff mine, a\n"
 
 
+@pytest.mark.parametrize(
+    ("existing", "there", "then"),
+    [
+        ("append", "banana", "banana, a"),
+        ("append", "b, a", "b, a"),
+        ("append", "a", "a"),
+        ("prepend", "ab", "a, ab"),
+        ("prepend", "a, b", "a, b"),
+    ],
+)
+def test_a_text_is_there_if_it_is_between_separators(existing: Any, there: str, then: str) -> None:
+    Path("p/a.txt").write_text(f"{there}\n")
+    for _ in range(2):  # a run that was killed and repeated
+        Sidecars(existing=existing).write(result("p/a.png"))
+        assert Path("p/a.txt").read_text() == f"{then}\n"
+
+
+@pytest.mark.parametrize("length", [200, 247, 251])
+def test_a_name_as_long_as_names_may_be(length: int) -> None:
+    name = "n" * length
+    Sidecars().write(result(f"p/{name}.png"))
+    assert {path.name for path in Path("p").iterdir()} == {f"{name}.txt"}
+
+
+@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+def test_a_line_of_somebody_else_is_not_taken_for_a_torn_one(make: Callable[..., Lines]) -> None:
+    writer = make()
+    Path(writer.path).write_text("a note without an end of line")
+    with pytest.raises(UsageError, match="was not written by such a run"):
+        run(writer, NAMES)
+    writer.close()
+    assert Path(writer.path).read_text() == "a note without an end of line"
+
+
 # --- arrays ---
 
 TABLES: dict[str, Callable[[], Table]] = {"npz": Npz, "parquet": Parquet}
@@ -182,6 +216,18 @@ def test_rows_that_are_in_the_file_already_count_once(
 
 
 @pytest.mark.parametrize("make", TABLES.values(), ids=TABLES)
+def test_overwriting_that_was_killed_leaves_nothing_twice(make: Callable[[], Table]) -> None:
+    run(Arrays("out", make()), ["a", "b"])
+    killed = Arrays("out", make(), overwrite=True)
+    assert list(killed.written()) == []
+    killed.open()
+    killed.write(result("a"))
+    Lines.close(killed)
+    assert run(Arrays("out", make()), ["b"]) == ["a"]
+    assert [row.path for row in make().read("out")] == ["a", "b"]
+
+
+@pytest.mark.parametrize("make", TABLES.values(), ids=TABLES)
 def test_several_vectors_of_a_picture(make: Callable[[], Table]) -> None:
     writer = Arrays("out", make())
     writer.open()
@@ -197,6 +243,16 @@ def test_a_file_that_has_no_embeddings(make: Callable[[], Table]) -> None:
     Path("out").write_bytes(b"PK\x03\x04 my own")
     with pytest.raises(OutputError, match="cannot continue out"):
         list(Arrays("out", make()).written())
+
+
+def test_a_name_that_parquet_cannot_hold_fails_alone() -> None:
+    writer = Arrays("out", Parquet())
+    writer.open()
+    with pytest.raises(OSError, match="its name is not UTF-8"):
+        writer.write(result("ü\udcff.png"))
+    writer.write(result("ü.png"))
+    writer.close()
+    assert [row.path for row in Parquet().read("out")] == ["ü.png"]
 
 
 def test_parquet_without_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
