@@ -41,6 +41,7 @@ from models.catalog import CatalogError, CheckpointEntry, ModelEntry, Sanity, re
 from models.checkpoint import CheckpointPlan, fetch, kept_bytes, naming, plan_checkpoints
 from models.device import INT8, choose_device, choose_dtype, free_bytes, has_onednn, tensors_apart
 from models.families import FAMILIES
+from models.framing import Fit
 from models.runners.tower import TowerRunner
 from models.weights import CheckpointError
 
@@ -184,9 +185,11 @@ class _Loader:
         digest = plan.tower_digest
         if digest not in self._towers:
             unit = f"tower-{digest[:8]}"
-            tower = TowerRunner(unit, plan.load_tower(self._device, to_compile=self._compile_batches > 0), self._device)
+            # Pictures of every shape would each be compiled for.
+            to_compile = self._compile_batches > 0 and plan.preprocessing.framing.fit is not Fit.WHOLE
+            tower = TowerRunner(unit, plan.load_tower(self._device, to_compile=to_compile), self._device)
             log.info("loaded %s, %.1f MB", unit, plan.tower_bytes / 1e6)
-            if self._compile_batches:
+            if to_compile:
                 _compile(tower, self._compile_batches, plan.preprocessing.image_size)
             self._towers[digest] = tower
         return self._towers[digest]
