@@ -212,6 +212,18 @@ def test_a_broken_example_is_named(shared: Shared) -> None:
     assert (kind(response)[0], response.json()["detail"]) == (422, "example: one image at most may be given")
 
 
+@pytest.mark.parametrize(("given", "word"), [(b"http://good.example/red.png", "a URL"), (b"data:,red", "a data URI")])
+def test_what_is_no_file_is_no_example(shared: Shared, given: bytes, word: str) -> None:
+    """As it is no image: only JSON can hold it."""
+    for as_text in (True, False):
+        example = (None, given) if as_text else ("red.png", given)
+        response = shared.post("/detect", files={"image": RED, "example": example})
+        assert kind(response) == (415, "unsupported-media")
+        detail = response.json()["detail"]
+        assert detail.startswith(f"example: is {word}: only a JSON body can hold it")
+        assert "-F example=@FILE" in detail
+
+
 def test_an_empty_file_is_no_example(shared: Shared) -> None:
     files = {"image": encoded(corner()), "example": ("", b"")}
     assert shared.post("/detect", files=files, data={"text": "red"}).json()["detections"]
