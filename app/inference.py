@@ -380,8 +380,9 @@ class Seen:
 def work_of(checkpoint: Checkpoint, num_images: int, op: Op, items: Mapping[Any, int], *, video: bool = False) -> Work:
     """Images to encode, or with `video` videos, and what the heads do then: so many items of each `asked_of`."""
     work = {Kind(checkpoint.tower.unit, Op.ENCODE): num_images * (VIDEO_FRAMES if video else 1)}
+    see_video = video or checkpoint.heads.capabilities.num_images > 1
     for asked, number in items.items():
-        work[Kind.of(checkpoint.heads.unit, op, asked, video=video and asked is not TextInput)] = number
+        work[Kind.of(checkpoint.heads.unit, op, asked, video=see_video and asked is not TextInput)] = number
     return work
 
 
