@@ -146,6 +146,8 @@ def test_boxes_that_overlap_are_one_of_an_example() -> None:
     boxes = np.array([[0, 0, 10, 10], [1, 0, 11, 10], [7, 0, 17, 10], [0, 0, 10, 10]], float)
     assert regions._apart([1, 0, 2, 3], boxes, 9) == [1, 2]
     assert regions._apart([2, 0, 1], boxes, 1) == [2]
+    with np.errstate(all="raise"):
+        assert regions._apart([0, 1], np.zeros((2, 4)), 9) == [0, 1]  # points
 
 
 def test_detections_drawn_over_the_picture(shared: Shared) -> None:
