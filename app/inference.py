@@ -233,7 +233,10 @@ class Inference:
         """Each as PNG in base64: made in a decoder, too. Raises BytesFullError, TooManyBytesError."""
         cut = await self._drawn(b"", masks)
         self.count_bytes(len(cut.data))
-        return await self.on_cpu(lambda: str(cut.data, "ascii").split(), small=len(cut.data) <= SMALL_BODY_BYTES)
+        return await self.on_cpu(
+            lambda: [str(line, "ascii") for line in bytes(cut.data).splitlines()],
+            small=len(cut.data) <= SMALL_BODY_BYTES,
+        )
 
     async def _drawn(self, data: bytes, drawing: Drawing) -> Decoded:
         settings, times = self._service.settings, self._exchange.times
