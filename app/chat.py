@@ -55,7 +55,8 @@ async def _reply(inference: Inference, asked: Asked) -> Reply:
         await tasks.caption(inference, Form((asked.image,), asked.caption_fields(name), asked.num_chars))
         choices = _generated(inference)
     else:
-        fields = asked.question_fields(name, with_history=checkpoint.heads.capabilities.history)
+        own = checkpoint.heads.capabilities
+        fields = asked.question_fields(name, with_history=own.history, is_chosen=bool(own.answers))
         [answer] = (await tasks.vqa(inference, Form((asked.image,), fields, asked.num_chars)))["answers"]
         ranked, history_used = answer.get("candidates"), answer.get("history_used")
         best = Choice(answer["answer"], answer["confidence"], candidates=ranked)

@@ -233,7 +233,10 @@ class Inference:
         """Each as PNG in base64: made in a decoder, too. Raises BytesFullError, TooManyBytesError."""
         cut = await self._drawn(b"", masks)
         self.count_bytes(len(cut.data))
-        return await self.on_cpu(lambda: str(cut.data, "ascii").split(), small=len(cut.data) <= SMALL_BODY_BYTES)
+        return await self.on_cpu(
+            lambda: [str(line, "ascii") for line in bytes(cut.data).splitlines()],
+            small=len(cut.data) <= SMALL_BODY_BYTES,
+        )
 
     async def _drawn(self, data: bytes, drawing: Drawing) -> Decoded:
         settings, times = self._service.settings, self._exchange.times
@@ -380,8 +383,9 @@ class Seen:
 def work_of(checkpoint: Checkpoint, num_images: int, op: Op, items: Mapping[Any, int], *, video: bool = False) -> Work:
     """Images to encode, or with `video` videos, and what the heads do then: so many items of each `asked_of`."""
     work = {Kind(checkpoint.tower.unit, Op.ENCODE): num_images * (VIDEO_FRAMES if video else 1)}
+    see_video = video or checkpoint.heads.capabilities.num_images > 1
     for asked, number in items.items():
-        work[Kind.of(checkpoint.heads.unit, op, asked, video=video and asked is not TextInput)] = number
+        work[Kind.of(checkpoint.heads.unit, op, asked, video=see_video and asked is not TextInput)] = number
     return work
 
 

@@ -18,6 +18,7 @@ from app.wire.regions import DetectAnswer, DetectFields, Detection, SegmentAnswe
 from models.base import Checkpoint, DetectInput, ExampleInput, Features, Op, Scores, SegmentInput, Task
 
 Numbers = NDArray[np.float64]
+TINY = np.finfo(np.float64).tiny  # boxes may have become lines, which overlap nothing
 MOST_OVERLAP = 0.3  # of the boxes that look like an example: of those that overlap more, the best one stays
 
 
@@ -104,7 +105,8 @@ def _overlaps(box: Numbers, others: Numbers) -> Numbers:
     """Intersection over union with each of `(boxes, 4)`."""
     sides = np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])
     common = sides.clip(0).prod(1)
-    return np.asarray(common / ((box[2:] - box[:2]).prod() + (others[:, 2:] - others[:, :2]).prod(1) - common))
+    of_both = (box[2:] - box[:2]).prod() + (others[:, 2:] - others[:, :2]).prod(1) - common
+    return np.asarray(common / np.maximum(of_both, TINY))
 
 
 def _drawing(texts: list[str], detections: list[Detection]) -> Boxes:

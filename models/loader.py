@@ -167,7 +167,8 @@ class _Loader:
         tower = self._tower(plan)
         unit = self._new_unit(plan.entry.checkpoint)
         heads = plan.make_runner(unit, plan.load_network(self._device), self._device)
-        learned = heads.capabilities.logit_scale
+        own = heads.capabilities
+        temperature = plan.entry.temperature or own.logit_scale or plan.temperature
         log.info("loaded %s, %.1f MB beside %s", unit, plan.network_bytes / 1e6, tower.unit)
         return Checkpoint(
             name=unit,
@@ -177,7 +178,7 @@ class _Loader:
             preprocessing=plan.preprocessing,
             dtype=plan.dtype_name,
             device=str(self._device),
-            temperature=plan.temperature if learned is None else plan.entry.temperature or learned,
+            temperature=temperature if "itc" in own.heads else None,
         )
 
     def _tower(self, plan: CheckpointPlan) -> TowerRunner:

@@ -100,7 +100,8 @@ class Job:
 
     def _check_pixels(self, size: tuple[int, int], data: Buffer) -> None:
         wide, high = self.framing.made(*size)
-        if not 0 < len(data) <= self.most_bytes or len(data) % (3 * wide * high):
+        num_frames, rest = divmod(len(data), 3 * wide * high)
+        if rest or not 0 < num_frames <= max(1, self.most_frames):
             raise ValueError("not the pixels of frames")
 
     def _check_png(self, size: tuple[int, int], data: Buffer) -> None:
@@ -111,8 +112,13 @@ class Job:
 
     def _check_masks(self, masks: Masks, data: Buffer) -> None:
         lines = bytes(data).splitlines()
-        if len(lines) != len(maps_of(masks)) or not all(line.startswith(PNG_BASE64) for line in lines):
+        if len(lines) != len(maps_of(masks)) or not all(_begins_as_png(line) for line in lines):
             raise ValueError("not the PNG of each mask")
+
+
+def _begins_as_png(line: bytes) -> bool:
+    """In base64, that an answer can hold."""
+    return line.startswith(PNG_BASE64) and line.isascii()
 
 
 @dataclass(frozen=True, slots=True)

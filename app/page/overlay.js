@@ -5,6 +5,7 @@ import { chosen } from "./tabs.js";
 
 const MOST_SIDE = 512; // of what masks are drawn on
 const drawers = {}; // by tab
+let laid = 0; // how often something was: what is decoded meanwhile is drawn only if nothing else was
 
 // `draw()` now, if the tab is shown, and whenever it is again.
 export function lay(tab, draw) {
@@ -15,6 +16,7 @@ export function lay(tab, draw) {
 }
 
 export function showLaid(tab) {
+  laid += 1;
   $("heat").hidden = $("boxes").hidden = true;
   drawers[tab]?.();
 }
@@ -36,6 +38,7 @@ export const shade = (kind) => `hsl(${(kind * 137.508) % 360} 80% 45%)`;
 
 // `masks`: [PNG in base64, kind]. Where several are, the likeliest is.
 export async function drawMasks(masks) {
+  const mine = laid;
   const images = await Promise.all(
     masks.map(async ([png]) => {
       const image = new Image();
@@ -44,6 +47,7 @@ export async function drawMasks(masks) {
       return image;
     }),
   );
+  if (mine !== laid) return;
   const scale = Math.min(1, MOST_SIDE / Math.max(images[0].width, images[0].height));
   const [width, height] = [images[0].width, images[0].height].map((side) => Math.max(1, Math.round(scale * side)));
   const context = canvasOf(width, height);

@@ -92,11 +92,11 @@ def read_form(content_type: str, query: bytes, body: bytes, model: type[F], sett
             "The body must be multipart/form-data, application/json or the bytes of an image (image/*)."
         )
     _check_images(images, model.num_images[0], most_images)
-    if not is_json:
-        _check_bytes(images)
     _check_names(values.keys(), model)
     values = {name: value for name, value in values.items() if value is not None}
     more = _take_pictures(values, model)
+    if not is_json:
+        _check_bytes(images, more)
     fields = validated(model, values, Context(settings, len(images)), strict=is_json)
     several = len(images) > 1
     uploads = [upload(image, f"image: {index}" if several else None) for index, image in enumerate(images)]
@@ -134,14 +134,15 @@ def _check_images(images: Sequence[Source], fewest: int, most: int) -> None:
         raise InvalidInputError(f"{place}: is empty")
 
 
-def _check_bytes(images: Sequence[Source]) -> None:
+def _check_bytes(images: Sequence[Source], more: Mapping[str, Source]) -> None:
     """`-F image=https://...` in place of `-F image=@FILE` is a text, not a picture. Raises UnsupportedMediaError."""
-    for number, image in enumerate(images):
+    several = len(images) > 1
+    places = [f"image: {number}" if several else "image" for number in range(len(images))]
+    for place, image in [*zip(places, images, strict=True), *more.items()]:
         if isinstance(image, bytes) and (kind := _link(_text(image[:MOST_PREFIX_CHARS]))) is not None:
-            place = f"image: {number}" if len(images) > 1 else "image"
             raise UnsupportedMediaError(
                 f"{place}: is {kind}: only a JSON body can hold it, as a string. Here it is a file (curl: "
-                "-F image=@FILE)."
+                f"-F {place.partition(':')[0]}=@FILE)."
             )
 
 

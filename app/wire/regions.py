@@ -66,8 +66,8 @@ class Detection(TypedDict):
         Field(
             min_length=4,
             max_length=4,
-            description="left, top, right and bottom in pixels of the upright image; as the model has it: a little may "
-            "be outside",
+            description="left, top, right and bottom in pixels of the upright image, as the model has them: "
+            "all or a part may be outside",
         ),
     ]
 

@@ -188,6 +188,12 @@ class Asking:
         response = self._runner.run(self._client.post(path, json=body))
         return response.status_code, response.json()
 
+    def posted(self, path: str, body: Mapping[str, Any]) -> str:
+        """The answer to a body, which may be a stream."""
+        response = self._runner.run(self._client.post(path, json=body))
+        assert response.status_code == 200, response.text
+        return response.text
+
     def get(self, path: str) -> Any:
         return json.loads(self.text(path))
 

@@ -272,6 +272,20 @@ def test_answers_in_a_batch_are_as_each_alone(answering: Lab) -> None:
         close([together[each["answer"]] for each in one], [each["probability"] for each in one])
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_chat_clients_say_of_writing_does_nothing(answering: Lab, stream: bool) -> None:
+    """As with `candidates`: they send a temperature and a number of tokens whatever they ask."""
+    image = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{b64(PICTURES[1])}"}}
+    said = {"messages": [{"role": "user", "content": [{"type": "text", "text": "is it x?"}, image]}], "stream": stream}
+    sent = {"max_tokens": 4096, "temperature": 0.7, "top_p": 0.9, "seed": 1, "num_beams": 2}
+    [expected] = answering.say(PICTURES[1], question="is it x?")["answers"]
+    text = answering.service.posted("/v1/chat/completions", said | sent)
+    assert f'"content":"{expected["answer"]}"' in text
+    assert f'"confidence":{expected["confidence"]}' in text
+    status, problem = answering.service.refused("/v1/chat/completions", said | {"n": 2})
+    assert (status, problem["error"]["message"]) == (400, "n: the model writes no answer, it chooses one")
+
+
 def test_candidates_among_those_that_it_knows(answering: Lab) -> None:
     every = {
         one["answer"]: one["probability"]
@@ -300,6 +314,7 @@ def test_the_listing_knows_who_embeds(matching: Lab) -> None:
     [model] = matching.service.get("/models")["models"]
     assert ("embed" in model["tasks"]) == (model["family"] not in WITHOUT_EMBEDDINGS)
     assert set(model["tasks"]) == {"match"}
+    assert model["tasks"]["match"]["temperature"] is None  # there are no cosines
 
 
 def test_a_wrong_mask_of_patches_would_be_seen(matching: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

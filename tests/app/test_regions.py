@@ -146,6 +146,8 @@ def test_boxes_that_overlap_are_one_of_an_example() -> None:
     boxes = np.array([[0, 0, 10, 10], [1, 0, 11, 10], [7, 0, 17, 10], [0, 0, 10, 10]], float)
     assert regions._apart([1, 0, 2, 3], boxes, 9) == [1, 2]
     assert regions._apart([2, 0, 1], boxes, 1) == [2]
+    with np.errstate(all="raise"):
+        assert regions._apart([0, 1], np.zeros((2, 4)), 9) == [0, 1]  # points
 
 
 def test_detections_drawn_over_the_picture(shared: Shared) -> None:
@@ -210,6 +212,18 @@ def test_a_broken_example_is_named(shared: Shared) -> None:
     twice = [("image", RED), ("example", RED), ("example", BLUE)]
     response = shared.post("/detect", files=twice)
     assert (kind(response)[0], response.json()["detail"]) == (422, "example: one image at most may be given")
+
+
+@pytest.mark.parametrize(("given", "word"), [(b"http://good.example/red.png", "a URL"), (b"data:,red", "a data URI")])
+def test_what_is_no_file_is_no_example(shared: Shared, given: bytes, word: str) -> None:
+    """As it is no image: only JSON can hold it."""
+    for as_text in (True, False):
+        example = (None, given) if as_text else ("red.png", given)
+        response = shared.post("/detect", files={"image": RED, "example": example})
+        assert kind(response) == (415, "unsupported-media")
+        detail = response.json()["detail"]
+        assert detail.startswith(f"example: is {word}: only a JSON body can hold it")
+        assert "-F example=@FILE" in detail
 
 
 def test_an_empty_file_is_no_example(shared: Shared) -> None:

@@ -25,6 +25,7 @@ from models.base import (
     Op,
     PairInput,
     QuestionInput,
+    RankInput,
     Sampling,
     StatesInput,
     Task,
@@ -303,6 +304,23 @@ def test_equal_images_are_taken_on_as_one_encode(path: str, fields: dict[str, An
                 asking = asyncio.create_task(there.client.post(path, json=body))
                 await entered(hold)
                 assert there.admission.ledger.unfinished == left
+            assert (await asking).status_code == 200
+
+    run(test)
+
+
+def test_a_question_about_two_images_is_taken_on_as_what_it_runs() -> None:
+    """As a video: what is never seen to end would keep a place in the queue, and its rate would be learnt by nobody."""
+
+    async def test() -> None:
+        async with lab(Capabilities(num_images=2)) as there:
+            with there.heads.held() as hold:
+                images, questions = [b64(RED), b64(BLUE)], ["is it?", "what is it?"]
+                body = {"images": images, "question": questions, "candidates": ["red", "blue"]}
+                asking = asyncio.create_task(there.client.post("/vqa", json=body))
+                await entered(hold)
+                assert there.admission.ledger.unfinished == {scored(RankInput, True): 2}
+                assert there.count("reserved_items") == 0
             assert (await asking).status_code == 200
 
     run(test)

@@ -130,13 +130,19 @@ class Asked:
         values = {"model": model, "num_captions": self.fields.n or 1, **self.fields.generation()}
         return validated(CaptionFields, values, Context(self.settings, 1))
 
-    def question_fields(self, model: str | None, *, with_history: bool) -> AnswersFields:
-        """`with_history`: whether the model takes one; else earlier turns are dropped. Raises InvalidInputError."""
+    def question_fields(self, model: str | None, *, with_history: bool, is_chosen: bool) -> AnswersFields:
+        """`with_history`: whether the model takes one; else earlier turns are dropped. `is_chosen`: whether the model
+        chooses its answer, as all do with `candidates`: what clients say of its writing does nothing.
+
+        Raises InvalidInputError."""
         if not self.conversation.text:
             raise InvalidInputError("messages: a question is needed")
         values: dict[str, Any] = {"model": model, "question": [self.conversation.text]}
         if self.fields.candidates is not None:
             values["candidates"] = self.fields.candidates
+        elif is_chosen:
+            if (self.fields.n or 1) > 1:
+                raise InvalidInputError("n: the model writes no answer, it chooses one")
         else:
             values |= {"num_answers": self.fields.n or 1, **self.fields.generation()}
         if with_history and (turns := self.conversation.turns[-self.settings.max_items :]):

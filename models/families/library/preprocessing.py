@@ -21,6 +21,8 @@ def preprocessing(processor: Mapping[str, Any], usual: str, image_size: int | No
     `image_size`: pixels that the tower takes; None: any.
 
     Raises CheckpointError if it prepares in a way that is not ours, or for another size."""
+    if image_size is None and not processor:  # nothing would say that the library's own defaults are another model's
+        raise CheckpointError("it has no preprocessor_config.json, and the tower takes pictures of any size")
     how = _reader(processor, usual).from_dict(dict(processor))
     framing = _framing(how)
     if image_size not in (None, framing.side):

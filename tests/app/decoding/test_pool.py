@@ -367,6 +367,7 @@ CUT_OUT = cut_out(MASKS)
         (b"", {"drawing": MASKS}),
         (CUT_OUT.splitlines()[0], {"drawing": MASKS}),
         (2 * b"PHN2Zz4=\n", {"drawing": MASKS}),
+        (CUT_OUT.replace(b"AAA", b"\xff\xff\xff"), {"drawing": MASKS}),
         (SQUARE, {"max_pixels": 1000}),
         (SQUARE, {"max_side": 31}),
     ],
@@ -383,6 +384,14 @@ def test_what_cannot_be_the_answer_to_a_job_is_not_believed(answer: bytes, field
         job(RED, **limits | more).check((32, 32), memoryview(right))
     with pytest.raises((ValueError, struct.error)):
         job(RED, **limits | fields).check((32, 32), memoryview(answer))
+
+
+def test_a_picture_that_is_small_leaves_no_room_for_another() -> None:
+    asked, one = job(RED, framing=Framing(8, Fit.WHOLE, 24)), bytes(3 * 32 * 8)
+    asked.check((32, 8), memoryview(one))
+    assert 2 * len(one) < asked.most_bytes
+    with pytest.raises(ValueError, match="pixels"):
+        asked.check((32, 8), memoryview(2 * one))
 
 
 @pytest.mark.parametrize(("drawing", "answer_bytes"), [(None, 2**40), (HEAT, 0)])

@@ -16,6 +16,7 @@ SEGMENT, DETECT, VQA = (f'{task} = {{ checkpoint = "tiny" }}' for task in ("segm
 WRONG: list[tuple[str, str, Callable[[Path], None], Spoil, str]] = [
     ("clipseg", SEGMENT, write_clipseg, changed("preprocessor_config.json", **CUT), "does not make of the whole"),
     ("clipseg", SEGMENT, write_clipseg, without("model.safetensors"), "no model.safetensors or pytorch_model.bin"),
+    ("clipseg", SEGMENT, write_clipseg, without("preprocessor_config.json"), "it has no preprocessor_config.json"),
     ("clipseg", SEGMENT, write_clipseg, with_more_tokens, "the tokenizer has"),
     ("clipseg", SEGMENT, write_owlv2, lambda _: None, "segment needs CLIPSegForImageSegmentation"),
     ("owlv2", DETECT, write_owlv2, changed("preprocessor_config.json", **CUT), "does not make of the whole"),
