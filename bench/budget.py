@@ -11,8 +11,6 @@ from bench.contenders import Contender
 
 WARM_SHARE, PATIENCE_SHARE = 0.3, 0.2  # of a peer's time: before it counts, and for what is then under way
 MAX_BATCH_SIZE = 8  # of LitServe
-MORE_CLIENTS = 4.0  # many clients weigh as much as so many cells of one: each of them waits for all others
-LIGHT = 0.3  # the weight of a workload whose samples take milliseconds
 
 
 class Budget:
@@ -27,10 +25,6 @@ class Budget:
         part = weight / self._left if self._left > 0 else 0.0
         self._left -= weight
         return max(0.0, self._end - self._clock()) * part
-
-
-def weight(clients: int, is_light: bool) -> float:
-    return (MORE_CLIENTS if clients > 1 else 1.0) * (LIGHT if is_light else 1.0)
 
 
 def span_of(seconds: float, contender: Contender, clients: int, samples: int, num_requests: int) -> Span:
@@ -59,8 +53,3 @@ def works_needed(samples: int, clients: int) -> int:
     """At most: the warm-up, what counts, and what is then under way."""
     busy = min(clients, samples)
     return _whole(samples, busy) + 2 * busy
-
-
-def part(samples: int, rounds: int) -> int:
-    """Of each round."""
-    return math.ceil(samples / rounds)

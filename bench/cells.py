@@ -6,6 +6,7 @@ import asyncio
 import math
 import statistics
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 from bench.client import CacheWatch, Pictures, Span, Turn, keep_busy
@@ -13,6 +14,7 @@ from bench.contenders import Server
 from bench.workloads import Work
 
 P99_SAMPLES = 100
+HANGS_SECONDS = 240.0  # longer than any sample: a cell that takes so much more than its time
 Key = tuple[str, str, int]  # workload, contender, clients
 
 
@@ -103,14 +105,15 @@ def measure(
     url, kind = server.service.url, server.contender.kind
 
     async def take() -> Turn:
-        if kind != "ours":
-            return await keep_busy(url, kind, iter(works), cell.clients, pictures, span)
-        async with watch.watching(url):
+        limit = None if span.seconds == math.inf else 2 * span.seconds + HANGS_SECONDS
+        async with asyncio.timeout(limit), watch.watching(url) if kind == "ours" else nullcontext():
             return await keep_busy(url, kind, iter(works), cell.clients, pictures, span)
 
     try:
         turn = asyncio.run(take())
         cell.add(turn)
+    except* TimeoutError:
+        cell.failure = "it hung: it took far longer than its time"
     except* Exception as group:
         cell.failure = repr(group.exceptions[0])
     return not cell.failure and (kind == "ours" or not turn.num_given_up)

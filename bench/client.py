@@ -17,7 +17,7 @@ import httpx
 from bench.workloads import Work
 
 TIMEOUT_SECONDS = 1800
-SCRAPE_SECONDS = 0.5
+SCRAPE_SECONDS, SCRAPE_TIMEOUT_SECONDS = 0.5, 30.0
 Pictures = Sequence[bytes]
 
 
@@ -200,7 +200,7 @@ class CacheWatch:
         self.scrapes = 0
 
     async def scrape(self, url: str) -> None:
-        async with connected(url) as client:
+        async with asyncio.timeout(SCRAPE_TIMEOUT_SECONDS), connected(url) as client:
             found = re.search(r"^blip_feature_cache_bytes (\S+)$", (await client.get("/metrics")).text, re.MULTILINE)
         self.most_bytes = max(self.most_bytes, int(float(found[1])) if found else 0)
         self.scrapes += 1

@@ -66,7 +66,7 @@ class Stage:
     """Holds one server at a time: others, even asleep, cost it up to a third of its rate."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
         self._stack = ExitStack()
         self._server: Server | None = None
         self.start_seconds: dict[str, list[float]] = {}  # by contender
@@ -76,7 +76,7 @@ class Stage:
         """Of this contender, started if it is not there. Raises RuntimeError if it does not start."""
         if self._server is None or self._server.contender != contender:
             self.clear()
-            self._server = self._stack.enter_context(serving(contender, self._folder))
+            self._server = self._stack.enter_context(serving(contender, self.folder))
             self.start_seconds.setdefault(contender.key, []).append(self._server.start_seconds)
         return self._server
 

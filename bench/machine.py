@@ -1,50 +1,158 @@
-"""The machine's own limit, and how near the tower comes to it, ours and those of peers."""
+"""The machine's own limit, and how near the tower comes to it, ours and those of peers. In a process of its own, as the
+runtimes' threads and memory would stay: `python -m bench.machine FOLDER` with the checkpoints writes a line of JSON for
+each tower."""
 
 from __future__ import annotations
 
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 
 from app.settings import default_threads
+from bench.budget import Budget
+from bench.contenders import PROFILE
+from bench.measure import plans
 from bench.peers.towers import Tower, towers
-from models.device import DTYPES, INT8, choose_dtype
-from models.layers.linear import Int8Linear, PackedLinear, pack, with_products
-from models.layers.precision import serving_dtype
-from models.layers.vit import ViT, ViTConfig
+from models.device import DTYPES, INT8
+from models.layers.vit import ViTConfig
 
 GEMM_SIZE, TRIAL_SIZE = 2048, 256
 EMULATED_SHARE = 0.05  # of the fp32 rate: a dtype that is slower than this is emulated in software
 TOWER_FLOP = 110e9  # of one image at 384 pixels
 BATCHES = (1, 4, 8)
 DTYPES_MEASURED = ("fp32", "bf16", INT8)
-TICKS = len(DTYPES_MEASURED)
 VIT_BASE = ViTConfig(384, 16, 768, 12, 12, 3072, 1e-6)
+OURS, COMPILED = "ours", "ours, compiled"
+GRACE_SECONDS = 240.0  # more than its time, for what takes one round and the compiler
+
+# dtype, tower, note; by batch, of each round: seconds an image, and the GEMM rate beside it (operations per second).
+Row = dict[str, Any]
 
 
-@dataclass(slots=True)
-class Limit:
-    dtype: str
-    gemm: list[float] = field(default_factory=list)  # operations per second
-    note: str = ""
-    # The share of the GEMM beside it, by "batch" or "batch, compiled"; of peers by "batch, NAME".
-    tower: dict[str, list[float]] = field(default_factory=dict)
-    peers: dict[str, list[float]] = field(default_factory=dict)
+class Effort(NamedTuple):
+    rounds: int
+    seconds: float  # of all towers; each has one round at least
+    compiled: bool  # ours by torch.compile, too
+
+
+def measure(folder: Path, effort: Effort) -> list[Row]:
+    """Those rows that were done, if it ends early or takes far longer than its time."""
+    options = ["--rounds", str(effort.rounds), "--seconds", str(effort.seconds)]
+    options += ["--compiled"] if effort.compiled else []
+    command = [sys.executable, "-m", "bench.machine", str(folder), *options]
+    with tempfile.TemporaryFile() as rows:
+        try:
+            status: Any = subprocess.run(command, stdout=rows, timeout=effort.seconds + GRACE_SECONDS).returncode
+        except subprocess.TimeoutExpired:
+            status = "too late"
+        rows.seek(0)
+        found = [json.loads(line) for line in rows]
+    return [*found, {"dtype": "", "tower": "", "note": f"ended before its end: {status}"}] if status else found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--rounds", type=int, default=1, help="default: %(default)s")
+    parser.add_argument("--seconds", type=float, default=600.0, help="default: %(default)s")
+    parser.add_argument("--compiled", action="store_true")
+    options = parser.parse_args()
+    torch.set_num_threads(default_threads())
+    effort = Effort(options.rounds, options.seconds, options.compiled)
+    for row in rows(options.folder / "catalog.toml", effort):
+        print(json.dumps(row), flush=True)
+
+
+def rows(catalog: Path, effort: Effort) -> Iterator[Row]:
+    """One tower at a time."""
+    fp32_rate = gemm_rate("fp32", GEMM_SIZE)
+    notes = {dtype: unfit(dtype, fp32_rate) for dtype in DTYPES_MEASURED}
+    yield from ({"dtype": dtype, "tower": "", "note": note} for dtype, note in notes.items() if note)
+    todo = [
+        (dtype, name, make)
+        for dtype, note in notes.items()
+        if not note
+        for name, make in every_tower(catalog, dtype, effort.compiled)
+    ]
+    budget = Budget(effort.seconds, [1.0] * len(todo))
+    for dtype, name, make in todo:
+        yield row(dtype, name, make, effort.rounds, time.monotonic() + budget.share(1.0))
+
+
+def every_tower(catalog: Path, dtype: str, compiled: bool) -> Iterator[tuple[str, Callable[[], Tower]]]:
+    """Name, and how to make it."""
+    yield OURS, partial(our_tower, catalog, dtype, to_compile=False)
+    if compiled and dtype != INT8:
+        yield COMPILED, partial(our_tower, catalog, dtype, to_compile=True)
+    yield from towers(VIT_BASE, dtype)
+
+
+def our_tower(catalog: Path, dtype: str, *, to_compile: bool) -> Tower:
+    """As it is served."""
+    plan = next(iter(plans(catalog, PROFILE, dtype)))
+    tower = plan.load_tower(torch.device("cpu"), to_compile=to_compile)
+    return torch.compile(tower, dynamic=False) if to_compile else tower
+
+
+def unfit(dtype: str, fp32_rate: float) -> str:
+    """Why products are not measured in it. At a small size, as an emulated dtype would take minutes."""
+    try:
+        rate = gemm_rate(dtype, TRIAL_SIZE)
+    except Exception as error:
+        return f"not supported: {error}"
+    return f"emulated, {rate / 1e9:.3g} GFLOP/s" if rate < EMULATED_SHARE * fp32_rate else ""
+
+
+@torch.inference_mode()
+def row(dtype: str, name: str, make: Callable[[], Tower], rounds: int, end: float) -> Row:
+    """Each batch beside a GEMM, which tells when the machine gets slower. One round at least, others until `end`."""
+    found: Row = {"dtype": dtype, "tower": name, "note": "", "seconds": {}, "gemm": {}}
+    try:
+        tower = make()
+        for batch in BATCHES:
+            tower(torch.randn(batch, 3, 384, 384))  # warms up, compiles
+        for number in range(rounds):
+            if number and time.monotonic() > end:
+                break
+            for batch in BATCHES:
+                rate = gemm_rate(dtype, GEMM_SIZE)
+                seconds = seconds_of(partial(tower, torch.randn(batch, 3, 384, 384)), times=1)
+                found["seconds"].setdefault(str(batch), []).append(seconds / batch)
+                found["gemm"].setdefault(str(batch), []).append(rate)
+    except Exception as error:
+        found["note"] = next(iter(str(error).splitlines()), "") or type(error).__name__
+    return found
 
 
 def gemm_rate(dtype: str, size: int) -> float:
     """The rate of multiplying square matrices, in operations (multiplications and additions) per second."""
-    if dtype == INT8:
-        layer = Int8Linear(size, size, bias=False)
-        layer.pack()
-        levels = torch.randint(0, 255, (size, size), dtype=torch.uint8)
-        seconds = seconds_of(lambda: layer.product(levels))
-    else:
-        values = torch.randn(size, size).to(DTYPES[dtype])
-        seconds = seconds_of(lambda: values @ values)
+    seconds = seconds_of(int8_product(size) if dtype == INT8 else partial(torch.matmul, *float_matrices(dtype, size)))
     return 2 * size**3 / seconds
+
+
+def float_matrices(dtype: str, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    values = torch.randn(size, size).to(DTYPES[dtype])
+    return values, values
+
+
+def int8_product(size: int) -> Callable[[], object]:
+    """oneDNN's, of packed weights, as torch has it."""
+    packed = torch.ops.onednn.qlinear_prepack(torch.randint(-64, 64, (size, size), dtype=torch.int8), None)
+    levels = torch.randint(0, 255, (size, size), dtype=torch.uint8)
+    scales, zeros = torch.ones(size), torch.zeros(size, dtype=torch.int64)
+    return lambda: torch.ops.onednn.qlinear_pointwise(
+        levels, 1.0, 128, packed, scales, zeros, None, 1.0, 0, torch.float32, "none", [], ""
+    )
 
 
 def seconds_of(call: Callable[[], object], times: int = 3) -> float:
@@ -57,58 +165,20 @@ def seconds_of(call: Callable[[], object], times: int = 3) -> float:
     return min(taken)
 
 
-def measure(rounds: int, compiled: bool, tick: Callable[[], object]) -> list[Limit]:
-    torch.set_num_threads(default_threads())
-    limits = [Limit(dtype) for dtype in DTYPES_MEASURED]
-    fp32_rate = gemm_rate("fp32", GEMM_SIZE)
-    for limit in limits:
-        _try(limit, fp32_rate)
-        if not limit.note:
-            _towers(limit, rounds, compiled and limit.dtype != INT8)
-        tick()
-    return limits
+def image_seconds(row: Row) -> dict[str, float]:
+    """Seconds an image, by batch."""
+    return {batch: statistics.median(values) for batch, values in row.get("seconds", {}).items()}
 
 
-def _try(limit: Limit, fp32_rate: float) -> None:
-    """At a small size first, as an emulated dtype would take minutes."""
-    try:
-        rate = gemm_rate(limit.dtype, TRIAL_SIZE)
-    except (RuntimeError, NotImplementedError) as error:
-        limit.note = f"not supported: {error}"
-        return
-    if rate < EMULATED_SHARE * fp32_rate:
-        limit.note, limit.gemm = f"emulated, {TRIAL_SIZE} cubed", [rate]
+def shares(row: Row) -> dict[str, float]:
+    """The tower's rate over that of the GEMM beside it, by batch."""
+    return {
+        batch: statistics.median(
+            TOWER_FLOP / seconds / rate for seconds, rate in zip(values, row["gemm"][batch], strict=True)
+        )
+        for batch, values in row.get("seconds", {}).items()
+    }
 
 
-def _towers(limit: Limit, rounds: int, compiled: bool) -> None:
-    """One at a time, each beside a GEMM, which tells when the machine gets slower."""
-    _shares(limit, limit.tower, "", lambda: _tower(limit.dtype).apply(pack), rounds)
-    if compiled:
-        _shares(limit, limit.tower, ", compiled", lambda: torch.compile(_tower(limit.dtype), dynamic=False), rounds)
-    for name, make in towers(VIT_BASE, limit.dtype):
-        _shares(limit, limit.peers, f", {name}", make, rounds)
-
-
-def _shares(limit: Limit, shares: dict[str, list[float]], name: str, make: Callable[[], Tower], rounds: int) -> None:
-    with torch.inference_mode():
-        try:
-            tower = make()
-            for batch in BATCHES:
-                tower(torch.randn(batch, 3, 384, 384))  # warms up, compiles
-        except Exception as error:
-            shares[f"not{name}: {next(iter(str(error).splitlines()), type(error).__name__)}"] = []
-            return
-        for _ in range(rounds):
-            for batch in BATCHES:
-                rate = gemm_rate(limit.dtype, GEMM_SIZE)
-                pixels = torch.randn(batch, 3, 384, 384)
-                seconds = seconds_of(lambda: tower(pixels), times=1)  # noqa: B023
-                limit.gemm.append(rate)
-                shares.setdefault(f"{batch}{name}", []).append(TOWER_FLOP * batch / seconds / rate)
-
-
-def _tower(dtype: str) -> ViT:
-    torch.manual_seed(0)
-    vit = ViT(VIT_BASE).eval()
-    serving_dtype(vit, choose_dtype(dtype, torch.device("cpu")))
-    return with_products(vit, Int8Linear if dtype == INT8 else PackedLinear)
+if __name__ == "__main__":
+    main()

@@ -19,7 +19,11 @@ def tree(pid: int) -> list[psutil.Process]:
 
 def resident_bytes(pid: int) -> int:
     """Of the whole tree now. Memory that processes share counts in each."""
-    return sum(process.memory_info().rss for process in tree(pid))
+    total = 0
+    for process in tree(pid):
+        with suppress(psutil.NoSuchProcess):  # it ended
+            total += process.memory_info().rss
+    return total
 
 
 def peak_bytes(pid: int) -> int:

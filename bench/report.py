@@ -6,8 +6,9 @@ import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from bench.cells import Matrix
-from bench.goals import goals, medians
+from bench.cells import Matrix, ratio
+from bench.goals import goals, second
+from bench.machine import BATCHES, OURS, image_seconds, shares
 from bench.workloads import NUM_TOKENS
 
 
@@ -23,8 +24,9 @@ def render(results: dict[str, Any], matrix: Matrix) -> str:
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
-def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [heads, ["---", *("---:" for _ in heads[1:])], *rows]
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]], num_words: int = 1) -> str:
+    """The first columns are words, the others numbers."""
+    lines = [heads, ["---" if place < num_words else "---:" for place, _ in enumerate(heads)], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -44,6 +46,8 @@ def header(results: dict[str, Any]) -> str:
         "# Results of `make bench`" + (" QUICK=1" if results["quick"] else ""),
         f"{what}; {NUM_TOKENS} tokens a caption or answer. {results['about']}.",
     ]
+    if not results["ended"]:
+        lines.append("**The run did not come to its end: this is what it had.**")
     if results.get("skipped"):
         lines.append(f"Left out of a quick run: {', '.join(results['skipped'])}.")
     return "\n\n".join(lines)
@@ -62,7 +66,7 @@ def contender_section(results: dict[str, Any]) -> str:
     ]
     notes = "".join(f"\n* ({key}) is left out: {reason}" for key, reason in results["left_out"].items())
     heads = ("", "contender", "start s", "weights MB", "peak RSS MB (its processes' sum)")
-    return f"## Contenders\n\n{table(heads, rows)}\n{notes}".rstrip()
+    return f"## Contenders\n\n{table(heads, rows, 2)}\n{notes}".rstrip()
 
 
 def workload_sections(results: dict[str, Any], matrix: Matrix) -> Iterator[str]:
@@ -81,18 +85,34 @@ def workload_sections(results: dict[str, Any], matrix: Matrix) -> Iterator[str]:
 
 
 def machine_section(results: dict[str, Any]) -> str:
-    """GEMM rates, and the shares of them that our tower and those of peers come to."""
+    """Our tower and those of other runtimes, and what they come to of the machine's rate."""
+    machine = results.get("machine", [])
+    fastest = {row["dtype"]: best_seconds(row) for row in machine if row["tower"] == OURS}
     rows = []
-    for limit in results.get("machine", []):
-        rate = number(statistics.median(limit["gemm"]) / 1e9) if limit["gemm"] else ""
-        shares = [
-            "; ".join(f"batch {name}: {value:.0%}" for name, value in medians(limit[who]).items())
-            for who in ("tower", "peers")
-        ]
-        failed = [name for who in ("tower", "peers") for name, values in limit[who].items() if not values]
-        rows.append([limit["dtype"], rate, *shares, "; ".join(note for note in (limit["note"], *failed) if note)])
-    heads = ("dtype", "GEMM GFLOP/s (2048 cubed)", "our tower's share", "in other runtimes", "note")
-    return f"## The machine's limit\n\n{table(heads, rows)}" if rows else ""
+    for row in machine:
+        seconds, best, ours = image_seconds(row), best_seconds(row), fastest.get(row["dtype"])
+        share = max(shares(row).values(), default=None)
+        gemm = [rate for rates in row.get("gemm", {}).values() for rate in rates]
+        rows.append(
+            [
+                row["dtype"],
+                row["tower"],
+                *(number(seconds.get(str(batch))) for batch in BATCHES),
+                number(ratio(ours, best)),
+                number(statistics.median(gemm) / 1e9 if gemm else None),
+                "" if share is None else f"{share:.0%}",
+                row["note"],
+            ]
+        )
+    batches = (f"batch {batch}, s an image" for batch in BATCHES)
+    last = ("GEMM GFLOP/s (2048 cubed)", "share of it", "note")
+    what = "Each alone in memory, with as many threads as the service; ratio and share are those of the best batch."
+    heads = ("dtype", "tower", *batches, "time of ours / its", *last)
+    return f"## The tower, and the machine's limit\n\n{what}\n\n{table(heads, rows, 2)}" if rows else ""
+
+
+def best_seconds(row: dict[str, Any]) -> float | None:
+    return min(image_seconds(row).values(), default=None)
 
 
 def own_sections(results: dict[str, Any]) -> Iterator[str]:
@@ -110,8 +130,17 @@ def own_sections(results: dict[str, Any]) -> Iterator[str]:
         heads = ("beams", "samples", "alone, p50 s", "among 16 long ones, p50 s")
         yield f"## A 10-token answer among sixteen of 200 tokens{by}\n\n{table(heads, rows)}"
     if known := results.get("known_image"):
-        rows = [[name, str(len(values)), number(statistics.median(values))] for name, values in known.items()]
-        yield f"## Questions on one image{by}\n\n{table(('question', 'samples', 'p50 s'), rows)}"
+        rows = [
+            [
+                tokens,
+                str(len(seconds["second"])),
+                *(number(statistics.median(values)) for values in seconds.values()),
+                number(second(seconds)),
+            ]
+            for tokens, seconds in known.items()
+        ]
+        columns = ("tokens an answer", "samples", "first question, p50 s", "second, p50 s", "second / first")
+        yield f"## Two questions on one image, 3 beams{by}\n\n{table(columns, rows)}"
     if growth := results.get("growth"):
         rows = [
             [
@@ -143,7 +172,7 @@ def own_sections(results: dict[str, Any]) -> Iterator[str]:
         first, *rows = [[str(cell) for cell in row] for row in overhead["rows"]]
         yield f"## The service's overhead\n\n{table(first, rows)}"
     for section, failure in results.get("failures", {}).items():
-        yield f"## {section.capitalize()}\n\nfailed: {failure}"
+        yield f"## {section[0].upper()}{section[1:].replace('_', ' ')}\n\nfailed: {failure}"
 
 
 def goal_section(results: dict[str, Any], matrix: Matrix) -> str:

@@ -5,33 +5,31 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from bench.budget import part, works_needed
+from bench.budget import works_needed
+from bench.machine import Effort
+from bench.sections import num_pictures
 from bench.workloads import WORKLOADS, Work, Workload
 
 TEXT_SAMPLES = 120  # they take milliseconds: enough for a p99
-Plan = dict[str, dict[int, list[Work]]]  # by workload and clients, of one round
+Plan = dict[str, dict[int, list[Work]]]  # by workload and clients
 
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    rounds: int  # of all contenders, each of which is started anew in each
     seconds: float  # that all cells may take, starts included: a slow machine gets fewer samples
     alone: int  # samples of one client, at most
     together: int  # of 16 clients, at most
     workloads: tuple[str, ...]
     sections: int  # samples of the sections about this service
     growth: dict[int, int]  # requests by clients
-    machine_rounds: int
-    compiled: bool
+    machine: Effort
     demo_requests: int
 
     def samples(self, workload: Workload, clients: int) -> int:
-        """Of a round."""
-        samples = self.alone if clients == 1 else self.together
-        return part(TEXT_SAMPLES if workload.light else samples, self.rounds)
+        return TEXT_SAMPLES if workload.light else self.alone if clients == 1 else self.together
 
     def plan(self, numbers: Iterator[int]) -> Plan:
-        """No two cells of a server share a picture; in the next round it is another server."""
+        """No two cells of a server share a picture."""
         return {
             workload.name: {
                 clients: workload.make(works_needed(self.samples(workload, clients), clients), numbers)
@@ -43,45 +41,39 @@ class Scale:
 
     @property
     def section_pictures(self) -> int:
-        """How many pictures the sections need: arrival (with its load), known image and growth."""
-        return 4 * self.sections + 16 + self.sections + sum(self.growth.values())
+        return num_pictures(self.sections, self.growth)
 
 
 NAMES = tuple(workload.name for workload in WORKLOADS)
 FULL = Scale(
-    rounds=1,
-    seconds=42 * 60,
+    seconds=37 * 60,
     alone=12,
     together=60,
     workloads=NAMES,
     sections=12,
     growth={1: 12, 2: 12, 4: 12, 8: 12, 16: 16, 32: 32, 64: 64},
-    machine_rounds=3,
-    compiled=True,
+    machine=Effort(rounds=3, seconds=6 * 60, compiled=True),
     demo_requests=96,
 )
 QUICK = Scale(
-    rounds=1,
     seconds=5 * 60,
     alone=2,
     together=60,
     workloads=("caption, greedy", "embed texts"),
     sections=2,
     growth={1: 2, 8: 8, 32: 32},
-    machine_rounds=1,
-    compiled=False,
+    machine=Effort(rounds=1, seconds=60, compiled=False),
     demo_requests=64,
 )
 # Every contender, workload and section once or twice: to see that all of it runs, not how fast.
 TINY = Scale(
-    rounds=1,
     seconds=5 * 60,
     alone=1,
     together=2,
     workloads=NAMES,
     sections=1,
     growth={1: 1, 4: 4},
-    machine_rounds=1,
-    compiled=False,
+    machine=Effort(rounds=1, seconds=0, compiled=False),
     demo_requests=64,
 )
+SCALES = {"full": FULL, "quick": QUICK, "tiny": TINY}

@@ -5,40 +5,62 @@ from __future__ import annotations
 import asyncio
 import statistics
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from bench.client import CacheWatch, Pictures, ask, connected, take_turn
 from bench.contenders import Server
 from bench.processes import resident_bytes
 from bench.workloads import QUESTIONS, Work
 
-Tick = Callable[[], object]
 LOAD_CLIENTS, LOAD_TOKENS, ARRIVING_TOKENS = 16, 200, 10
 DEFAULT_BEAMS = 3
+BEAMS = (1, DEFAULT_BEAMS)
+KNOWN_TOKENS = (3, 10)  # of a usual answer, and of the longest by the authors' default
 GROWTH_TOKENS = 5
+HANGS_SECONDS = 600.0  # a section that takes longer
 
 
-def arrival(
-    server: Server, samples: int, pictures: Pictures, numbers: Iterator[int], watch: CacheWatch, tick: Tick
-) -> dict[str, Any]:
+Section = Callable[["Needs"], Coroutine[Any, Any, Any]]
+
+
+class Needs(NamedTuple):
+    samples: int
+    growth: dict[int, int]  # requests by clients
+    server: Server
+    pictures: Pictures
+    numbers: Iterator[int]
+    watch: CacheWatch
+    tick: Callable[[], object]
+
+    @property
+    def url(self) -> str:
+        return self.server.service.url
+
+
+def num_pictures(samples: int, growth: dict[int, int]) -> int:
+    return LOAD_CLIENTS + num_ticks(samples, growth)
+
+
+def num_ticks(samples: int, growth: dict[int, int]) -> int:
+    return 2 * len(BEAMS) * samples + len(KNOWN_TOKENS) * samples + sum(growth.values())
+
+
+async def arrival(needs: Needs) -> dict[str, Any]:
     """Seconds of short answers about new pictures, alone and while sixteen long generations run on the same model."""
-    beams = (1, DEFAULT_BEAMS)
+    numbers = needs.numbers
     loads = [Work("vqa", next(numbers), QUESTIONS[:1], 1, LOAD_TOKENS) for _ in range(LOAD_CLIENTS)]
 
     async def short(num_beams: int) -> list[float]:
-        works = [Work("vqa", next(numbers), QUESTIONS[:1], num_beams, ARRIVING_TOKENS) for _ in range(samples)]
-        return (await take_turn(server.service.url, "ours", works, 1, pictures, tick)).seconds
+        works = [Work("vqa", next(numbers), QUESTIONS[:1], num_beams, ARRIVING_TOKENS) for _ in range(needs.samples)]
+        return (await take_turn(needs.url, "ours", works, 1, needs.pictures, needs.tick)).seconds
 
-    async def both() -> dict[str, Any]:
-        async with watch.watching(server.service.url):
-            alone = {str(num_beams): await short(num_beams) for num_beams in beams}
-            async with loaded(server.service.url, loads, pictures) as finished:
-                busy = {str(num_beams): await short(num_beams) for num_beams in beams}
-            return {"alone": alone, "loaded": busy, "long_generations": len(finished)}
-
-    return asyncio.run(both())
+    async with needs.watch.watching(needs.url):
+        alone = {str(num_beams): await short(num_beams) for num_beams in BEAMS}
+        async with loaded(needs.url, loads, needs.pictures) as finished:
+            busy = {str(num_beams): await short(num_beams) for num_beams in BEAMS}
+        return {"alone": alone, "loaded": busy, "long_generations": len(finished)}
 
 
 @asynccontextmanager
@@ -68,47 +90,49 @@ async def loaded(url: str, works: list[Work], pictures: Pictures) -> AsyncIterat
             raise RuntimeError(f"a long generation failed: {failed[0]!r}")
 
 
-def known_image(
-    server: Server, samples: int, pictures: Pictures, numbers: Iterator[int], watch: CacheWatch, tick: Tick
-) -> dict[str, Any]:
-    """Seconds of a first and of a second question about a picture, with the answer's tokens of the authors' default."""
-    first, second = list[float](), list[float]()
-    for _ in range(samples):
-        picture = next(numbers)
-        for question, seconds in zip(QUESTIONS[1:3], (first, second), strict=True):
-            work = Work("vqa", picture, (question,), DEFAULT_BEAMS, ARRIVING_TOKENS)
-            turn = asyncio.run(take_turn(server.service.url, "ours", [work], 1, pictures))
-            seconds += turn.seconds
-        asyncio.run(watch.scrape(server.service.url))
-        tick()
-    return {"first": first, "second": second}
+async def known_image(needs: Needs) -> dict[str, Any]:
+    """Seconds of a first and of a second question about a picture, by the tokens of both answers."""
+    found: dict[str, Any] = {str(tokens): {"first": [], "second": []} for tokens in KNOWN_TOKENS}
+    for _ in range(needs.samples):
+        for tokens in KNOWN_TOKENS:  # in turn, so that a machine that gets slower does so for both
+            picture = next(needs.numbers)
+            for question, seconds in zip(QUESTIONS[1:3], found[str(tokens)].values(), strict=True):
+                work = Work("vqa", picture, (question,), DEFAULT_BEAMS, tokens)
+                seconds += (await take_turn(needs.url, "ours", [work], 1, needs.pictures)).seconds
+            await needs.watch.scrape(needs.url)
+            needs.tick()
+    return found
 
 
-def growth(
-    server: Server,
-    counts: dict[int, int],
-    pictures: Pictures,
-    numbers: Iterator[int],
-    watch: CacheWatch,
-    tick: Tick,
-) -> list[dict[str, Any]]:
-    """Captions per second and memory, over the number of clients; `counts`: how many requests."""
+async def growth(needs: Needs) -> list[dict[str, Any]]:
+    """Captions per second and memory, over the number of clients."""
     rows = []
-    for clients, count in counts.items():
-        works = [Work("caption", next(numbers), num_tokens=GROWTH_TOKENS) for _ in range(count)]
-
-        async def level(works: list[Work] = works, clients: int = clients) -> Any:
-            async with watch.watching(server.service.url):
-                return await take_turn(server.service.url, "ours", works, clients, pictures, tick)
-
-        turn = asyncio.run(level())
+    for clients, count in needs.growth.items():
+        works = [Work("caption", next(needs.numbers), num_tokens=GROWTH_TOKENS) for _ in range(count)]
+        async with needs.watch.watching(needs.url):
+            turn = await take_turn(needs.url, "ours", works, clients, needs.pictures, needs.tick)
         rows.append(
             {
                 "clients": clients,
                 "requests": count,
                 "rate": count / turn.elapsed,
                 "p50": statistics.median(turn.seconds),
-                "resident_bytes": resident_bytes(server.pid),
+                "resident_bytes": resident_bytes(needs.server.pid),
             }
         )
     return rows
+
+
+def limited(section: Section) -> Section:
+    """Raises TimeoutError if it hangs."""
+
+    async def run(needs: Needs) -> Any:
+        async with asyncio.timeout(HANGS_SECONDS):
+            return await section(needs)
+
+    return run
+
+
+SECTIONS = {
+    name: limited(one) for name, one in (("arrival", arrival), ("known_image", known_image), ("growth", growth))
+}

@@ -22,6 +22,7 @@ TEXTS = tuple(
     for end in ("it", "the picture", "this, the color of it", "it in the picture of this")
 )
 MIX = ("caption",) * 4 + ("vqa",) * 3 + ("match",) * 2 + ("embed-image",)  # of ten
+MORE_CLIENTS = 4.0  # many clients get as much time as so many cells of one: each of them waits for all others
 SEEN_EVERY = 3  # in the mix, one image in this many was seen before
 
 
@@ -45,6 +46,10 @@ class Workload:
     make: Callable[[int, Iterator[int]], list[Work]]  # how many, numbers of pictures -> works
     light: bool = False  # a sample takes milliseconds
     num_requests: int = 1  # of a sample, to a peer
+    share: float = 1.0  # of the time, for a cell of one client
+
+    def weight(self, clients: int) -> float:
+        return self.share * (MORE_CLIENTS if clients > 1 else 1.0)
 
 
 def each(work: Work) -> Callable[[int, Iterator[int]], list[Work]]:
@@ -73,11 +78,11 @@ def texts_of(task: str) -> tuple[str, ...]:
 
 
 WORKLOADS = (
-    Workload("caption, greedy", "captions/s", each(Work("caption"))),
-    Workload("caption, 3 beams", "captions/s", each(Work("caption", num_beams=3))),
+    Workload("caption, greedy", "captions/s", each(Work("caption")), share=1.5),  # most goals are about captions
+    Workload("caption, 3 beams", "captions/s", each(Work("caption", num_beams=3)), share=1.5),
     Workload("vqa, 5 questions", "answers/s", each(Work("vqa", texts=QUESTIONS)), num_requests=5),
     Workload("match, 1 x 16", "pairs/s", each(Work("match", texts=TEXTS)), num_requests=16),
-    Workload("embed images", "images/s", each(Work("embed-image"))),
-    Workload("embed texts", "texts/s", text_works, light=True),
+    Workload("embed images", "images/s", each(Work("embed-image")), share=0.5),
+    Workload("embed texts", "texts/s", text_works, light=True, share=0.3),
     Workload("mix", "requests/s", mix, num_requests=7),
 )

@@ -14,6 +14,7 @@ import torch
 
 from bench.blip2_checkpoints import write_blip2
 from bench.checkpoints import write_blip_base
+from bench.cpu import cpu_name
 from bench.gpu.peaks import copy_rate, product_rate, sheet_rate
 from bench.gpu.setup import Row, Setup
 from models.device import DTYPES, free_bytes
@@ -81,12 +82,6 @@ def version(package: str) -> str:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return "-"
-
-
-def cpu_name() -> str:
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text().splitlines() if path.is_file() else []
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
 
 
 def weights(setup: Setup) -> Iterator[Row]:

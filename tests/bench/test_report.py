@@ -23,7 +23,9 @@ def cell(contender: str, clients: int, *seconds: float, elapsed: float = 10.0, f
 MATRIX = Matrix([cell("a", 1, 1.0, 3.0), cell("c", 16, *[2.0] * 4), cell("d", 16, *[1.0] * 12), cell("d", 1, 1.0)])
 RESULTS: dict[str, Any] = {
     "quick": True,
+    "ended": True,
     "half": "fp32",
+    "is_wide": False,
     "about": "a machine",
     "skipped": ["mix"],
     "units": {GREEDY: "captions/s"},
@@ -32,15 +34,20 @@ RESULTS: dict[str, Any] = {
     "machine": [
         {
             "dtype": "fp32",
-            "gemm": [1.4e11],
+            "tower": "ours",
             "note": "",
-            "tower": {"1": [0.99], "4": [0.8, 0.9, 0.7], "not, compiled": []},
-            "peers": {"4, OpenVINO": [0.95, 0.97]},
+            "seconds": {"1": [1.1], "4": [0.55, 0.5, 0.6]},
+            "gemm": {"1": [2e11], "4": [2.5e11, 2.5e11, 2.5e11]},
         },
-        {"dtype": "bf16", "gemm": [3e8], "note": "emulated", "tower": {}, "peers": {"not, ONNX Runtime: lost": []}},
+        {"dtype": "fp32", "tower": "OpenVINO", "note": "", "seconds": {"4": [1.1]}, "gemm": {"4": [2e11]}},
+        {"dtype": "fp32", "tower": "ONNX Runtime", "note": "lost", "seconds": {}, "gemm": {}},
+        {"dtype": "bf16", "tower": "", "note": "emulated"},
     ],
     "arrival": {"alone": {"1": [1.0]}, "loaded": {"1": [4.0]}, "long_generations": 3},
-    "known_image": {"first": [1.0], "second": [0.2]},
+    "known_image": {
+        "3": {"first": [1.0], "second": [0.2]},
+        "10": {"first": [1.0], "second": [0.6]},
+    },
     "cache": {"most_bytes": 100, "limit_bytes": 100, "scrapes": 5},
     "growth": [
         {"clients": clients, "requests": 4, "rate": rate, "p50": 1.0, "resident_bytes": 4e9}
@@ -88,13 +95,13 @@ def test_ratios_are_to_a_alone_and_to_c_at_as_many_clients() -> None:
     ("name", "met"),
     [
         ("caption, greedy, 16 clients, ours (d) / (a)", True),
-        ("caption, greedy, one client, p50 of (d) / (a)", True),
+        ("caption, greedy, one client, rate of (d) / (a)", False),
         ("tower in fp32, batch 4, share of the GEMM rate", False),
         ("10 tokens, 1 beam(s), among 16 long generations / alone", False),
-        ("second question on a known image / the first", True),
+        ("second question on a known image / the first, 3 tokens", True),
         ("feature cache, most bytes / limit", True),
         ("growth, lowest rate after the peak / peak", False),
-        ("growth, memory at most clients / at the middle level", True),
+        ("growth, memory at 4 clients / at 2", True),
         ("demo at once, fp32, texts equal to alone", True),
     ],
 )
@@ -103,7 +110,19 @@ def test_goals(name: str, met: bool) -> None:
 
 
 def test_what_was_not_measured_is_no_goal() -> None:
-    assert goals({"half": "bf16"}, Matrix()) == []
+    assert goals({"is_wide": True}, Matrix()) == []
+
+
+@pytest.mark.parametrize(("is_wide", "limit"), [(True, 4.0), (False, 2.4)])
+def test_what_is_wanted_of_int8_depends_on_the_machine(is_wide: bool, limit: float) -> None:
+    (goal,) = (one for one in goals({"is_wide": is_wide}, MATRIX) if one.name.endswith("16 clients, ours (d) / (a)"))
+    assert goal.limit == limit
+
+
+def test_one_client_is_compared_with_the_wrapper_in_the_same_dtype() -> None:
+    cells = [cell(key, 1, 1.0, elapsed=elapsed) for key, elapsed in (("a", 4.0), ("b", 2.0), ("d", 4.0), ("e", 2.5))]
+    found = {goal.name: goal.figure for goal in goals({"is_wide": True}, Matrix(cells))}
+    assert found == {f"{GREEDY}, one client, rate of (d) / (a)": 1.0, f"{GREEDY}, one client, rate of (e) / (b)": 0.8}
 
 
 def test_a_goal_says_its_figure_and_limit() -> None:
@@ -127,8 +146,11 @@ def test_the_report_has_every_section() -> None:
         "Left out of a quick run: mix",
         "(b) is left out",
         "| (d) | 16 | 12 | 1.20 |",
-        "emulated; not, ONNX Runtime: lost",
-        "batch 4, OpenVINO: 96%",
+        "| fp32 | ours | 1.10 | 0.550 |  | 1.00 | 250 | 80% |  |",
+        "| fp32 | OpenVINO |  | 1.10 |  | 0.500 | 200 | 50% |  |",
+        "| fp32 | ONNX Runtime |  |  |  |  |  |  | lost |",
+        "| bf16 |  |  |  |  |  |  |  | emulated |",
+        "| 10 | 1 | 1.00 | 0.600 | 0.600 |",
         "## Goals",
         "900",
     ):
@@ -137,6 +159,11 @@ def test_the_report_has_every_section() -> None:
 
 def test_a_failed_cell_is_a_note() -> None:
     assert "(c), 1 clients, failed: ReadError" in render(RESULTS, Matrix([cell("c", 1, failure="ReadError")]))
+
+
+def test_a_run_that_was_interrupted_says_so() -> None:
+    assert "did not come to its end" in render(RESULTS | {"ended": False}, MATRIX)
+    assert "did not come to its end" not in render(RESULTS, MATRIX)
 
 
 def test_plots_are_written(tmp_path: Path) -> None:
