@@ -40,6 +40,7 @@ Row = dict[str, Any]
 
 
 class Effort(NamedTuple):
+    batches: tuple[int, ...]
     rounds: int
     seconds: float  # of all towers; each has one round at least
     compiled: bool  # ours by torch.compile, too
@@ -47,7 +48,7 @@ class Effort(NamedTuple):
 
 def measure(folder: Path, effort: Effort) -> list[Row]:
     """Those rows that were done, if it ends early or takes far longer than its time."""
-    options = ["--rounds", str(effort.rounds), "--seconds", str(effort.seconds)]
+    options = ["--batches", *map(str, effort.batches), "--rounds", str(effort.rounds), "--seconds", str(effort.seconds)]
     options += ["--compiled"] if effort.compiled else []
     command = [sys.executable, "-m", "bench.machine", str(folder), *options]
     with tempfile.TemporaryFile() as rows:
@@ -63,12 +64,13 @@ def measure(folder: Path, effort: Effort) -> list[Row]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--batches", type=int, nargs="+", default=BATCHES, help="default: %(default)s")
     parser.add_argument("--rounds", type=int, default=1, help="default: %(default)s")
     parser.add_argument("--seconds", type=float, default=600.0, help="default: %(default)s")
     parser.add_argument("--compiled", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(default_threads())
-    effort = Effort(options.rounds, options.seconds, options.compiled)
+    effort = Effort(tuple(options.batches), options.rounds, options.seconds, options.compiled)
     for row in rows(options.folder / "catalog.toml", effort):
         print(json.dumps(row), flush=True)
 
@@ -86,7 +88,7 @@ def rows(catalog: Path, effort: Effort) -> Iterator[Row]:
     ]
     budget = Budget(effort.seconds, [1.0] * len(todo))
     for dtype, name, make in todo:
-        yield row(dtype, name, make, effort.rounds, time.monotonic() + budget.share(1.0))
+        yield row(dtype, name, make, effort, time.monotonic() + budget.share(1.0))
 
 
 def every_tower(catalog: Path, dtype: str, compiled: bool) -> Iterator[tuple[str, Callable[[], Tower]]]:
@@ -114,17 +116,17 @@ def unfit(dtype: str, fp32_rate: float) -> str:
 
 
 @torch.inference_mode()
-def row(dtype: str, name: str, make: Callable[[], Tower], rounds: int, end: float) -> Row:
+def row(dtype: str, name: str, make: Callable[[], Tower], effort: Effort, end: float) -> Row:
     """Each batch beside a GEMM, which tells when the machine gets slower. One round at least, others until `end`."""
     found: Row = {"dtype": dtype, "tower": name, "note": "", "seconds": {}, "gemm": {}}
     try:
         tower = make()
-        for batch in BATCHES:
+        for batch in effort.batches:
             tower(torch.randn(batch, 3, 384, 384))  # warms up, compiles
-        for number in range(rounds):
+        for number in range(effort.rounds):
             if number and time.monotonic() > end:
                 break
-            for batch in BATCHES:
+            for batch in effort.batches:
                 rate = gemm_rate(dtype, GEMM_SIZE)
                 seconds = seconds_of(partial(tower, torch.randn(batch, 3, 384, 384)), times=1)
                 found["seconds"].setdefault(str(batch), []).append(seconds / batch)

@@ -186,7 +186,7 @@ def wait_until_answered(contender: Contender) -> None:
         time.sleep(0.1)
 
 
-def measure() -> tuple[list[list[str]], dict[str, Any]]:
+def measure(rounds: int = ROUNDS) -> tuple[list[list[str]], dict[str, Any]]:
     """Rows of a table; requests per second of every round by `contender/form`, decoding shares by `form/clients`."""
     cores = sorted(os.sched_getaffinity(0))
     with ExitStack() as stack:
@@ -194,7 +194,7 @@ def measure() -> tuple[list[list[str]], dict[str, Any]]:
         empty = stack.enter_context(running("empty", {form: f"/{form}" for form in FORMS}, {cores[-1]}))
         os.sched_setaffinity(0, set(cores[:-1]) or set(cores))
         stack.callback(os.sched_setaffinity, 0, cores)
-        rates = compare(ours, empty)
+        rates = compare(rounds, ours, empty)
         shares = {
             f"{form}/{clients}": uvloop.run(drive(ours.port, requests_of(ours, form, new=True), clients, 2.0)).shares
             for form in FORMS
@@ -210,9 +210,9 @@ def measure() -> tuple[list[list[str]], dict[str, Any]]:
     return rows, {"requests_per_second": rates, "decode_share": shares, "image_bytes": IMAGE_BYTES}
 
 
-def compare(*contenders: Contender) -> dict[str, list[float]]:
+def compare(rounds: int, *contenders: Contender) -> dict[str, list[float]]:
     rates: dict[str, list[float]] = {f"{one.name}/{form}": [] for form in FORMS for one in contenders}
-    for number in range(ROUNDS + 1):  # the first warms up
+    for number in range(rounds + 1):  # the first warms up
         for form in FORMS:
             for one in contenders:
                 answered = uvloop.run(drive(one.port, requests_of(one, form), CONNECTIONS, ROUND_SECONDS))

@@ -111,7 +111,7 @@ class Run:
         with self.part("answers"):
             results["answers"] = list(answers.measure(self.scale.demo_requests, self.bar.update))
         with self.part("overhead"):
-            rows, rates = overhead.measure()
+            rows, rates = overhead.measure(self.scale.overhead_rounds)
             results["overhead"] = {"rows": rows} | rates
         with self.part("machine"):
             results["machine"] = machine.measure(self.stage.folder, self.scale.machine)

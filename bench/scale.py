@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from bench.budget import works_needed
-from bench.machine import Effort
+from bench.machine import BATCHES, Effort
 from bench.sections import num_pictures
 from bench.workloads import WORKLOADS, Work, Workload
 
@@ -24,6 +24,7 @@ class Scale:
     growth: dict[int, int]  # requests by clients
     machine: Effort
     demo_requests: int
+    overhead_rounds: int
 
     def samples(self, workload: Workload, clients: int) -> int:
         return TEXT_SAMPLES if workload.light else self.alone if clients == 1 else self.together
@@ -52,18 +53,20 @@ FULL = Scale(
     workloads=NAMES,
     sections=12,
     growth={1: 12, 2: 12, 4: 12, 8: 12, 16: 16, 32: 32, 64: 64},
-    machine=Effort(rounds=3, seconds=6 * 60, compiled=True),
+    machine=Effort(BATCHES, rounds=3, seconds=7 * 60, compiled=True),
     demo_requests=96,
+    overhead_rounds=12,
 )
 QUICK = Scale(
-    seconds=5 * 60,
+    seconds=220,
     alone=2,
     together=60,
     workloads=("caption, greedy", "embed texts"),
     sections=2,
     growth={1: 2, 8: 8, 32: 32},
-    machine=Effort(rounds=1, seconds=60, compiled=False),
-    demo_requests=64,
+    machine=Effort((1, 4), rounds=1, seconds=60, compiled=False),
+    demo_requests=32,
+    overhead_rounds=6,
 )
 # Every contender, workload and section once or twice: to see that all of it runs, not how fast.
 TINY = Scale(
@@ -73,7 +76,8 @@ TINY = Scale(
     workloads=NAMES,
     sections=1,
     growth={1: 1, 4: 4},
-    machine=Effort(rounds=1, seconds=0, compiled=False),
-    demo_requests=64,
+    machine=Effort((1, 4), rounds=1, seconds=0, compiled=False),
+    demo_requests=32,
+    overhead_rounds=1,
 )
 SCALES = {"full": FULL, "quick": QUICK, "tiny": TINY}

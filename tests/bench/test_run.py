@@ -91,7 +91,7 @@ def run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Record:
 def test_ours_come_first_and_what_fails_stops_nothing(
     hall: Hall, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def lost() -> None:
+    def lost(_: int) -> None:
         raise OSError("lost")
 
     monkeypatch.setattr(overhead, "measure", lost)
@@ -106,7 +106,7 @@ def test_ours_come_first_and_what_fails_stops_nothing(
 
 def test_who_does_not_start_is_told_once(hall: Hall, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hall.never_starts = "c"
-    monkeypatch.setattr(overhead, "measure", lambda: ([["head"]], {"requests_per_second": {}}))
+    monkeypatch.setattr(overhead, "measure", lambda _: ([["head"]], {"requests_per_second": {}}))
     record = run(tmp_path, monkeypatch)
     assert record.results["left_out"] == {"c": "it did not start"}
     assert "c" not in hall.measured

@@ -35,6 +35,9 @@ def test_openvino(expected: np.ndarray[Any, Any]) -> None:
     pytest.importorskip("openvino")
     features: Any = openvino(TINY, "fp32")(PIXELS)
     np.testing.assert_allclose(features[0], expected, atol=1e-4)
+    quantized: Any = openvino(TINY, "int8")(PIXELS)
+    np.testing.assert_allclose(quantized[0], expected, atol=0.2)
+    assert np.abs(quantized[0] - expected).max() > 1e-4
 
 
 def test_transformers_has_the_same_shape(expected: np.ndarray[Any, Any]) -> None:
@@ -46,5 +49,5 @@ def test_transformers_has_the_same_shape(expected: np.ndarray[Any, Any]) -> None
 
 
 def test_what_has_no_such_dtype_is_left_out() -> None:
-    assert [name for name, _ in towers(TINY, "int8")] == ["ONNX Runtime"]
+    assert [name for name, _ in towers(TINY, "int8")] == ["ONNX Runtime", "OpenVINO"]
     assert [name for name, _ in towers(TINY, "bf16")] == ["transformers", "OpenVINO"]
