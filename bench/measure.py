@@ -6,6 +6,7 @@ import io
 import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from itertools import count
 from pathlib import Path
 from typing import NamedTuple
@@ -54,8 +55,9 @@ def plans(catalog: Path, profile: str, dtype: str) -> set[CheckpointPlan]:
     return {plan for model in planned.values() for plan in model.values()}
 
 
+@cache
 def weight_bytes(catalog: Path, profile: str, dtype: str) -> int:
-    """The bytes of the weights, as they are kept in memory."""
+    """The bytes of the weights, as they are kept in memory. All towers are read for it."""
     return kept_bytes(plans(catalog, profile, dtype))
 
 

@@ -44,7 +44,7 @@ def header(results: dict[str, Any]) -> str:
     what = "BLIP-base sizes, random weights, 384 pixels, distinct 1600 x 1200 JPEGs over HTTP on loopback"
     lines = [
         "# Results of `make bench`" + (" QUICK=1" if results["quick"] else ""),
-        f"{what}; {NUM_TOKENS} tokens a caption or answer. {results['about']}.",
+        f"{what}; {NUM_TOKENS} tokens a caption or answer. {results['about']}. {results['minutes']:.0f} minutes.",
     ]
     if not results["ended"]:
         lines.append("**The run did not come to its end: this is what it had.**")

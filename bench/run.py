@@ -53,9 +53,13 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scale", choices=SCALES, default="full", help="default: %(default)s")
     parser.add_argument("--folder", type=Path, default=Path("build/blip-base"), help="for 3.3 GB; default: %(default)s")
-    parser.add_argument("--results", type=Path, default=Path("bench/results"), help="default: %(default)s")
+    parser.add_argument("--results", type=Path, help="default: bench/results, or of less than all build/bench-SCALE")
     parser.add_argument("--only", default="abcdef", help="contenders; default: %(default)s")
-    return parser.parse_args()
+    options = parser.parse_args()
+    options.results = options.results or Path(
+        "bench/results" if options.scale == "full" else f"build/bench-{options.scale}"
+    )
+    return options
 
 
 def end_on_signals() -> None:

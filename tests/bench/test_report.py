@@ -24,6 +24,7 @@ MATRIX = Matrix([cell("a", 1, 1.0, 3.0), cell("c", 16, *[2.0] * 4), cell("d", 16
 RESULTS: dict[str, Any] = {
     "quick": True,
     "ended": True,
+    "minutes": 41.7,
     "half": "fp32",
     "is_wide": False,
     "about": "a machine",
@@ -144,6 +145,7 @@ def test_the_report_has_every_section() -> None:
     report = render(RESULTS, MATRIX)
     for part in (
         "Left out of a quick run: mix",
+        "a machine. 42 minutes.",
         "(b) is left out",
         "| (d) | 16 | 12 | 1.20 |",
         "| fp32 | ours | 1.10 | 0.550 |  | 1.00 | 250 | 80% |  |",
