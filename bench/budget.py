@@ -51,5 +51,4 @@ def _whole(samples: int, burst: int) -> int:
 
 def works_needed(samples: int, clients: int) -> int:
     """At most: the warm-up, what counts, and what is then under way."""
-    busy = min(clients, samples)
-    return _whole(samples, busy) + 2 * busy
+    return _whole(samples, min(clients, samples)) + 2 * clients
