@@ -113,7 +113,8 @@ class Run:
             "scrapes": self.watch.scrapes,
         }
         with self.part("answers"):
-            results["answers"] = list(answers.measure(self.scale.demo_requests, self.bar.update))
+            results["answers"] = []
+            results["answers"].extend(answers.measure(self.scale.demo_requests, self.bar.update))
         with self.part("overhead"):
             rows, rates = overhead.measure(self.scale.overhead_rounds)
             results["overhead"] = {"rows": rows} | rates
