@@ -336,7 +336,7 @@ class Inference:
         decoded = await self._service.decoder.decode(job, lease.pixels)
         frames = [ImageInput(frame, checkpoint.preprocessing, is_framed=True) for frame in decoded.frames]
         items = await self.on_cpu(lambda: [checkpoint.tower.prepare(frame) for frame in frames])
-        lease.add_pixels(BYTES_PER_PREPARED_PIXEL * len(decoded.data) // 3)
+        lease.add_pixels(BYTES_PER_PREPARED_PIXEL * len(decoded.data) // framing.pixel_bytes)
         self._exchange.times.record("decode", decoded.began, decoded.decoded)
         self._exchange.times.record("preprocess", decoded.decoded, time.monotonic())
         return items, decoded.size
