@@ -25,7 +25,7 @@ class NoWorkTower(FakeRunner):
     """Prepares a picture as BLIP's does."""
 
     def prepare(self, request: Input) -> Item:
-        if isinstance(request, ImageInput):
+        if isinstance(request, ImageInput) and isinstance(request.image, Image.Image):
             request.image.resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BICUBIC)
         return super().prepare(request)
 

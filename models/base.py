@@ -10,9 +10,8 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from models.framing import Fit, Framing
+from models.framing import Fit, Frame, Framing
 
 
 class Task(StrEnum):
@@ -71,9 +70,9 @@ class Preprocessing:
 
 @dataclass(frozen=True, slots=True)
 class ImageInput:
-    """encode: one RGB image, of whatever size; `is_framed`: the square already that the preprocessing makes of it."""
+    """encode: one RGB image, of whatever size; `is_framed`: already what the preprocessing's framing makes of it."""
 
-    image: Image.Image
+    image: Frame
     preprocessing: Preprocessing
     is_framed: bool = False
 

@@ -5,8 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
+from models.padding import num_pixels, padded
+
+Frame = Image.Image | NDArray[np.float32]  # of a padded picture, from 0 to 1, `(height, width, 3)`
 SHORTER, LONGER = 800, 1333  # pixels of the sides of a picture, where the whole is seen: ViLT's, in proportion
 
 
@@ -37,7 +42,7 @@ class Framing:
         """Upper bound on what resizing a picture of this size makes, on its way too, lying or standing. A square
         is little, and not counted; where the middle is taken, the whole may be long."""
         if self.fit is Fit.PAD:
-            return self.side * (width + height)
+            return num_pixels(width, height, self.side)
         if self.fit is not Fit.CROP:
             return 0
         wide, high = self.size(width, height)
@@ -52,6 +57,11 @@ class Framing:
     def most_pixels(self) -> int:
         """Of what is made."""
         return self.resized * self.longest if self.fit is Fit.WHOLE else self.side**2
+
+    @property
+    def pixel_bytes(self) -> int:
+        """Of what is made."""
+        return 12 if self.fit is Fit.PAD else 3
 
     def made(self, width: int, height: int) -> tuple[int, int]:
         """Width and height of what a picture of this size becomes."""
@@ -73,12 +83,14 @@ class Framing:
         return max(1, int(self.enough * width / measure)), max(1, int(self.enough * height / measure))
 
 
-def framed(image: Image.Image, how: Framing, own: tuple[int, int] | None = None) -> Image.Image:
+def framed(image: Frame, how: Framing, own: tuple[int, int] | None = None) -> Frame:
     """As the tower takes it, RGB; itself where it is that already. `own`: its size, where it was decoded at less.
 
     The whole picture is resized, and then cropped: Pillow's `box`, which spares what nobody sees, is off by a level."""
+    if not isinstance(image, Image.Image):
+        return image
     if how.fit is Fit.PAD:
-        return _padded(image, how)
+        return padded(image, how.side)
     side, size = how.side, how.size(*(own or image.size))
     resized = image if image.size == size else image.resize(size, Image.Resampling(how.resampling))
     if resized.size == (side, side) or how.fit is Fit.WHOLE:
@@ -87,13 +99,9 @@ def framed(image: Image.Image, how: Framing, own: tuple[int, int] | None = None)
     return resized.crop((left, top, left + side, top + side))
 
 
-def _padded(image: Image.Image, how: Framing) -> Image.Image:
-    """Resized along its longer side first: there is nothing to be added, and little is left of it."""
-    side, longer, resampling = how.side, max(image.size), Image.Resampling(how.resampling)
-    if image.size == (side, side):
-        return image
-    is_wide = image.width >= image.height
-    strip = image.resize((side, image.height) if is_wide else (image.width, side), resampling)
-    padded = Image.new("RGB", (side, longer) if is_wide else (longer, side))
-    padded.paste(strip)
-    return padded.resize((side, side), resampling)
+def frame_of(pixels: bytes | memoryview, how: Framing, size: tuple[int, int]) -> Frame:
+    """What `framed` has made of a picture of this size, from its bytes."""
+    made = how.made(*size)
+    if how.fit is not Fit.PAD:
+        return Image.frombytes("RGB", made, pixels)
+    return np.frombuffer(pixels, np.float32).reshape(*made[::-1], 3)

@@ -11,7 +11,7 @@ from app.decoding.look import MOST_FRAMES, gif_frames
 from app.decoding.protocol import Job
 from app.errors import BadImageError
 from app.images import check_size, every_frame
-from models.framing import Framing, framed
+from models.framing import Frame, Framing, framed
 
 BYTES_PER_PIXEL = 28  # seven bitmaps at once: canvases or the frame before, what it is put onto, what comes of it
 
@@ -58,8 +58,8 @@ def uniformly(number: int, most: int) -> tuple[int, ...]:
     return tuple(place * number // few for place in range(few))
 
 
-def decode_frames(image: Image.Image, animation: Animation, framing: Framing) -> tuple[Image.Image, ...]:
-    """RGB squares. Raises BadImageError."""
+def decode_frames(image: Image.Image, animation: Animation, framing: Framing) -> tuple[Frame, ...]:
+    """Raises BadImageError."""
     return tuple(framed(one, framing) for one in every_frame(image, animation.shown))
 
 

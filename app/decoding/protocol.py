@@ -13,11 +13,11 @@ from enum import IntEnum
 from struct import Struct
 from typing import Protocol
 
-from PIL import Image
+import numpy as np
 
 from app.decoding.drawings import Drawing, Masks, maps_of, packed
 from app.errors import BadImageError, ServiceError, UnsupportedMediaError
-from models.framing import Framing
+from models.framing import Fit, Frame, Framing, frame_of
 
 HEAD = Struct("!BI")  # kind, bytes that follow
 # The framing's side, fit, resized, resampling; max_pixels, max_side, enough_side or 0, most_frames; dear, CPU seconds;
@@ -68,7 +68,7 @@ class Job:
     @property
     def most_bytes(self) -> int:
         """Of its pixels."""
-        return 3 * self.framing.most_pixels * max(1, self.most_frames)
+        return self.framing.pixel_bytes * self.framing.most_pixels * max(1, self.most_frames)
 
     def pack(self, *, is_dear: bool, cpu_seconds: float) -> bytes:
         """The frame, without the upload."""
@@ -100,9 +100,13 @@ class Job:
 
     def _check_pixels(self, size: tuple[int, int], data: Buffer) -> None:
         wide, high = self.framing.made(*size)
-        num_frames, rest = divmod(len(data), 3 * wide * high)
+        num_frames, rest = divmod(len(data), self.framing.pixel_bytes * wide * high)
         if rest or not 0 < num_frames <= max(1, self.most_frames):
             raise ValueError("not the pixels of frames")
+        if self.framing.fit is Fit.PAD:
+            levels = np.frombuffer(data, np.float32)
+            if not 0 <= levels.min() <= levels.max() <= 1:
+                raise ValueError("not the levels of pixels")
 
     def _check_png(self, size: tuple[int, int], data: Buffer) -> None:
         """By its first chunk and its last: clients are given it as it is. A legend may be below the picture."""
@@ -123,24 +127,24 @@ def _begins_as_png(line: bytes) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    data: Buffer  # RGB of the frames, one after the other, or what was drawn: a PNG, of masks each on a line in base64
+    data: Buffer  # of the frames, one after the other, or what was drawn: a PNG, of masks each on a line in base64
     framing: Framing
     size: tuple[int, int]  # the picture's own, upright
     began: float  # monotonic seconds, as `decoded`: before the last was resized or drawn over
     decoded: float
 
     @property
-    def image(self) -> Image.Image:
+    def image(self) -> Frame:
         """The first frame."""
         return self.frames[0]
 
     @property
-    def frames(self) -> tuple[Image.Image, ...]:
+    def frames(self) -> tuple[Frame, ...]:
         """As they were framed; one, unless more were asked for."""
         width, height = self.framing.made(*self.size)
-        num_bytes = 3 * width * height
+        num_bytes = self.framing.pixel_bytes * width * height
         starts = range(0, len(self.data), num_bytes)
-        return tuple(Image.frombytes("RGB", (width, height), self.data[start : start + num_bytes]) for start in starts)
+        return tuple(frame_of(self.data[start : start + num_bytes], self.framing, self.size) for start in starts)
 
 
 # Entered with the bytes of a decode and of what is drawn, while they are held. Raises BytesFullError or

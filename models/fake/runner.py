@@ -13,6 +13,7 @@ from math import nan
 from typing import Any, TypeVar
 
 import numpy as np
+from PIL import Image
 
 from models.base import (
     SPACES,
@@ -165,6 +166,7 @@ class FakeRunner:
         kind = type(request).__name__
         match request:
             case ImageInput(image, preprocessing):
+                assert isinstance(image, Image.Image)  # as its framing makes them
                 return Item(Op.ENCODE, preprocessing.image_size, pixels(image))
             case CaptionInput(prompt, settings):
                 if prompt is not None and len(prompt.split()) > MAX_PROMPT_WORDS:

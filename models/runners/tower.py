@@ -12,7 +12,7 @@ from torch import Tensor
 
 from models.base import Features, ImageInput, Input, Item, Op, Preprocessing
 from models.device import give_back_holes, on_device, to_device, torch_vectors
-from models.framing import Framing, framed
+from models.framing import Frame, Framing, framed
 from models.layers.tower import Tower
 from models.runners.unit import UnitRunner
 from models.weights import CheckpointError
@@ -92,9 +92,9 @@ def square_resize(processor: Mapping[str, Any], image_size: int) -> Preprocessin
     return Preprocessing(Framing(image_size), tuple(mean), tuple(std))
 
 
-def normalised(image: Image.Image, how: Preprocessing) -> Tensor:
+def normalised(image: Frame, how: Preprocessing) -> Tensor:
     """A framed RGB picture -> pixels `(3, height, width)`."""
     # In numpy: torch would start a team of threads for each CPU thread that preprocesses.
-    values = np.array(image, dtype=np.float32).transpose(2, 0, 1) / np.float32(255)
+    values = np.array(image, dtype=np.float32) / np.float32(255) if isinstance(image, Image.Image) else image
     mean, std = (np.array(numbers, dtype=np.float32)[:, None, None] for numbers in (how.mean, how.std))
-    return torch.from_numpy(np.ascontiguousarray((values - mean) / std))
+    return torch.from_numpy(np.ascontiguousarray((values.transpose(2, 0, 1) - mean) / std))

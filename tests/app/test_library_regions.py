@@ -28,9 +28,7 @@ from transformers import (
 from models.base import Item, Op
 from models.catalog import WITHOUT_EMBEDDINGS
 from models.families.library.texts import TextReader
-from models.framing import framed
 from models.loader import load
-from models.runners.tower import normalised
 from tests.app.support import Asking, InlineDecoder, asking, b64, encoded
 from tests.library.regions import ANSWERS, Regions, write_clipseg, write_owlv2, write_owlvit, write_vilt
 
@@ -182,16 +180,9 @@ def ours(answer: dict[str, Any]) -> NDArray[np.float64]:
     return np.array([[one["score"], *one["box"]] for one in found]).reshape(-1, 5)
 
 
-def exact(lab: Lab) -> list[tuple[bytes, tuple[int, int]]]:
-    """Pictures that are prepared as by the library's processor to the last bit. OWLv2's resizes by a filter of SciPy's,
-    on the whole of a picture: ours are Pillow's, in the decoder, and equal where nothing is to be resized."""
-    pairs = list(zip(PICTURES, SIZES, strict=True))
-    return pairs if "Owlv2" not in type(lab.library.model).__name__ else [one for one in pairs if max(one[1]) == 32]
-
-
 def test_boxes_are_the_librarys(detecting: Lab) -> None:
     """In the picture's own pixels, for each of its shapes; each place has the text that fits it best."""
-    for picture, size in exact(detecting):
+    for picture, size in zip(PICTURES, SIZES, strict=True):
         for texts in (["x"], TEXTS):
             answer = detecting.say(picture, text=texts, threshold=0.3)
             expected = detecting.library.boxes(picture, texts, 0.3, size)
@@ -201,18 +192,6 @@ def test_boxes_are_the_librarys(detecting: Lab) -> None:
             close(ours(answer)[:, 1:] / max(size), theirs[:, 1:] / max(size))
             order = np.argsort(-expected["scores"], kind="stable")
             assert [one["text"] for one in answer["detections"]] == [texts[int(expected["labels"][at])] for at in order]
-
-
-def test_what_is_resized_is_near_the_librarys(tmp_path: Path) -> None:
-    """OWLv2's: less than a level of gray lies between the two filters, but more where the padding begins."""
-    [model] = load("tiny", catalog=catalog_of("owlv2", tmp_path), device="cpu", dtype="fp32", threads=1)
-    [how] = {checkpoint.preprocessing for checkpoint in model.checkpoints.values()}
-    library = Regions(tmp_path / "detect", Owlv2ForObjectDetection)
-    for picture in PICTURES:
-        with Image.open(io.BytesIO(picture)) as image:
-            made = normalised(framed(image.convert("RGB"), how.framing), how)
-        away = (made - library.pixels(picture)["pixel_values"][0]).abs().mean()
-        assert 255 * float(away) * np.mean(how.std) < 1
 
 
 def test_boxes_in_a_batch_are_as_each_alone(detecting: Lab) -> None:
@@ -228,8 +207,8 @@ def test_boxes_in_a_batch_are_as_each_alone(detecting: Lab) -> None:
 
 
 def test_a_wrong_padding_of_what_is_detected_would_be_seen(detecting: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    picture, size = exact(detecting)[0]
-    expected = detecting.library.boxes(picture, TEXTS, 0.0, size)
+    picture = PICTURES[0]
+    expected = detecting.library.boxes(picture, TEXTS, 0.0, SIZES[0])
     monkeypatch.setattr(TextReader, "batch", left_padded)
     found = ours(detecting.say(picture, text=TEXTS, threshold=0))
     assert furthest(found[:, 0], np.sort(expected["scores"])[::-1]) > WRONG
@@ -237,7 +216,7 @@ def test_a_wrong_padding_of_what_is_detected_would_be_seen(detecting: Lab, monke
 
 def test_what_looks_like_an_example_is_the_librarys(detecting: Lab) -> None:
     """The library's scores are shares of the best one, and those below a tenth of it are left out."""
-    pairs = exact(detecting)
+    pairs = list(zip(PICTURES, SIZES, strict=True))
     for (picture, size), (example, _) in zip(pairs, [*pairs[1:], pairs[0]], strict=True):
         expected = detecting.library.guided(picture, example, size)
         answer = ours(detecting.say(picture, example=b64(example), threshold=0, top_k=1000))

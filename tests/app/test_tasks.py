@@ -14,7 +14,7 @@ from PIL import Image
 from pydantic import TypeAdapter
 
 from app.engine.batching import Kind
-from app.inference import SMALL_BODY_BYTES
+from app.sight import SMALL_BODY_BYTES
 from app.wire.answers import CaptionAnswer, EmbedAnswer, MatchAnswer, VqaAnswer
 from models.base import (
     Capabilities,

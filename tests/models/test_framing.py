@@ -10,6 +10,7 @@ from PIL import Image
 from transformers import (
     CLIPImageProcessorPil,
     EfficientNetImageProcessorPil,
+    Owlv2ImageProcessorPil,
     SiglipImageProcessorPil,
     ViltImageProcessorPil,
 )
@@ -44,13 +45,14 @@ def test_as_the_library_makes_them(how: Framing, processor: Any) -> None:
         np.testing.assert_array_equal(np.asarray(framed(image, how)).transpose(2, 0, 1), expected)
 
 
-def test_padded_on_the_right_or_below() -> None:
-    for size, inside in (((90, 45), (32, 16)), ((45, 90), (16, 32))):
-        how = Framing(32, Fit.PAD, resampling=Image.Resampling.BOX)
-        square = np.asarray(framed(Image.new("RGB", size, "white"), how))
-        assert square.shape == (32, 32, 3)
-        assert square[: inside[1], : inside[0]].min() == 255
-        assert square.sum() == 255 * 3 * inside[0] * inside[1]
+@pytest.mark.parametrize("side", [32, 33, 100])
+def test_padded_on_the_right_or_below_as_owlv2s_processor_has_it(side: int) -> None:
+    processor = Owlv2ImageProcessorPil(size={"height": side, "width": side}, do_normalize=False)
+    for size in [*SIZES, (1, 1), (1, 2), (100, 99)]:
+        image = noise(size)
+        [expected] = processor(image, return_tensors="np", input_data_format="channels_last")["pixel_values"]
+        found = np.asarray(framed(image, Framing(side, Fit.PAD))).transpose(2, 0, 1)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("size", [(384, 384), (640, 480), (480, 640), (900, 300), (350, 500), (3000, 40), (40, 3000)])
@@ -58,6 +60,7 @@ def test_the_whole_as_vilts_processor_has_it(size: tuple[int, int]) -> None:
     """And as it was, if it is seen again; the processor cannot read the last two, one side of which would become 0."""
     how = Framing(32, Fit.WHOLE, 384)
     made = framed(noise(size), how)
+    assert isinstance(made, Image.Image)
     assert made.size == how.made(*size)
     assert framed(made, how) is made
     assert made.width * made.height <= how.most_pixels
@@ -68,7 +71,8 @@ def test_the_whole_as_vilts_processor_has_it(size: tuple[int, int]) -> None:
 
 def test_a_square_of_the_right_size_stays_itself() -> None:
     image = noise((32, 32))
-    assert all(framed(image, Framing(32, fit)) is image for fit in Fit)
+    assert all(framed(image, Framing(32, fit)) is image for fit in Fit if fit is not Fit.PAD)
+    np.testing.assert_allclose(np.asarray(framed(image, Framing(32, Fit.PAD))), np.asarray(image) / 255.0, atol=1e-6)
 
 
 @pytest.mark.parametrize("size", [(20_000, 200), (200, 20_000), (16, 9)])

@@ -16,7 +16,7 @@ from app.decoding.look import MOST_FRAMES, gif_frames
 from app.decoding.picture import Opened, finish, open_picture
 from app.decoding.protocol import Decoded, Job
 from app.errors import BadImageError
-from models.framing import Framing
+from models.framing import Frame, Framing
 from tests.app.decoding import crafted
 from tests.app.decoding.test_pool import lab
 from tests.app.support import RED, animated, encoded, picture, run
@@ -42,8 +42,8 @@ def decoded(data: bytes, **options: Any) -> Decoded:
     return finish(open_picture(asked), asked)
 
 
-def colours(frames: Sequence[Image.Image]) -> list[tuple[int, ...]]:
-    return [frame.getpixel((SIDE // 2, SIDE // 2)) for frame in frames]  # type: ignore[misc]
+def colours(frames: Sequence[Frame]) -> list[list[int]]:
+    return [np.asarray(frame)[SIDE // 2, SIDE // 2].tolist() for frame in frames]
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_frames_at_equal_distances(number: int, places: tuple[int, ...]) -> None
 def test_the_frames_of_an_animation(kind: str, number: int) -> None:
     frames = decoded(animated(COLOURS[:number], kind)).frames
     expected = [COLOURS[place] for place in uniformly(number, 8)]
-    assert [frame.size for frame in frames] == [(SIDE, SIDE)] * len(expected)
+    assert [np.asarray(frame).shape for frame in frames] == [(SIDE, SIDE, 3)] * len(expected)
     np.testing.assert_allclose(colours(frames), expected, atol=2)
 
 
@@ -99,9 +99,9 @@ def test_frames_are_put_onto_those_before() -> None:
     clear = Image.new("RGBA", (SIDE, SIDE), (0, 0, 0, 0))
     data = encoded(base, "WEBP", save_all=True, append_images=[part, clear], lossless=True)
     frames = decoded(data).frames
-    halves = [(frame.getpixel((4, 4)), frame.getpixel((28, 4))) for frame in frames]
-    red, blue, white = (255, 0, 0), (0, 0, 255), (255, 255, 255)
-    assert halves == [(red, red), (blue, white), (white, white)]
+    halves = [np.asarray(frame)[4, [4, 28]].tolist() for frame in frames]
+    red, blue, white = [255, 0, 0], [0, 0, 255], [255, 255, 255]
+    assert halves == [[red, red], [blue, white], [white, white]]
     gif = encoded(base.convert("RGB"), "GIF", save_all=True, append_images=[part], disposal=1)
     assert len(decoded(gif).frames) == 2
 

@@ -174,7 +174,7 @@ def test_every_framing_is_that_of_this_process() -> None:
                 decoded = await our.decode(PHOTO, framing=how)
                 expected = finish(open_picture(job(PHOTO, framing=how)), job(PHOTO, framing=how))
                 assert decoded.image.tobytes() == expected.image.tobytes(), how
-                assert decoded.image.size == (how.side, how.side)
+                assert np.asarray(decoded.image).shape == (how.side, how.side, 3)
 
     run(test)
 
@@ -187,6 +187,17 @@ def test_a_long_picture_of_which_the_middle_is_taken_has_the_memory_for_it(size:
         async with lab() as our:
             assert (await our.decode(data, framing=how)).image.size == (448, 448)
             assert our.held.seen[-1] > 4 * 44_800 * 448
+
+    run(test)
+
+
+@pytest.mark.parametrize("size", [(16_000, 160), (160, 16_000), (3000, 2000), (40, 40)])
+def test_a_picture_that_is_padded_has_the_memory_for_it(size: tuple[int, int]) -> None:
+    data, how = encoded(NOISE.resize(size), "PNG"), Framing(960, Fit.PAD)
+
+    async def test() -> None:
+        async with lab() as our:
+            assert np.asarray((await our.decode(data, framing=how)).image).shape == (960, 960, 3)
 
     run(test)
 
@@ -218,7 +229,7 @@ def test_refusals_are_those_of_the_picture(data: bytes, error: type[Exception], 
         async with lab() as our:
             with pytest.raises(error, match=told):
                 await our.decode(data)
-            assert (await our.decode(RED)).image.getpixel((5, 5)) == (255, 0, 0)
+            assert np.asarray((await our.decode(RED)).image)[5, 5].tolist() == [255, 0, 0]
             assert our.count("decoders_crashed_total") == 0
 
     run(test)
@@ -370,6 +381,9 @@ CUT_OUT = cut_out(MASKS)
         (CUT_OUT.replace(b"AAA", b"\xff\xff\xff"), {"drawing": MASKS}),
         (SQUARE, {"max_pixels": 1000}),
         (SQUARE, {"max_side": 31}),
+        (SQUARE, {"framing": Framing(8, Fit.PAD)}),
+        (np.full(3 * 8 * 8, np.nan, np.float32).tobytes(), {"framing": Framing(8, Fit.PAD)}),
+        (np.full(3 * 8 * 8, 1.5, np.float32).tobytes(), {"framing": Framing(8, Fit.PAD)}),
     ],
 )
 def test_what_cannot_be_the_answer_to_a_job_is_not_believed(answer: bytes, fields: dict[str, Any]) -> None:
@@ -378,6 +392,7 @@ def test_what_cannot_be_the_answer_to_a_job_is_not_believed(answer: bytes, field
     for more, right in (
         ({}, SQUARE),
         ({"most_frames": 3}, 3 * SQUARE),
+        ({"framing": Framing(8, Fit.PAD)}, np.ones(3 * 8 * 8, np.float32).tobytes()),
         ({"drawing": HEAT}, RED),
         ({"drawing": MASKS}, CUT_OUT),
     ):
