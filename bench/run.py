@@ -119,7 +119,8 @@ class Run:
             rows, rates = overhead.measure(self.scale.overhead_rounds)
             results["overhead"] = {"rows": rows} | rates
         with self.part("machine"):
-            results["machine"] = machine.measure(self.stage.folder, self.scale.machine)
+            results["machine"] = []
+            machine.measure(self.stage.folder, self.scale.machine, results["machine"])
         results["ended"] = True
         self.record.write()
 

@@ -63,7 +63,7 @@ def hall(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hall]:
     monkeypatch.setattr(bench.run, "make_pictures", lambda *_, **__: [])
     monkeypatch.setattr(bench.run, "weight_bytes", lambda *_: 5)
     monkeypatch.setattr(answers, "measure", lambda *_: iter([{"dtype": "fp32", "failure": "not there"}]))
-    monkeypatch.setattr(machine, "measure", lambda *_: [])
+    monkeypatch.setattr(machine, "measure", lambda *_: None)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     yield hall
     for number, handler in handlers.items():
