@@ -343,6 +343,16 @@ class Capabilities:
     lacks: Mapping[Task, str] = field(default_factory=dict)  # why it has not a task that others of its kind have
 
 
+class Kept(Protocol):
+    """Where runners leave what they make of an image, for the next that is asked about it. For the device thread."""
+
+    def get(self, unit: str, features: Features) -> Any | None:
+        """What this unit made of an image with these features, if it is still there."""
+
+    def keep(self, unit: str, features: Features, num_bytes: int, make: Callable[[], Any]) -> None:
+        """Keep what `make` returns, if that many bytes fit. They are what it holds, views' storages in whole."""
+
+
 class Generation(Protocol):
     """The running rows of one key; each step gives every row its next token. If a method raises, the generation is
     discarded."""
@@ -369,6 +379,9 @@ class ModelRunner(Protocol):
 
     @property
     def capabilities(self) -> Capabilities: ...
+
+    def keep_in(self, kept: Kept) -> None:
+        """From now on, what it makes of images may be kept there. Called before it serves."""
 
     def prepare(self, request: Input) -> Item:
         """Tokenise or preprocess. Raises InputError."""

@@ -27,6 +27,7 @@ from models.base import (
     Input,
     InputError,
     Item,
+    Kept,
     Localized,
     LocalizeInput,
     Localizing,
@@ -160,6 +161,9 @@ class FakeRunner:
         return fault
 
     # --- ModelRunner ---
+
+    def keep_in(self, kept: Kept) -> None:
+        """It makes nothing of an image that is worth it."""
 
     def prepare(self, request: Input) -> Item:
         kind = type(request).__name__

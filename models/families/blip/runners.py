@@ -10,6 +10,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -127,18 +128,20 @@ class CaptionRunner(_DecodingRunner, LikelihoodRunner):
 
     def _next_logits(self, batch: Sequence[Item], ids: Tensor, mask: Tensor) -> Tensor:
         groups, decoder = ImageGroups(batch), self.network.decoder
-        source = decoder.look_at(self.network.norm(groups.images), lines=groups.lines)
+        source = self._source_of(groups)
         order = groups.order.to(ids.device)
         states, _ = decoder(ids[order], causal_mask(mask[order]), source)
         return self.network.head(groups.unsort(states), decoder.tokens)
 
     def _source(self, batch: Sequence[Item]) -> Source:
         groups = ImageGroups(batch)
-        source = self.network.decoder.look_at(self.network.norm(groups.images))
-        if len(groups.images) == len(batch):
-            return source
-        numbers = groups.numbers
-        return Source([KeyValue(key[numbers], value[numbers]) for key, value in source.layers])
+        layers, numbers = self._source_of(groups).layers, groups.numbers
+        if len(groups.images) < len(batch):
+            layers = [KeyValue(key[numbers], value[numbers]) for key, value in layers]
+        return Source(layers)
+
+    def _source_of(self, groups: ImageGroups) -> Source:
+        return self._looked_at(groups, lambda features: self.network.decoder.look_at(self.network.norm(features)))
 
 
 class VQARunner(_DecodingRunner, RankingRunner):
@@ -163,7 +166,9 @@ class VQARunner(_DecodingRunner, RankingRunner):
         return readable("candidate", self._tokenizer.ids(text), 2, TEXT_TOKENS)[1:]
 
     def _source(self, batch: Sequence[Item]) -> Source:
-        states, mask = _encode_grounded(self.network, ImageGroups(batch), [item.payload.ids for item in batch])
+        groups = ImageGroups(batch)
+        source = self._looked_at(groups, partial(_look_at, self.network))
+        states, mask = _encode_grounded(self.network, groups, [item.payload.ids for item in batch], source)
         return self.network.decoder.look_at(states, mask)
 
     def _likelihoods(self, candidates: Sequence[list[int]], first: Tensor, known: Prefix) -> Tensor:  # noqa: ARG002
@@ -201,7 +206,9 @@ class MatchRunner(MatchingRunner):
     @on_device_with_gradients
     def localize(self, batch: Sequence[Item]) -> list[Localized]:
         groups, texts = ImageGroups(batch), [item.payload for item in batch]  # the stacked images are a copy
-        source, watched = _look_at(self.network, groups).watching(cast("int", batch[0].key))
+        # Not what is kept: without gradients it was made for none.
+        source = replace(_look_at(self.network, groups.images), lines=groups.lines)
+        source, watched = source.watching(cast("int", batch[0].key))
         states, _ = _encode_grounded(self.network, groups, texts, source)
         logits = self.network.itm(states[:, 0])
         heat = groups.unsort(watched.heat(logits[:, 1].sum(), groups.lines, states.shape[1]))[..., 1:].cpu()
@@ -220,7 +227,9 @@ class MatchRunner(MatchingRunner):
         return self.network.itm(states[:, 0])
 
     def _pair_states(self, batch: Sequence[Item]) -> tuple[Tensor, Tensor]:
-        return _encode_grounded(self.network, ImageGroups(batch), [item.payload for item in batch])
+        groups = ImageGroups(batch)
+        source = self._looked_at(groups, partial(_look_at, self.network))
+        return _encode_grounded(self.network, groups, [item.payload for item in batch], source)
 
     def _text_states(self, ids: Tensor, mask: Tensor) -> Tensor:
         states, _ = self.network.encoder(ids, padding_mask(mask))
@@ -248,17 +257,17 @@ def _localizing(network: Any) -> Capabilities:
     return Capabilities(localizing=Localizing(num_layers, max(0, 7 * num_layers // 12 - 1)))
 
 
-def _look_at(network: Any, groups: ImageGroups) -> Source:
-    return network.encoder.look_at(network.norm(groups.images), lines=groups.lines)
+def _look_at(network: Any, features: Tensor) -> Source:
+    return network.encoder.look_at(network.norm(features))
 
 
 def _encode_grounded(
-    network: Any, groups: ImageGroups, texts: Sequence[list[int]], source: Source | None = None
+    network: Any, groups: ImageGroups, texts: Sequence[list[int]], source: Source
 ) -> tuple[Tensor, Tensor]:
     """Texts through the encoder, each looking at its image: states `(texts, tokens, width)` and the padding mask
-    `(texts, tokens)`, in the order of the batch. `source`: of the images; None: it is made."""
+    `(texts, tokens)`, in the order of the batch. `source`: of the images."""
     ids, mask = pad(groups.sort(texts), groups.images.device)
-    states, _ = network.encoder(ids, padding_mask(mask), source or _look_at(network, groups))
+    states, _ = network.encoder(ids, padding_mask(mask), source)
     return groups.unsort(states), groups.unsort(mask)
 
 

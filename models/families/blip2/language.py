@@ -136,9 +136,13 @@ class LanguageRunner(RankingRunner, LikelihoodRunner):
 
     def queries(self, batch: Sequence[Item]) -> Tensor:
         """The projected queries of each item's image, `(items, queries, width)`, computed once for each image."""
-        groups, qformer = ImageGroups(batch), self.network.qformer
-        states = qformer(qformer.look_at(self.network.norm(groups.images.float())))
-        return self.network.projection(states)[groups.numbers]
+        groups = ImageGroups(batch)
+        (queries,) = self._made_of(groups, self._queries)
+        return queries[groups.numbers]
+
+    def _queries(self, images: Tensor) -> Sequence[Tensor]:
+        qformer = self.network.qformer
+        return [self.network.projection(qformer(qformer.look_at(self.network.norm(images.float()))))]
 
 
 class OPTRunner(LanguageRunner):
