@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 from weakref import ref
@@ -48,7 +47,7 @@ class KeptCache:
         self._entries.move_to_end(key)
         return entry.made
 
-    def keep(self, unit: str, features: Features, num_bytes: int, make: Callable[[], Any]) -> None:
+    def keep(self, unit: str, features: Features, num_bytes: int, made: Any) -> None:
         if num_bytes > self._max_bytes:
             return
         self._drop([key for key, entry in self._entries.items() if entry.features() is None])
@@ -56,7 +55,7 @@ class KeptCache:
         while self.bytes + num_bytes > self._max_bytes:
             unused = (key for key, entry in self._entries.items() if not entry.was_used)
             self._drop([next(unused, next(iter(self._entries)))])
-        self._entries[KeptKey(unit, id(features))] = Entry(ref(features), make(), num_bytes)
+        self._entries[KeptKey(unit, id(features))] = Entry(ref(features), made, num_bytes)
         self.bytes += num_bytes
 
     def _drop(self, keys: list[KeptKey]) -> None:

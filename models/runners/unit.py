@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from models.base import Capabilities, Features, Generation, Input, InputError, Item, Kept, Localized, Scores
-from models.layers.attention import KeyValue, Source
+from models.layers.attention import Source
+from models.layers.rows import source_of
 from models.runners.text import ImageGroups
+
+T = TypeVar("T")
 
 
 class UnitRunner(ABC):
@@ -53,44 +56,38 @@ class HeadsRunner(UnitRunner):
         self._device = device
 
     def _looked_at(self, images: ImageGroups, look_at: Callable[[Tensor], Source]) -> Source:
-        """The images' keys and values, which `look_at` makes of their features `(images, tokens, width)`; each image's
+        """The images' keys and values, which `look_at` makes of the features of one, `(1, tokens, width)`; each image's
         lines look at them."""
-        made = self._made_of(images, lambda features: [one for layer in look_at(features).layers for one in layer])
-        return Source([KeyValue(*pair) for pair in zip(made[::2], made[1::2], strict=True)], lines=images.lines)
+        return source_of(self._made_of(images, lambda features: look_at(features).layers), images.lines)
 
-    def _made_of(self, images: ImageGroups, make: Callable[[Tensor], Sequence[Tensor]]) -> Sequence[Tensor]:
-        """What `make` makes of the features `(images, tokens, width)`: tensors with a row for each image. It is kept,
-        but not of videos, whose features come together anew in every request."""
-        if self._kept is None or images.num_frames > 1:
-            return make(images.images)
-        features = [one for (one,) in images.frames]
-        found: list[Sequence[Tensor] | None] = [self._kept.get(self.unit, one) for one in features]
-        new = [number for number, made in enumerate(found) if made is None]
-        if new:
-            made = make(images.images if len(new) == len(found) else images.images[new])
-            for row, number in enumerate(new):
-                own = [tensor[row : row + 1] for tensor in made]
-                found[number] = own
-                self._keep(features[number], own)
-            if len(new) == len(found):
-                return made
-        every = [made for made in found if made is not None]
-        return every[0] if len(every) == 1 else [torch.cat(rows) for rows in zip(*every, strict=True)]
+    def _made_of(self, images: ImageGroups, make: Callable[[Tensor], T]) -> list[T]:
+        """What `make` makes of the features of each image, `(1, tokens, width)`: tensors that hold nothing else. It is
+        kept, but not of videos, whose features come together anew in every request."""
+        return [
+            self._kept_of(*frames, make) if len(frames) == 1 else make(features[None])
+            for frames, features in zip(images.frames, images.images, strict=True)
+        ]
 
-    def _keep(self, features: Tensor, made: Sequence[Tensor]) -> None:
-        """As it is where that holds nothing else, or a copy: a view would hold what was made of the whole batch."""
-        assert self._kept is not None
-        num_bytes = sum(tensor.nbytes for tensor in made)
-        if stored_bytes(made) == num_bytes:
-            self._kept.keep(self.unit, features, num_bytes, lambda: made)
-        else:
-            self._kept.keep(self.unit, features, num_bytes, lambda: [tensor.clone() for tensor in made])
+    def _kept_of(self, features: Tensor, make: Callable[[Tensor], T]) -> T:
+        if self._kept is None:
+            return make(features[None])
+        found: T | None = self._kept.get(self.unit, features)
+        if found is None:
+            found = make(features[None])
+            self._kept.keep(self.unit, features, stored_bytes(found), found)
+        return found
 
     def _unsupported(self, request: Input) -> InputError:
         return InputError(f"{self.unit} does not take {type(request).__name__}")
 
 
-def stored_bytes(tensors: Sequence[Tensor]) -> int:
-    """What they keep in memory: the storages that they are views of, in whole."""
-    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage() for tensor in tensors}
-    return sum(storage.nbytes() for storage in storages.values())
+def stored_bytes(made: Any) -> int:
+    """What tensors, or nested sequences of them, keep in memory: the storages that they are views of, in whole."""
+    return sum(storage.nbytes() for storage in _storages(made).values())
+
+
+def _storages(made: Any) -> dict[int, torch.UntypedStorage]:
+    if isinstance(made, Tensor):
+        storage = made.untyped_storage()
+        return {storage.data_ptr(): storage}
+    return {place: storage for part in made for place, storage in _storages(part).items()}

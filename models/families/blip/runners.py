@@ -43,8 +43,9 @@ from models.generation.likelihood import LikelihoodRunner
 from models.generation.loop import GeneratingRunner, Ranking
 from models.generation.ranking import RankingRunner, likelihoods, to_rank
 from models.generation.search import Defaults, Plan, check_room, make_plan
-from models.layers.attention import KeyValue, Source, causal_mask, padding_mask
+from models.layers.attention import Source, causal_mask, padding_mask
 from models.layers.linear import Int8Linear
+from models.layers.rows import source_of
 from models.runners.matching import MatchingRunner
 from models.runners.text import ImageGroups, WordPiece, pad, readable
 from models.weights import CheckpointError
@@ -128,20 +129,18 @@ class CaptionRunner(_DecodingRunner, LikelihoodRunner):
 
     def _next_logits(self, batch: Sequence[Item], ids: Tensor, mask: Tensor) -> Tensor:
         groups, decoder = ImageGroups(batch), self.network.decoder
-        source = self._source_of(groups)
+        source = self._looked_at(groups, self._look_at)
         order = groups.order.to(ids.device)
         states, _ = decoder(ids[order], causal_mask(mask[order]), source)
         return self.network.head(groups.unsort(states), decoder.tokens)
 
     def _source(self, batch: Sequence[Item]) -> Source:
         groups = ImageGroups(batch)
-        layers, numbers = self._source_of(groups).layers, groups.numbers
-        if len(groups.images) < len(batch):
-            layers = [KeyValue(key[numbers], value[numbers]) for key, value in layers]
-        return Source(layers)
+        made = self._made_of(groups, lambda features: self._look_at(features).layers)
+        return source_of([made[number] for number in groups.numbers])
 
-    def _source_of(self, groups: ImageGroups) -> Source:
-        return self._looked_at(groups, lambda features: self.network.decoder.look_at(self.network.norm(features)))
+    def _look_at(self, features: Tensor) -> Source:
+        return self.network.decoder.look_at(self.network.norm(features))
 
 
 class VQARunner(_DecodingRunner, RankingRunner):

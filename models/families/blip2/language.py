@@ -137,12 +137,13 @@ class LanguageRunner(RankingRunner, LikelihoodRunner):
     def queries(self, batch: Sequence[Item]) -> Tensor:
         """The projected queries of each item's image, `(items, queries, width)`, computed once for each image."""
         groups = ImageGroups(batch)
-        (queries,) = self._made_of(groups, self._queries)
-        return queries[groups.numbers]
+        return torch.cat(self._made_of(groups, self._queries))[groups.numbers]
 
-    def _queries(self, images: Tensor) -> Sequence[Tensor]:
+    def _queries(self, images: Tensor) -> Tensor:
         qformer = self.network.qformer
-        return [self.network.projection(qformer(qformer.look_at(self.network.norm(images.float()))))]
+        states = qformer(qformer.look_at(self.network.norm(images.float())))
+        projected: Tensor = self.network.projection(states)
+        return projected
 
 
 class OPTRunner(LanguageRunner):

@@ -125,9 +125,12 @@ def test_beams_and_samples_share_what_is_kept_and_leave_it_as_it_was(
     items = [asking.item(checkpoint, IMAGES[0], CaptionInput(settings=settings)) for settings in (GREEDY, BEAMS, BEAMS)]
     before = answers(checkpoint, items[1:2])
     [entry] = kept._entries.values()
-    known = [tensor.clone() for tensor in entry.made]
+    known = [tensor.clone() for layer in entry.made for tensor in layer]
     assert_same([answers(checkpoint, items)[place] for place in (1, 2)], before * 2)
-    assert all(torch.equal(tensor, other) for tensor, other in zip(entry.made, known, strict=True))
+    assert all(
+        torch.equal(tensor, other)
+        for tensor, other in zip([tensor for layer in entry.made for tensor in layer], known, strict=True)
+    )
 
 
 def test_what_was_dropped_is_made_again(served: dict[str, ServedModel], monkeypatch: pytest.MonkeyPatch) -> None:
