@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from models.device import to_device
 from models.layers.attention import KeyValue, Lines, Past, Source, padding_mask
-from models.layers.rows import Layers, rows_of, source_of
+from models.layers.rows import RowsApart, places_of, rows_of
 
 TOKEN_BLOCK = 64  # slots of growing rows grow by this many tokens
 
@@ -33,10 +33,14 @@ class Prefix:
     source: Source | None = None
 
 
-def empty_prefix(source: Source) -> Prefix:
-    """No tokens yet, one row for each row of `source`, whose keys have the same shape as the decoder's own."""
+def empty_prefix(source: Source, dtype: torch.dtype) -> Prefix:
+    """No tokens yet, one row for each row of `source`, whose keys have the same shape as the decoder's own. `dtype`:
+    the decoder's."""
     rows = source.num_rows
-    past = [KeyValue(*(part[:1, :, :0].expand(rows, -1, -1, -1) for part in layer)) for layer in source.layers]
+    past = [
+        KeyValue(*(part.new_empty(rows, part.shape[1], 0, part.shape[3], dtype=dtype) for part in layer))
+        for layer in source.layers
+    ]
     return Prefix(past, [0] * rows, source)
 
 
@@ -211,7 +215,7 @@ class Slots:
 
     def keep(self, numbers: Sequence[int]) -> list[int]:
         """Keep only these rows: the last of them move into the slots of those that leave. Returns as `Cache.keep`."""
-        order = _order(numbers)
+        order = places_of(numbers)
         for hole, last in enumerate(order):
             if hole == last:
                 continue
@@ -236,37 +240,6 @@ class Slots:
             return
         for number, layer in enumerate(self.layers):
             self.layers[number] = KeyValue(*(_resized(old, enough_slots, enough_capacity) for old in layer))
-
-
-class RowsApart:
-    """What rows look at where nothing of it is copied: a row that joins is one more in a list."""
-
-    def __init__(self) -> None:
-        self._rows: list[Layers] = []
-
-    def look_at(self, source: Source) -> None:
-        self._rows += rows_of(source) or []
-
-    def source(self, lines: Lines) -> Source:
-        return source_of(self._rows, lines)
-
-    def row(self, number: int) -> Source:
-        return source_of(self._rows[number : number + 1])
-
-    def keep(self, numbers: Sequence[int]) -> None:
-        self._rows = [self._rows[number] for number in _order(numbers)]
-
-    def shrink(self) -> None:
-        """It has no room to spare."""
-
-
-def _order(numbers: Sequence[int]) -> list[int]:
-    """The rows that stay: where some left, the last have taken their places."""
-    order, staying = list(range(len(numbers))), set(numbers)
-    holes = [number for number in order if number not in staying]
-    for hole, last in zip(holes, sorted(number for number in numbers if number >= len(order)), strict=True):
-        order[hole] = last
-    return order
 
 
 def _lengths(source: Source) -> list[int]:

@@ -108,6 +108,10 @@ class KeyValue(NamedTuple):
     def num_rows(self) -> int:
         return len(self.key)
 
+    def as_precise_as(self, query: Tensor) -> KeyValue:
+        """Itself where it has that dtype already."""
+        return self if self.key.dtype == query.dtype else KeyValue(self.key.to(query.dtype), self.value.to(query.dtype))
+
     def followed_by(self, other: KeyValue) -> KeyValue:
         """The tokens of both, this one's first."""
         return KeyValue(torch.cat([self.key, other.key], 2), torch.cat([self.value, other.value], 2))

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from models.base import Capabilities, Features, Generation, Input, InputError, Item, Kept, Localized, Scores
 from models.layers.attention import Source
-from models.layers.rows import source_of
+from models.layers.linear import Int8Linear
+from models.layers.rows import Layers, owned, source_of
 from models.runners.text import ImageGroups
 
 T = TypeVar("T")
@@ -54,11 +55,19 @@ class HeadsRunner(UnitRunner):
         super().__init__(unit, capabilities)
         self.network = network
         self._device = device
+        # Of keys and values that would be float32. Products in int8 are less exact than half precision, and to convert
+        # them in each attention call takes a CPU no longer than to read twice the bytes.
+        int8 = any(isinstance(part, Int8Linear) for part in network.modules())
+        self._exact = torch.float16 if int8 else torch.float32
 
     def _looked_at(self, images: ImageGroups, look_at: Callable[[Tensor], Source]) -> Source:
         """The images' keys and values, which `look_at` makes of the features of one, `(1, tokens, width)`; each image's
         lines look at them."""
-        return source_of(self._made_of(images, lambda features: look_at(features).layers), images.lines)
+        return source_of(self._layers_of(images, look_at), images.lines)
+
+    def _layers_of(self, images: ImageGroups, look_at: Callable[[Tensor], Source]) -> list[Layers]:
+        """As `_looked_at`, of each image."""
+        return self._made_of(images, lambda features: owned(look_at(features).layers, self._exact))
 
     def _made_of(self, images: ImageGroups, make: Callable[[Tensor], T]) -> list[T]:
         """What `make` makes of the features of each image, `(1, tokens, width)`: tensors that hold nothing else. It is

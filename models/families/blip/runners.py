@@ -96,7 +96,7 @@ class _DecodingRunner(GeneratingRunner):
         known = [item.payload.how.prompt[:-1] for item in batch]
         ids, mask = pad(known, self._device)
         if not ids.shape[1]:
-            return empty_prefix(source)
+            return empty_prefix(source, self.network.decoder.dtype)
         _, past = self.network.decoder(ids, causal_mask(mask), source)
         return Prefix(past, [len(one) for one in known], source)
 
@@ -136,8 +136,8 @@ class CaptionRunner(_DecodingRunner, LikelihoodRunner):
 
     def _source(self, batch: Sequence[Item]) -> Source:
         groups = ImageGroups(batch)
-        made = self._made_of(groups, lambda features: self._look_at(features).layers)
-        return source_of([made[number] for number in groups.numbers])
+        layers = self._layers_of(groups, self._look_at)
+        return source_of([layers[number] for number in groups.numbers])
 
     def _look_at(self, features: Tensor) -> Source:
         return self.network.decoder.look_at(self.network.norm(features))

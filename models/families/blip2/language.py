@@ -235,7 +235,9 @@ class T5Runner(LanguageRunner):
         return readable("candidate", [*self._tokenizer.pieces(text.strip()), self.stop_id], 1, TEXT_TOKENS)
 
     def prefill(self, batch: Sequence[Item]) -> Prefix:
-        return empty_prefix(self._source(batch, [item.payload.ids for item in batch]))
+        return empty_prefix(
+            self._source(batch, [item.payload.ids for item in batch]), self.network.language_model.dtype
+        )
 
     def _source(self, batch: Sequence[Item], prompts: Sequence[list[int]]) -> Source:
         """The encoded queries and prompts, one row for each item."""
