@@ -95,7 +95,7 @@ def test_a_sequence_joins_when_the_steps_have_lines_to_spare() -> None:
                 others = [await our.submit(caption(name)) for name in ("second", "third")]
             assert [words(answer) for answer in await asyncio.gather(first, *others)] == [3, 3, 3]
             assert our.runner.sizes("generate", "admit") == [1, 1, 1]
-            assert our.runner.sizes("step") == [1, 2, 2, 2, 1, 1]
+            assert our.runner.sizes("step") == [1, 2, 2, 2, 2, 1, 1, 1]
 
     run(test)
 
