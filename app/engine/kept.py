@@ -32,7 +32,7 @@ class KeptCache:
 
     def __init__(self, max_bytes: int, metrics: Metrics) -> None:
         self._max_bytes = max_bytes
-        self._metrics = metrics
+        self._looked_up = {found: metrics.feature_cache_kept.labels(found) for found in ("hit", "miss")}
         self._entries: OrderedDict[KeptKey, Entry] = OrderedDict()
         self.bytes = 0
 
@@ -40,7 +40,7 @@ class KeptCache:
         key = KeptKey(unit, id(features))
         entry = self._entries.get(key)
         found = entry is not None and entry.features() is features
-        self._metrics.feature_cache_kept.labels("hit" if found else "miss").inc()
+        self._looked_up["hit" if found else "miss"].inc()
         if entry is None or not found:
             return None
         entry.was_used = True
