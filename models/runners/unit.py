@@ -67,24 +67,23 @@ class HeadsRunner(UnitRunner):
 
     def _layers_of(self, images: ImageGroups, look_at: Callable[[Tensor], Source]) -> list[Layers]:
         """As `_looked_at`, of each image."""
-        return self._made_of(images, lambda features: owned(look_at(features).layers, self._exact))
+        return self._made_of(
+            images, lambda features: [owned(look_at(one).layers, self._exact) for one in torch.split(features, 1)]
+        )
 
-    def _made_of(self, images: ImageGroups, make: Callable[[Tensor], T]) -> list[T]:
-        """What `make` makes of the features of each image, `(1, tokens, width)`: tensors that hold nothing else. It is
-        kept, but not of videos, whose features come together anew in every request."""
-        return [
-            self._kept_of(*frames, make) if len(frames) == 1 else make(features[None])
-            for frames, features in zip(images.frames, images.images, strict=True)
-        ]
-
-    def _kept_of(self, features: Tensor, make: Callable[[Tensor], T]) -> T:
-        if self._kept is None:
-            return make(features[None])
-        found: T | None = self._kept.get(self.unit, features)
-        if found is None:
-            found = make(features[None])
-            self._kept.keep(self.unit, features, stored_bytes(found), found)
-        return found
+    def _made_of(self, images: ImageGroups, make: Callable[[Tensor], Sequence[T]]) -> list[T]:
+        """Of each image what `make` makes of the features of some, `(images, tokens, width)`: tensors that hold nothing
+        else. It is kept, but not of videos, whose features come together anew in every request."""
+        if self._kept is None or images.num_frames > 1:
+            return list(make(images.images))
+        features = [one for (one,) in images.frames]
+        found: list[T | None] = [self._kept.get(self.unit, one) for one in features]
+        new = [number for number, made in enumerate(found) if made is None]
+        if new:
+            for number, made in zip(new, make(images.images[new]), strict=True):
+                found[number] = made
+                self._kept.keep(self.unit, features[number], stored_bytes(made), made)
+        return [made for made in found if made is not None]
 
     def _unsupported(self, request: Input) -> InputError:
         return InputError(f"{self.unit} does not take {type(request).__name__}")

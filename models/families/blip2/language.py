@@ -139,11 +139,10 @@ class LanguageRunner(RankingRunner, LikelihoodRunner):
         groups = ImageGroups(batch)
         return torch.cat(self._made_of(groups, self._queries))[groups.numbers]
 
-    def _queries(self, images: Tensor) -> Tensor:
+    def _queries(self, images: Tensor) -> Sequence[Tensor]:
         qformer = self.network.qformer
         states = qformer(qformer.look_at(self.network.norm(images.float())))
-        projected: Tensor = self.network.projection(states)
-        return projected
+        return [one.clone() for one in self.network.projection(states).split(1)]  # a view would hold all of them
 
 
 class OPTRunner(LanguageRunner):

@@ -28,7 +28,9 @@ from models.base import (
     Task,
     Video,
 )
+from models.loader import load
 from models.runners.unit import stored_bytes
+from tests import golden
 from tests.models import asking
 
 IMAGES = ("s0_ev0", "s1_ev1", "s3_china_160x120")
@@ -169,3 +171,20 @@ def test_views_hold_their_storages() -> None:
     whole = torch.zeros(4, 8)
     assert stored_bytes([whole[:1]]) == stored_bytes([whole[:1], whole[2:]]) == whole.nbytes
     assert stored_bytes([whole[:1].clone(), torch.zeros(2)]) == 8 * 4 + 2 * 4
+
+
+def test_where_products_are_in_int8_it_is_kept_in_half(monkeypatch: pytest.MonkeyPatch) -> None:
+    (model, *_) = load("golden", catalog=golden.CATALOG, device="cpu", dtype="int8", threads=1)
+    for task, asked in ((Task.CAPTION, CaptionInput("", BEAMS)), (Task.MATCH, PairInput("red"))):
+        checkpoint = model.checkpoints[task]
+        item = asking.item(checkpoint, IMAGES[0], asked)
+        kept = keeping(checkpoint, monkeypatch)
+        first, again = answers(checkpoint, [item]), answers(checkpoint, [item])
+        assert_same(again, first)
+        [entry] = kept._entries.values()
+        assert {part.dtype for layer in entry.made for part in layer} <= {torch.float16, torch.bfloat16}
+        assert entry.num_bytes == stored_bytes(entry.made)
+        keeping(checkpoint, monkeypatch)
+        monkeypatch.setattr(checkpoint.heads, "_exact", torch.float32)
+        exact = answers(checkpoint, [item])
+        np.testing.assert_allclose(first[0][:2], exact[0][:2], atol=5e-3)
