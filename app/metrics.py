@@ -33,6 +33,9 @@ class Metrics:
         self.feature_cache_returned = self._counter(
             "feature_cache_returned", "Misses of images that had been kept, and dropped for others"
         )
+        self.feature_cache_kept = self._counter(
+            "feature_cache_kept", "Looked up: what heads made of an image, such as keys and values", "result"
+        )
         self.generated_tokens = self._counter("generated_tokens", "Tokens generated, stop token included", "model")
         self.generated_texts = self._counter(
             "generated_texts", "By kind: plain; empty, echo and repetition tell of damaged weights", "model", "kind"

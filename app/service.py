@@ -11,6 +11,7 @@ from app.decoding.pool import decoder_processes
 from app.decoding.protocol import ImageDecoder
 from app.engine.engine import Engine
 from app.engine.features import FeatureCache
+from app.engine.kept import KeptCache
 from app.engine.texts import TextCache
 from app.metrics import Metrics
 from app.settings import Settings
@@ -18,6 +19,7 @@ from app.urls.fetch import ImageFetcher
 from models.base import ServedModel, Task
 
 MakeDecoder = Callable[[Settings, Metrics], ImageDecoder]
+KEPT_SHARE = 2  # half of the feature cache is for keys and values
 TEXT_CACHE_BYTES = 16 * 2**20  # some ten thousand labels
 
 
@@ -35,7 +37,9 @@ class Service:
         self.engine = Engine(
             self.metrics, max_batch_size=settings.max_batch_size, max_cache_bytes=settings.generation_cache_bytes
         )
-        self.cache = FeatureCache(settings.feature_cache_bytes, self.metrics)
+        kept_bytes = settings.feature_cache_bytes // KEPT_SHARE
+        self.cache = FeatureCache(settings.feature_cache_bytes - kept_bytes, self.metrics)
+        self.kept = KeptCache(kept_bytes, self.metrics)
         self.texts = TextCache(TEXT_CACHE_BYTES)
         self.decoder = make_decoder(settings, self.metrics)
         self.created_at = int(time.time())
@@ -49,6 +53,8 @@ class Service:
 
     def serve(self, models: list[ServedModel]) -> None:
         """Ready: the models are loaded, checked and warm."""
+        for heads in {id(one.heads): one.heads for model in models for one in model.checkpoints.values()}.values():
+            heads.keep_in(self.kept)
         self.models = {model.name: model for model in models}
         self.default_models = {task: model.name for model in reversed(models) for task in model.checkpoints}
         for model in models:
@@ -83,7 +89,12 @@ class Service:
         observe, engine = self.metrics.observe, self.engine
         observe("queue_items", "Work items that wait", lambda: engine.queue_items)
         observe("queue_oldest_seconds", "How long the oldest work item has waited", engine.queue_oldest_seconds)
-        observe("feature_cache_bytes", "Bytes of image features that are kept", lambda: self.cache.bytes)
+        observe(
+            "feature_cache_bytes",
+            "Bytes of image features that are kept, and of what heads made of them",
+            lambda: self.cache.bytes + self.kept.bytes,
+        )
+        observe("feature_cache_kept_bytes", "Of these, what heads made of them", lambda: self.kept.bytes)
         observe(
             "generation_cache_bytes",
             "Bytes that the key-value caches of running generations may take",

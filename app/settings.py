@@ -88,7 +88,9 @@ class Settings(BaseSettings):
     max_pairs: int = Field(1024, ge=1, description="image-text pairs, scored candidates; beyond: 422")
     max_text_chars: int = Field(10_000, ge=1, description="characters of a text; beyond: 422")
     max_inflight_bytes: int = Field(512 * 2**20, ge=1, description="bytes of bodies and pixels at once; beyond: 429")
-    feature_cache_bytes: int = Field(256 * 2**20, ge=0, description="bytes of image features that are kept")
+    feature_cache_bytes: int = Field(
+        256 * 2**20, ge=0, description="bytes of image features, and of what is made of them, that are kept"
+    )
     generation_cache_bytes: int = Field(2 * 2**30, ge=1, description="bytes of KV caches; beyond: rows wait")
     api_keys_file: Annotated[Path, AfterValidator(_with_keys)] | None = Field(
         None, description="a file with API keys, one a line; unset, and no BLIP_API_KEYS: no key is needed"

@@ -301,6 +301,8 @@ class Item:
     features: Features | None = None  # of the image, or a `Video`; None for encode, and for text alone
     history_used: int | None = None  # turns of the history that fit; None: no history was given
     cache_bytes: int = 0  # upper bound of its KV cache in a generation
+    num_lines: int = 1  # of a generation's step: its beams or samples
+    num_new_tokens: int = 0  # that it generates, at most
     num_prompt_tokens: int = 0  # what is read before it generates, or scored
     tell: Tell | None = None  # of a generation; where beams compete there is nothing to tell before the end
     asked: Hashable = None  # what it was made of, to those who ask how long such items take
@@ -338,8 +340,19 @@ class Capabilities:
     logit_scale: float | None = None  # what its weights say that cosines are multiplied by; None: nothing
     logit_bias: float | None = None  # added to them: each is a probability by itself, no softmax; None: there is one
     answers: tuple[str, ...] = ()  # to questions: it chooses among them; empty: it writes its own
+    enough_lines: int | None = None  # of a step, beyond which more gain little; None: the more the better
     num_images: int = 1  # that a question is about: more than one are a `Video`
     lacks: Mapping[Task, str] = field(default_factory=dict)  # why it has not a task that others of its kind have
+
+
+class Kept(Protocol):
+    """Where runners leave what they make of an image, for the next that is asked about it. For the device thread."""
+
+    def get(self, unit: str, features: Features) -> Any | None:
+        """What this unit made of an image with these features, if it is still there."""
+
+    def keep(self, unit: str, features: Features, num_bytes: int, made: Any) -> None:
+        """Keep it, if so many bytes fit: all that it holds."""
 
 
 class Generation(Protocol):
@@ -368,6 +381,9 @@ class ModelRunner(Protocol):
 
     @property
     def capabilities(self) -> Capabilities: ...
+
+    def keep_in(self, kept: Kept) -> None:
+        """From now on, what it makes of images may be kept there. Called before it serves."""
 
     def prepare(self, request: Input) -> Item:
         """Tokenise or preprocess. Raises InputError."""

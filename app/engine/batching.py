@@ -62,13 +62,27 @@ class Rows(NamedTuple):
 
     number: int
     largest_bytes: int  # KV-cache bytes of the largest row; every slot is this big
+    num_lines: int = 0  # of a step
+    num_tokens: float = inf  # after which one of them will have left, at the latest
 
     @property
     def bytes(self) -> int:
         return self.number * self.largest_bytes
 
     def joined_by(self, item: Item) -> Rows:
-        return Rows(self.number + 1, max(self.largest_bytes, item.cache_bytes))
+        return Rows(
+            self.number + 1,
+            max(self.largest_bytes, item.cache_bytes),
+            self.num_lines + item.num_lines,
+            min(self.num_tokens, item.num_new_tokens),
+        )
+
+    def gain_by(self, item: Item, enough_lines: int | None) -> bool:
+        """Whether a step should have its lines too. Not where it has enough, as what a line costs no longer falls, and
+        only memory would be taken; but a row waits for none that may stay as long as it would itself."""
+        if enough_lines is None or not self.number or self.num_lines + item.num_lines <= enough_lines:
+            return True
+        return item.num_new_tokens < self.num_tokens
 
 
 @dataclass(slots=True, eq=False)
@@ -84,6 +98,7 @@ class WorkItem:
     abandoned: bool = False  # nobody waits for it any more
     started: float | None = None
     finished: float | None = None
+    last_step: int = 0  # of its generation: by then its row has left
     key: BatchKey = field(init=False)
     kind: Kind = field(init=False)
     turn: tuple[float, int] | None = field(init=False, default=None)  # its place in the queue, while it waits
@@ -128,8 +143,8 @@ class BatchQueue:
 
     Rules: the first item that may run, by Fairness, sets the key, and the next ones with that key join it, up to
     `max_batch_size`, or less where MOST_OF_OP has it. A running generation takes rows of its key while the KV caches of
-    all rows fit into `max_cache_bytes`; no row overtakes one that waits for memory. Parts of a failed batch run first,
-    each by itself.
+    all rows fit into `max_cache_bytes`, and while its steps gain by it (`Rows.gain_by`); no row overtakes one that
+    waits. Parts of a failed batch run first, each by itself.
     """
 
     def __init__(self, max_batch_size: int, max_cache_bytes: int) -> None:
@@ -214,11 +229,13 @@ class BatchQueue:
             yield from sorted(self._groups, key=lambda key: _turn(self._groups[key][0]))[1:]
 
     def _num_fitting(self, key: BatchKey, room: int, running: Mapping[BatchKey, Rows]) -> int:
-        """How many of the next rows the memory has room for; one at least if nothing runs."""
+        """How many of the next rows may join: as `BatchQueue` says; one at least if nothing runs."""
         others = sum(rows.bytes for other, rows in running.items() if other != key)
         rows = running.get(key, Rows(0, 0))
         fitting = 0
         for work in islice(self._groups[key], room):
+            if not rows.gain_by(work.item, work.runner.capabilities.enough_lines):
+                break
             rows = rows.joined_by(work.item)
             if others + rows.bytes > self._max_cache_bytes and (running or fitting):
                 break

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from math import inf
 
 from app.engine.batching import BatchKey, BatchQueue, Kind, Rows, WorkItem
 from app.engine.turns import Rates, Turns
@@ -39,13 +40,24 @@ class Running:
     generation: Generation
     rows: dict[Item, WorkItem]
     company: int  # the most rows it ever had; 1: its row has always been alone
+    steps: int = 0  # that it has had
+
+    def __post_init__(self) -> None:
+        self.join(self.rows)
 
     @property
     def size(self) -> Rows:
-        return Rows(len(self.rows), max((item.cache_bytes for item in self.rows), default=0))
+        return Rows(
+            len(self.rows),
+            max((item.cache_bytes for item in self.rows), default=0),
+            sum(item.num_lines for item in self.rows),
+            min((work.last_step for work in self.rows.values()), default=inf) - self.steps,
+        )
 
     def join(self, newcomers: dict[Item, WorkItem]) -> None:
         self.rows |= newcomers
+        for item, work in newcomers.items():
+            work.last_step = self.steps + item.num_new_tokens
         self.company = max(self.company, len(self.rows))
 
 
@@ -187,6 +199,7 @@ class DeviceThread(threading.Thread):
             if running.rows:
                 with self._device_call(key.kind, len(running.rows)):
                     finished += running.generation.step()
+                    running.steps += 1
                     _check_step(running, finished)
         except DeviceLostError:
             raise

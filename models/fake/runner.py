@@ -28,6 +28,7 @@ from models.base import (
     Input,
     InputError,
     Item,
+    Kept,
     Localized,
     LocalizeInput,
     Localizing,
@@ -161,6 +162,9 @@ class FakeRunner:
         return fault
 
     # --- ModelRunner ---
+
+    def keep_in(self, kept: Kept) -> None:
+        """It makes nothing of an image that is worth it."""
 
     def prepare(self, request: Input) -> Item:
         kind = type(request).__name__

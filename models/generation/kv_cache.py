@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from models.device import to_device
 from models.layers.attention import KeyValue, Lines, Past, Source, padding_mask
+from models.layers.rows import RowsApart, places_of, rows_of
 
 TOKEN_BLOCK = 64  # slots of growing rows grow by this many tokens
 
@@ -32,10 +33,15 @@ class Prefix:
     source: Source | None = None
 
 
-def empty_prefix(source: Source) -> Prefix:
-    """No tokens yet, one row for each row of `source`, whose keys have the same shape as the decoder's own."""
-    past = [KeyValue(key[:, :, :0], value[:, :, :0]) for key, value in source.layers]
-    return Prefix(past, [0] * len(source.layers[0].key), source)
+def empty_prefix(source: Source, dtype: torch.dtype) -> Prefix:
+    """No tokens yet, one row for each row of `source`, whose keys have the same shape as the decoder's own. `dtype`:
+    the decoder's."""
+    rows = source.num_rows
+    past = [
+        KeyValue(*(part.new_empty(rows, part.shape[1], 0, part.shape[3], dtype=dtype) for part in layer))
+        for layer in source.layers
+    ]
+    return Prefix(past, [0] * rows, source)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +68,7 @@ class Cache:
         device = prefix.past[0].key.device if prefix.past else torch.device("cpu")
         self._device = device
         self._own = Slots(TOKEN_BLOCK)
-        self._source = Slots() if prefix.source is not None else None
+        self._source = None if prefix.source is None else Slots() if rows_of(prefix.source) is None else RowsApart()
         self._visible = torch.zeros(0, 1, 0, dtype=torch.bool, device=device)  # (rows, width of lines, capacity)
         self._positions = torch.zeros(0, 0, dtype=torch.long, device=device)  # (rows, capacity), in the text
         self._pending: list[int] = []  # entries that the current step adds to each row
@@ -75,7 +81,7 @@ class Cache:
         """Append rows, with this many lines each."""
         self._own.add(prefix.past, prefix.lengths)
         if self._source is not None and prefix.source is not None:
-            self._source.add(prefix.source.layers, _lengths(prefix.source))
+            self._source.look_at(prefix.source)
         known = torch.arange(max(prefix.lengths), device=self._device)
         lengths = torch.tensor(prefix.lengths, device=self._device)
         visible = (known < lengths[:, None])[:, None].expand(-1, max(num_lines), -1)
@@ -87,7 +93,7 @@ class Cache:
         order = self._own.keep(numbers)
         if self._source is not None:
             self._source.keep(numbers)
-            self._source.reserve(max(self._source.lengths, default=0))
+            self._source.shrink()
         rows = torch.tensor(order, dtype=torch.long, device=self._device)
         self._visible, self._positions = self._visible[rows], self._positions[rows]
         return order
@@ -136,21 +142,10 @@ class Cache:
         """One row alone, with all the tokens it has by now."""
         one, length = slice(number, number + 1), self._own.lengths[number]
         past = [KeyValue(key[one, :, :length], value[one, :, :length]) for key, value in self._own.layers]
-        if self._source is None:
-            return Prefix(past, [length])
-        tokens = self._source.lengths[number]
-        layers = [KeyValue(key[one, :, :tokens], value[one, :, :tokens]) for key, value in self._source.layers]
-        return Prefix(past, [length], Source(layers))
+        return Prefix(past, [length], None if self._source is None else self._source.row(number))
 
     def _look(self, lines: Lines) -> Source | None:
-        if self._source is None:
-            return None
-        lengths, capacity = self._source.lengths, self._source.capacity
-        layers = [KeyValue(key[: len(self)], value[: len(self)]) for key, value in self._source.layers]
-        if min(lengths) == capacity:
-            return Source(layers, lines=lines)
-        mask = torch.arange(capacity, device=self._device) < torch.tensor(lengths, device=self._device)[:, None]
-        return Source(layers, padding_mask(mask), lines)
+        return None if self._source is None else self._source.source(lines)
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,16 +191,34 @@ class Slots:
                 slots[first : len(self.lengths), :, :tokens] = new
                 slots[first : len(self.lengths), :, tokens:] = 0  # masked, but a NaN would still spoil a row
 
+    def look_at(self, source: Source) -> None:
+        """Add its rows."""
+        self.add(source.layers, _lengths(source))
+
+    def source(self, lines: Lines) -> Source:
+        """All rows, for their lines to look at."""
+        rows, lengths, capacity = len(self.lengths), self.lengths, self.capacity
+        layers = [KeyValue(key[:rows], value[:rows]) for key, value in self.layers]
+        if min(lengths) == capacity:
+            return Source(layers, lines=lines)
+        device = layers[0].key.device
+        mask = torch.arange(capacity, device=device) < torch.tensor(lengths, device=device)[:, None]
+        return Source(layers, padding_mask(mask), lines)
+
+    def row(self, number: int) -> Source:
+        one, tokens = slice(number, number + 1), self.lengths[number]
+        return Source([KeyValue(key[one, :, :tokens], value[one, :, :tokens]) for key, value in self.layers])
+
+    def shrink(self) -> None:
+        """Give back what the rows that left had."""
+        self.reserve(max(self.lengths, default=0))
+
     def keep(self, numbers: Sequence[int]) -> list[int]:
         """Keep only these rows: the last of them move into the slots of those that leave. Returns as `Cache.keep`."""
-        order = list(range(len(numbers)))
-        staying = set(numbers)
-        for hole, last in zip(
-            [number for number in order if number not in staying],
-            [number for number in sorted(numbers) if number >= len(order)],
-            strict=True,
-        ):
-            order[hole] = last
+        order = places_of(numbers)
+        for hole, last in enumerate(order):
+            if hole == last:
+                continue
             for layer in self.layers:
                 for slots in layer:
                     slots[hole, :, : self.lengths[last]] = slots[last, :, : self.lengths[last]]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 from typing import Any, Protocol
 
@@ -21,6 +21,8 @@ from models.generation.kv_cache import Cache, Prefix, Step
 from models.generation.search import Candidate, GeneratedTokens, Plan, Row, sample
 from models.runners.text import Tokenizer
 from models.runners.unit import HeadsRunner
+
+ENOUGH_LINES = 16  # of a step on a CPU: see docs/performance.md
 
 
 class Decoder(Protocol):
@@ -169,7 +171,8 @@ class GeneratingRunner(HeadsRunner):
         device: torch.device,
         capabilities: Capabilities | None = None,
     ) -> None:
-        super().__init__(unit, network, device, capabilities)
+        enough_lines = ENOUGH_LINES if device.type == "cpu" else None
+        super().__init__(unit, network, device, replace(capabilities or Capabilities(), enough_lines=enough_lines))
         self._tokenizer = tokenizer
         self.stop_id = stop_id
 
@@ -192,6 +195,8 @@ class GeneratingRunner(HeadsRunner):
             Asked(ids, plan),
             history_used=history_used,
             cache_bytes=num_tokens * self._token_bytes,
+            num_lines=plan.num_lines,
+            num_new_tokens=plan.max_new_tokens,
             num_prompt_tokens=num_prompt_tokens,
         )
 

@@ -104,6 +104,14 @@ class KeyValue(NamedTuple):
     key: Tensor
     value: Tensor
 
+    @property
+    def num_rows(self) -> int:
+        return len(self.key)
+
+    def as_precise_as(self, query: Tensor) -> KeyValue:
+        """Itself where it has that dtype already."""
+        return self if self.key.dtype == query.dtype else KeyValue(self.key.to(query.dtype), self.value.to(query.dtype))
+
     def followed_by(self, other: KeyValue) -> KeyValue:
         """The tokens of both, this one's first."""
         return KeyValue(torch.cat([self.key, other.key], 2), torch.cat([self.value, other.value], 2))
@@ -161,6 +169,10 @@ class Source:
     layers: Sequence[KeyValue]
     mask: Tensor | None = None
     lines: Lines | None = None
+
+    @property
+    def num_rows(self) -> int:
+        return self.layers[0].num_rows
 
     def watching(self, layer: int) -> tuple[Source, WatchedKeyValue]:
         """The same, and its keys and values of `layer`, which keep their attention."""

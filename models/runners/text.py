@@ -124,15 +124,16 @@ class ImageGroups:
     """The items of a batch, grouped by image: each distinct image is projected once, and the texts about it are query
     positions of one attention call.
 
-    `images`: features of the distinct images, `(images, tokens, width)`; those of a video's frames, one after the
-    other. `num_frames`: of each; 1 unless they are videos. `numbers`: the index of each item's image. `lines`: the
-    items of each image, in the order of `sort`."""
+    `frames`: of each distinct image its features, of a video those of its frames. `images`: the same, `(images, tokens,
+    width)`; a video's frames one after the other. `num_frames`: of each; 1 unless they are videos. `numbers`: the index
+    of each item's image. `lines`: the items of each image, in the order of `sort`."""
 
     def __init__(self, batch: Sequence[Item]) -> None:
         distinct = {id(item.features): _frames(item) for item in batch}
         places = {key: number for number, key in enumerate(distinct)}
-        self.images = torch.stack([torch.cat(frames) if len(frames) > 1 else frames[0] for frames in distinct.values()])
-        (self.num_frames,) = {len(frames) for frames in distinct.values()}
+        self.frames = list(distinct.values())
+        self.images = torch.stack([torch.cat(frames) if len(frames) > 1 else frames[0] for frames in self.frames])
+        (self.num_frames,) = set(map(len, self.frames))
         self.numbers = [places[id(item.features)] for item in batch]
         counts = [self.numbers.count(number) for number in range(len(distinct))]
         self.lines = Lines.of(counts, self.images.device)

@@ -53,6 +53,27 @@ def test_questions(client: httpx.Client) -> None:
     assert ranked.json()["answers"][0]["answer"] == "blue"
 
 
+def test_a_further_question_on_an_image_finds_its_keys_and_values(client: httpx.Client) -> None:
+    def gauges() -> dict[str, float]:
+        lines = [line for line in client.get("/metrics").text.splitlines() if line.startswith("blip_feature_cache")]
+        return {name: float(value) for name, value in (line.rsplit(maxsplit=1) for line in lines)}
+
+    image = png(random_scene(Random("kept"), 2)[1])
+    before = gauges()
+    answers = [
+        client.post("/vqa", files={"image": image}, data={"question": question}).json()["answers"]
+        for question in ("is there a circle?", "what color is the circle?", "is there a circle?")
+    ]
+    after = gauges()
+    assert answers[0] == answers[2]
+    found, made = (f'blip_feature_cache_kept_total{{result="{result}"}}' for result in ("hit", "miss"))
+    assert after[found] == before[found] + 2
+    assert after[made] == before[made] + 1
+    kept, every = "blip_feature_cache_kept_bytes", "blip_feature_cache_bytes"
+    assert after[kept] > before[kept]
+    assert after[every] - before[every] > after[kept] - before[kept]  # its features, too
+
+
 def test_matching_and_its_embeddings(client: httpx.Client) -> None:
     texts = [CAPTION, "a red triangle above a green rectangle"]
     ((true, false),) = client.post("/match", files={"image": EXAMPLE}, data={"text": texts}).json()["scores"]

@@ -40,6 +40,8 @@ METRICS = (
     "rejected_total",
     "feature_cache_total",
     "feature_cache_bytes",
+    "feature_cache_kept_total",
+    "feature_cache_kept_bytes",
     "generation_cache_bytes",
     "generated_tokens_total",
     "ready",

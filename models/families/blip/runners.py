@@ -10,6 +10,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -42,8 +43,9 @@ from models.generation.likelihood import LikelihoodRunner
 from models.generation.loop import GeneratingRunner, Ranking
 from models.generation.ranking import RankingRunner, likelihoods, to_rank
 from models.generation.search import Defaults, Plan, check_room, make_plan
-from models.layers.attention import KeyValue, Source, causal_mask, padding_mask
+from models.layers.attention import Source, causal_mask, padding_mask
 from models.layers.linear import Int8Linear
+from models.layers.rows import source_of
 from models.runners.matching import MatchingRunner
 from models.runners.text import ImageGroups, WordPiece, pad, readable
 from models.weights import CheckpointError
@@ -94,7 +96,7 @@ class _DecodingRunner(GeneratingRunner):
         known = [item.payload.how.prompt[:-1] for item in batch]
         ids, mask = pad(known, self._device)
         if not ids.shape[1]:
-            return empty_prefix(source)
+            return empty_prefix(source, self.network.decoder.dtype)
         _, past = self.network.decoder(ids, causal_mask(mask), source)
         return Prefix(past, [len(one) for one in known], source)
 
@@ -127,18 +129,18 @@ class CaptionRunner(_DecodingRunner, LikelihoodRunner):
 
     def _next_logits(self, batch: Sequence[Item], ids: Tensor, mask: Tensor) -> Tensor:
         groups, decoder = ImageGroups(batch), self.network.decoder
-        source = decoder.look_at(self.network.norm(groups.images), lines=groups.lines)
+        source = self._looked_at(groups, self._look_at)
         order = groups.order.to(ids.device)
         states, _ = decoder(ids[order], causal_mask(mask[order]), source)
         return self.network.head(groups.unsort(states), decoder.tokens)
 
     def _source(self, batch: Sequence[Item]) -> Source:
         groups = ImageGroups(batch)
-        source = self.network.decoder.look_at(self.network.norm(groups.images))
-        if len(groups.images) == len(batch):
-            return source
-        numbers = groups.numbers
-        return Source([KeyValue(key[numbers], value[numbers]) for key, value in source.layers])
+        layers = self._layers_of(groups, self._look_at)
+        return source_of([layers[number] for number in groups.numbers])
+
+    def _look_at(self, features: Tensor) -> Source:
+        return self.network.decoder.look_at(self.network.norm(features))
 
 
 class VQARunner(_DecodingRunner, RankingRunner):
@@ -163,7 +165,9 @@ class VQARunner(_DecodingRunner, RankingRunner):
         return readable("candidate", self._tokenizer.ids(text), 2, TEXT_TOKENS)[1:]
 
     def _source(self, batch: Sequence[Item]) -> Source:
-        states, mask = _encode_grounded(self.network, ImageGroups(batch), [item.payload.ids for item in batch])
+        groups = ImageGroups(batch)
+        source = self._looked_at(groups, partial(_look_at, self.network))
+        states, mask = _encode_grounded(self.network, groups, [item.payload.ids for item in batch], source)
         return self.network.decoder.look_at(states, mask)
 
     def _likelihoods(self, candidates: Sequence[list[int]], first: Tensor, known: Prefix) -> Tensor:  # noqa: ARG002
@@ -201,7 +205,9 @@ class MatchRunner(MatchingRunner):
     @on_device_with_gradients
     def localize(self, batch: Sequence[Item]) -> list[Localized]:
         groups, texts = ImageGroups(batch), [item.payload for item in batch]  # the stacked images are a copy
-        source, watched = _look_at(self.network, groups).watching(cast("int", batch[0].key))
+        # Not what is kept: without gradients it was made for none.
+        source = replace(_look_at(self.network, groups.images), lines=groups.lines)
+        source, watched = source.watching(cast("int", batch[0].key))
         states, _ = _encode_grounded(self.network, groups, texts, source)
         logits = self.network.itm(states[:, 0])
         heat = groups.unsort(watched.heat(logits[:, 1].sum(), groups.lines, states.shape[1]))[..., 1:].cpu()
@@ -220,7 +226,9 @@ class MatchRunner(MatchingRunner):
         return self.network.itm(states[:, 0])
 
     def _pair_states(self, batch: Sequence[Item]) -> tuple[Tensor, Tensor]:
-        return _encode_grounded(self.network, ImageGroups(batch), [item.payload for item in batch])
+        groups = ImageGroups(batch)
+        source = self._looked_at(groups, partial(_look_at, self.network))
+        return _encode_grounded(self.network, groups, [item.payload for item in batch], source)
 
     def _text_states(self, ids: Tensor, mask: Tensor) -> Tensor:
         states, _ = self.network.encoder(ids, padding_mask(mask))
@@ -248,17 +256,17 @@ def _localizing(network: Any) -> Capabilities:
     return Capabilities(localizing=Localizing(num_layers, max(0, 7 * num_layers // 12 - 1)))
 
 
-def _look_at(network: Any, groups: ImageGroups) -> Source:
-    return network.encoder.look_at(network.norm(groups.images), lines=groups.lines)
+def _look_at(network: Any, features: Tensor) -> Source:
+    return network.encoder.look_at(network.norm(features))
 
 
 def _encode_grounded(
-    network: Any, groups: ImageGroups, texts: Sequence[list[int]], source: Source | None = None
+    network: Any, groups: ImageGroups, texts: Sequence[list[int]], source: Source
 ) -> tuple[Tensor, Tensor]:
     """Texts through the encoder, each looking at its image: states `(texts, tokens, width)` and the padding mask
-    `(texts, tokens)`, in the order of the batch. `source`: of the images; None: it is made."""
+    `(texts, tokens)`, in the order of the batch. `source`: of the images."""
     ids, mask = pad(groups.sort(texts), groups.images.device)
-    states, _ = network.encoder(ids, padding_mask(mask), source or _look_at(network, groups))
+    states, _ = network.encoder(ids, padding_mask(mask), source)
     return groups.unsort(states), groups.unsort(mask)
 
 

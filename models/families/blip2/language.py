@@ -136,9 +136,13 @@ class LanguageRunner(RankingRunner, LikelihoodRunner):
 
     def queries(self, batch: Sequence[Item]) -> Tensor:
         """The projected queries of each item's image, `(items, queries, width)`, computed once for each image."""
-        groups, qformer = ImageGroups(batch), self.network.qformer
-        states = qformer(qformer.look_at(self.network.norm(groups.images.float())))
-        return self.network.projection(states)[groups.numbers]
+        groups = ImageGroups(batch)
+        return torch.cat(self._made_of(groups, self._queries))[groups.numbers]
+
+    def _queries(self, images: Tensor) -> Sequence[Tensor]:
+        qformer = self.network.qformer
+        states = qformer(qformer.look_at(self.network.norm(images.float())))
+        return [one.clone() for one in self.network.projection(states).split(1)]  # a view would hold all of them
 
 
 class OPTRunner(LanguageRunner):
@@ -230,7 +234,9 @@ class T5Runner(LanguageRunner):
         return readable("candidate", [*self._tokenizer.pieces(text.strip()), self.stop_id], 1, TEXT_TOKENS)
 
     def prefill(self, batch: Sequence[Item]) -> Prefix:
-        return empty_prefix(self._source(batch, [item.payload.ids for item in batch]))
+        return empty_prefix(
+            self._source(batch, [item.payload.ids for item in batch]), self.network.language_model.dtype
+        )
 
     def _source(self, batch: Sequence[Item], prompts: Sequence[list[int]]) -> Source:
         """The encoded queries and prompts, one row for each item."""

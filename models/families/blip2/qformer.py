@@ -116,7 +116,7 @@ class QFormer(nn.Module):
     def _embeddings(self, source: Source | None, ids: Tensor | None) -> list[Tensor]:
         parts = []
         if source is not None:
-            lines = len(ids) if ids is not None else len(source.layers[0].key)
+            lines = len(ids) if ids is not None else source.num_rows
             parts.append(self.queries.expand(lines, -1, -1))
         if ids is not None:
             parts.append(self.tokens(ids) + self.positions.weight[: ids.shape[1]])

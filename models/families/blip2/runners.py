@@ -6,6 +6,7 @@ Source: LAVIS models/blip2_models/blip2_image_text_matching.py.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from models.base import SPACES, Capabilities, Item, ModelRunner, Task
 from models.families.blip2.language import LanguageRunner, OPTRunner, T5Runner
 from models.families.blip2.qformer import beside_queries
 from models.families.family import RunnerParts
-from models.layers.attention import Lines, Source, padding_mask
+from models.layers.attention import Source, padding_mask
 from models.runners.matching import MatchingRunner
 from models.runners.text import ImageGroups, Tokenizer, WordPiece, pad
 from models.weights import CheckpointError
@@ -42,7 +43,7 @@ class RetrievalRunner(MatchingRunner):
         """Of the queries."""
         groups, num_queries = ImageGroups(batch), self.network.qformer.config.num_queries
         ids, mask = pad(groups.sort([item.payload for item in batch]), self._device)
-        source = self._look_at(groups.images, groups.lines)
+        source = self._look_at(groups)
         states = self.network.qformer(source, ids, beside_queries(mask, num_queries))
         return groups.unsort(states[:, :num_queries]), None
 
@@ -52,12 +53,12 @@ class RetrievalRunner(MatchingRunner):
     def _image_tokens(self, batch: Sequence[Item]) -> Tensor:
         """Of the queries."""
         groups = ImageGroups(batch)
-        return self.network.qformer(self._look_at(groups.images))[groups.numbers]
+        return self.network.qformer(replace(self._look_at(groups), lines=None))[groups.numbers]
 
     _image_states = _image_tokens
 
-    def _look_at(self, images: Tensor, lines: Lines | None = None) -> Source:
-        return self.network.qformer.look_at(self.network.norm(images.float()), lines)
+    def _look_at(self, groups: ImageGroups) -> Source:
+        return self._looked_at(groups, lambda images: self.network.qformer.look_at(self.network.norm(images.float())))
 
 
 def make_runner(parts: RunnerParts) -> ModelRunner:

@@ -8,10 +8,11 @@ from itertools import pairwise
 import pytest
 
 from app.engine.batching import BatchKey, BatchQueue, Rows, WorkItem
-from models.base import Item, Op, Output
+from models.base import Capabilities, Item, Op, Output
 from models.fake.runner import FakeRunner
 
 RUNNER, OTHER = FakeRunner("one"), FakeRunner("other")
+BOUNDED = FakeRunner("bounded", Capabilities(enough_lines=6))
 
 
 class Nobody:
@@ -35,9 +36,12 @@ def work(
     deadline: float | None = None,
     enqueued: float = 0.0,
     cache_bytes: int = 0,
+    num_lines: int = 1,
+    num_new_tokens: int = 0,
     owner: Hashable = None,
 ) -> WorkItem:
-    return WorkItem(runner, Item(op, key, None, cache_bytes=cache_bytes), deadline, enqueued, Nobody(), owner)
+    item = Item(op, key, None, cache_bytes=cache_bytes, num_lines=num_lines, num_new_tokens=num_new_tokens)
+    return WorkItem(runner, item, deadline, enqueued, Nobody(), owner)
 
 
 def queue_of(*items: WorkItem, max_batch_size: int = 4, max_cache_bytes: int = 100) -> BatchQueue:
@@ -295,6 +299,49 @@ def test_nobody_younger_takes_the_memory_that_an_older_one_waits_for() -> None:
 def test_other_work_passes_rows_that_wait_for_memory() -> None:
     queue = queue_of(generate(60), short := work())
     assert queue.next_batch(0, running((generate(60), 1))) == [short]
+
+
+def bounded(num_lines: int = 2, num_new_tokens: int = 10) -> WorkItem:
+    """A row of heads whose steps have enough at six lines."""
+    return work(Op.GENERATE, runner=BOUNDED, num_lines=num_lines, num_new_tokens=num_new_tokens)
+
+
+def of_bounded(num_lines: int, num_tokens: int) -> dict[BatchKey, Rows]:
+    return {bounded().key: Rows(1, 0, num_lines, num_tokens)}
+
+
+def test_a_step_that_has_enough_lines_takes_no_more() -> None:
+    items = [bounded() for _ in range(5)]
+    queue = queue_of(*items, max_batch_size=16)
+    assert queue.next_batch(0) == items[:3]
+    assert queue.next_batch(0, of_bounded(6, num_tokens=9)) == []
+    assert queue.next_batch(0, of_bounded(4, num_tokens=9)) == items[3:4]
+
+
+def test_but_a_row_waits_for_none_that_may_stay_as_long() -> None:
+    items = [bounded() for _ in range(3)]
+    queue = queue_of(*items)
+    assert queue.next_batch(0, of_bounded(6, num_tokens=10)) == []
+    assert queue.next_batch(0, of_bounded(6, num_tokens=11)) == items[:1]
+
+
+def test_a_row_of_more_lines_than_are_enough_runs() -> None:
+    wide, other = bounded(num_lines=8), bounded()
+    queue = queue_of(wide, other)
+    assert queue.next_batch(0) == [wide]
+    assert queue.next_batch(0, of_bounded(8, num_tokens=10)) == []
+
+
+def test_other_heads_have_their_own_lines_and_some_have_no_bound() -> None:
+    assert queue_of(item := bounded()).next_batch(0, running((generate(), 64))) == [item]
+    assert queue_of(free := generate()).next_batch(0, running((generate(), 64))) == [free]
+
+
+def test_nobody_overtakes_a_row_that_waits_for_lines() -> None:
+    long, short = bounded(num_new_tokens=200), bounded(num_new_tokens=2)
+    queue = queue_of(long, short)
+    assert queue.next_batch(0, of_bounded(6, num_tokens=20)) == []
+    assert queue.next_batch(0, of_bounded(4, num_tokens=20)) == [long, short]
 
 
 def test_parts_of_a_failed_generation_run_one_after_the_other() -> None:

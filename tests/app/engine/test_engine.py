@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -78,6 +79,46 @@ def test_sequences_join_a_running_generation_and_leave_it_when_they_end() -> Non
             assert our.runner.sizes("generate", "admit") == [1, 2]
             assert our.runner.sizes("step") == [1, 3, 3, 3, 2]
             assert our.count("batch_size_count", unit="fake", op="generate") == 5
+
+    run(test)
+
+
+def test_a_sequence_joins_when_the_steps_have_lines_to_spare() -> None:
+    async def test() -> None:
+        async with lab() as our:
+            our.runner.capabilities = replace(our.runner.capabilities, enough_lines=2)
+            with our.runner.held() as hold:
+                first = await our.submit(caption("first"))
+                await entered(hold)  # generate
+                hold.let_one_go()
+                await entered(hold)  # its first step
+                others = [await our.submit(caption(name)) for name in ("second", "third")]
+            assert [words(answer) for answer in await asyncio.gather(first, *others)] == [3, 3, 3]
+            assert our.runner.sizes("generate", "admit") == [1, 1, 1]
+            assert our.runner.sizes("step") == [1, 2, 2, 2, 2, 1, 1, 1]
+
+    run(test)
+
+
+@pytest.mark.parametrize(("num_new_tokens", "joins"), [(1, True), (2, False)])
+def test_a_sequence_waits_for_none_that_may_stay_longer(num_new_tokens: int, joins: bool) -> None:
+    """By the tokens that those in generation have left."""
+
+    async def test() -> None:
+        async with lab() as our:
+            our.runner.capabilities = replace(our.runner.capabilities, enough_lines=1)
+            items = [replace(our.item(caption("a")), num_new_tokens=number) for number in (3, num_new_tokens)]
+            times, tasks = StageTimes(our.metrics), []
+            with our.runner.held() as hold:
+                for item in items:
+                    task = asyncio.create_task(our.engine.submit(our.runner, item, deadline=None, times=times))
+                    tasks.append(task)
+                    await asyncio.sleep(0)
+                    if len(tasks) == 1:
+                        await entered(hold)  # generate
+            await asyncio.gather(*tasks)  # asked after the first step: two tokens are left
+            assert our.runner.sizes("generate", "admit") == [1, 1]
+            assert max(our.runner.sizes("step")) == (2 if joins else 1)
 
     run(test)
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from models.generation.kv_cache import TOKEN_BLOCK, Cache, Prefix, Slots
 from models.layers.attention import KeyValue, Lines, Source
+from models.layers.rows import owned, rows_of, source_of
 
 HEADS, SIZE = 2, 3
 
@@ -139,6 +140,69 @@ def test_sources_of_many_lengths_are_masked() -> None:
     assert alone is not None
     assert alone.mask is None
     assert alone.layers[0].key[0, 0, :, 0].tolist() == [1, 2, 3]
+
+
+def test_what_rows_look_at_stays_where_it_is() -> None:
+    images = [keys([number, number + 1]) for number in (1, 3, 5)]
+
+    def joining(*numbers: int) -> Prefix:
+        own = [KeyValue(*(torch.zeros(len(numbers), HEADS, 0, SIZE) for _ in range(2)))]
+        return Prefix(own, [0] * len(numbers), source_of([images[number] for number in numbers]))
+
+    def looked_at(num_rows: int) -> list[int]:
+        """The image of each row."""
+        source = cache.step([[0]] * num_rows, [0] * num_rows).source
+        cache.advance([[0]] * num_rows)
+        assert source is not None
+        assert source.mask is None
+        rows = rows_of(source)
+        assert rows is not None
+        return [next(number for number, one in enumerate(images) if row[0].key is one[0].key) for row in rows]
+
+    cache = Cache(joining(0, 1), [1, 1])
+    cache.add(joining(2, 1), [1, 1])
+    assert looked_at(4) == [0, 1, 2, 1]
+    assert cache.keep([1, 2, 3]) == [3, 1, 2]
+    assert looked_at(3) == [1, 1, 2]
+    cache.keep([])
+    cache.add(joining(0), [1])
+    assert looked_at(1) == [0]
+
+
+@pytest.mark.parametrize("counts", [(2, 2, 2), (1, 3, 2)])
+def test_rows_apart_are_attended_to_as_side_by_side(counts: tuple[int, ...]) -> None:
+    rows = [[KeyValue(*torch.randn(2, 1, HEADS, 4, SIZE))] for _ in counts]
+    together = KeyValue(*(torch.cat(parts) for parts in zip(*(layer for [layer] in rows), strict=True)))
+    lines = Lines.of(counts, torch.device("cpu"))
+    query = torch.randn(6, 2, HEADS * SIZE)
+    [apart] = source_of(rows).layers
+    assert apart.num_rows == together.num_rows == 3
+    for scale in (None, 0.3):
+        torch.testing.assert_close(
+            apart.attend(query, lines=lines, scale=scale), together.attend(query, lines=lines, scale=scale)
+        )
+    torch.testing.assert_close(apart.attend(query), together.attend(query))
+
+
+def test_what_is_kept_in_half_is_attended_to_in_the_precision_of_the_query() -> None:
+    exact = [KeyValue(*torch.randn(2, 1, 4, HEADS, SIZE).transpose(2, 3))]
+    [half] = [owned(exact, torch.float16)]
+    query = torch.randn(2, 1, HEADS * SIZE)
+    assert {part.dtype for part in half[0]} == {torch.float16}
+    mixed = source_of([half]).layers[0].attend(query)
+    assert mixed.dtype == torch.float32
+    torch.testing.assert_close(mixed, exact[0].attend(query), atol=2e-3, rtol=0)
+
+
+def test_a_copy_holds_nothing_else_and_other_dtypes_stay() -> None:
+    whole = torch.randn(2, 3, 4, HEADS, SIZE)
+    view = [KeyValue(*whole[:, :1].transpose(2, 3))]
+    [(key, value)] = owned(view, torch.float32)
+    assert torch.equal(key, view[0].key)
+    assert key.is_contiguous()
+    assert key.untyped_storage().nbytes() == value.untyped_storage().nbytes() == key.nbytes
+    [(key, _)] = owned([KeyValue(key.bfloat16(), value.bfloat16())], torch.float16)
+    assert key.dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize("counts", [(2, 2), (1, 3, 2)])

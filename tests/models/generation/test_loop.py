@@ -280,8 +280,8 @@ def test_the_memory_of_a_row_is_known_before_it_begins(
     for _ in range(7):
         generation.step()
     cache = generation._cache
-    slots = [own for own in (cache._own, cache._source) if own is not None]
-    held = sum(own.lengths[0] * part[0, :, 0].nbytes for own in slots for layer in own.layers for part in layer)
+    source = () if cache._source is None else cache._source.row(0).layers
+    held = sum(part.nbytes for layer in (*cache.row(0).past, *source) for part in layer)
     token = sum(part[0, :, 0].nbytes for layer in cache._own.layers for part in layer)
     assert (
         held < item.cache_bytes <= held + 2 * item.payload.how.num_lines * token
