@@ -13,7 +13,7 @@ test: .venv/.dev
 
 # As on a CPU that has AVX2 and no more.
 test-avx2: .venv/.dev
-	ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 $(BIN)/pytest tests/models
+	ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 FBGEMM_ENABLE_INSTRUCTIONS=AVX2 $(BIN)/pytest tests/models
 
 check: .venv/.dev
 	$(BIN)/ruff format --check .

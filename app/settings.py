@@ -62,6 +62,10 @@ class Settings(BaseSettings):
         "auto", description="auto, fp32, bf16, fp16 or int8 (CPUs)"
     )
     compile: bool = Field(False, description="compile the towers before the service is ready; needs a C++ compiler")
+    kernels: Literal["auto", "torch", "onednn", "fbgemm"] = Field(
+        "auto",
+        description="of matrix products on CPUs: auto, by a trial; or where it can be torch, onednn, fbgemm",
+    )
     threads: int = Field(default_factory=default_threads, ge=1, description="CPU threads")
     max_batch_size: int = Field(16, ge=1, description="work items per batch")
     max_queue_items: int = Field(512, ge=1, description="waiting work items; beyond: 429")

@@ -11,7 +11,8 @@ import torch
 from app.settings import default_threads
 from bench.peers.towers import Tower, towers
 from models.device import DTYPES, INT8, choose_dtype
-from models.layers.linear import Int8Linear, PackedLinear, pack, with_products
+from models.layers.kernels import AUTOMATIC, Shape
+from models.layers.linear import Int8Linear, PackedLinear, with_products
 from models.layers.precision import serving_dtype
 from models.layers.vit import ViT, ViTConfig
 
@@ -38,8 +39,9 @@ def gemm_rate(dtype: str, size: int) -> float:
     """The rate of multiplying square matrices, in operations (multiplications and additions) per second."""
     if dtype == INT8:
         layer = Int8Linear(size, size, bias=False)
-        layer.pack()
-        levels = torch.randint(0, 255, (size, size), dtype=torch.uint8)
+        layer.shape = Shape.TOWER
+        layer.pack(AUTOMATIC)
+        levels = layer.quantized(torch.randn(size, size)).levels
         seconds = seconds_of(lambda: layer.product(levels))
     else:
         values = torch.randn(size, size).to(DTYPES[dtype])
@@ -82,7 +84,7 @@ def _try(limit: Limit, fp32_rate: float) -> None:
 
 def _towers(limit: Limit, rounds: int, compiled: bool) -> None:
     """One at a time, each beside a GEMM, which tells when the machine gets slower."""
-    _shares(limit, limit.tower, "", lambda: _tower(limit.dtype).apply(pack), rounds)
+    _shares(limit, limit.tower, "", lambda: _tower(limit.dtype).apply(AUTOMATIC.pack), rounds)
     if compiled:
         _shares(limit, limit.tower, ", compiled", lambda: torch.compile(_tower(limit.dtype), dynamic=False), rounds)
     for name, make in towers(VIT_BASE, limit.dtype):
@@ -111,4 +113,4 @@ def _tower(dtype: str) -> ViT:
     torch.manual_seed(0)
     vit = ViT(VIT_BASE).eval()
     serving_dtype(vit, choose_dtype(dtype, torch.device("cpu")))
-    return with_products(vit, Int8Linear if dtype == INT8 else PackedLinear)
+    return with_products(vit, Int8Linear if dtype == INT8 else PackedLinear, Shape.TOWER)

@@ -20,9 +20,10 @@ from models.catalog import CheckpointEntry, ModelEntry
 from models.device import INT8, dtype_name
 from models.families import FAMILIES
 from models.families.family import Family, RunnerParts
-from models.layers.linear import Int8Linear, PackedLinear, pack, saved_bytes, with_products
+from models.layers.kernels import AUTOMATIC, Kernels, Shape
+from models.layers.linear import Int8Linear, PackedLinear, saved_bytes, with_products
 from models.layers.tower import Tower
-from models.weights import CheckpointError, Weights, weight_map
+from models.weights import CheckpointError, Names, Weights, weight_map
 
 LOGIT_SCALE = 2.6592  # log(1 / 0.07), with which BLIP's and BLIP-2's authors begin to train
 
@@ -39,6 +40,7 @@ class CheckpointPlan:
     dtype: torch.dtype  # the serving dtype
     preprocessing: Preprocessing
     int8: bool  # big matrix products in int8, of tower and network
+    kernels: Kernels
 
     @cached_property
     def tower_digest(self) -> str:
@@ -79,13 +81,13 @@ class CheckpointPlan:
     def load_tower(self, device: torch.device, *, to_compile: bool = False) -> Tower:
         """`to_compile`: leave the weights unpacked, for torch.compile. Raises CheckpointError."""
         tower = self._tower()
-        self._weights().load(tower, self._names(tower), device, None if to_compile else pack)
+        self._weights().load(tower, self._names(tower), device, None if to_compile else self.kernels.pack)
         return tower
 
     def load_network(self, device: torch.device) -> nn.Module:
         """All of the checkpoint but its tower. Raises CheckpointError."""
         network = self._network()
-        self._weights().load(network, self._names(network), device, pack)
+        self._weights().load(network, self._names(network), device, self.kernels.pack)
         return network
 
     def make_runner(self, unit: str, network: nn.Module, device: torch.device) -> ModelRunner:
@@ -107,7 +109,7 @@ class CheckpointPlan:
         with torch.device("meta"):
             tower = networks.build_tower(self.config)
         networks.set_dtypes(tower, self.dtype)
-        return with_products(tower, Int8Linear if self.int8 else PackedLinear)
+        return with_products(tower, Int8Linear if self.int8 else PackedLinear, Shape.TOWER)
 
     def _network(self) -> nn.Module:
         networks = self.family.networks
@@ -127,7 +129,7 @@ class CheckpointPlan:
     def _weights(self) -> Weights:
         return Weights(self.folder, self.family.networks.TIED, self._canonical)
 
-    def _names(self, module: nn.Module) -> dict[str, str]:
+    def _names(self, module: nn.Module) -> Names:
         return self.family.networks.hugging_face_names(module)
 
 
@@ -136,7 +138,7 @@ def _kept_bytes(module: nn.Module) -> int:
 
 
 def plan_checkpoints(
-    entries: Mapping[str, ModelEntry], dtype: torch.dtype, *, int8: bool = False
+    entries: Mapping[str, ModelEntry], dtype: torch.dtype, *, int8: bool = False, kernels: Kernels = AUTOMATIC
 ) -> dict[str, dict[Task, CheckpointPlan]]:
     """The plans by served model and task. `dtype`: the serving dtype. Fetches files that are not here yet.
 
@@ -149,7 +151,7 @@ def plan_checkpoints(
         for task, slot in entry.checkpoints.items():
             key = slot, family.networks.ARCHITECTURES[task]
             if key not in known:
-                known[key] = _plan(slot, task, family, dtype, int8)
+                known[key] = _plan(slot, task, family, dtype, int8, kernels)
             plans[name][task] = known[key]
     return plans
 
@@ -163,7 +165,9 @@ def kept_bytes(plans: Set[CheckpointPlan]) -> int:
     return sum(towers.values()) + sum(plan.network_bytes for plan in plans)
 
 
-def _plan(entry: CheckpointEntry, task: Task, family: Family, dtype: torch.dtype, int8: bool) -> CheckpointPlan:
+def _plan(
+    entry: CheckpointEntry, task: Task, family: Family, dtype: torch.dtype, int8: bool, kernels: Kernels
+) -> CheckpointPlan:
     with naming(entry):
         folder = fetch(entry, family)
         if not (folder / "config.json").is_file():
@@ -174,7 +178,7 @@ def _plan(entry: CheckpointEntry, task: Task, family: Family, dtype: torch.dtype
             raise CheckpointError(f"it is {config.architectures}; {task} needs {needed}")
         family.networks.check(task, config)
         preprocessing = family.networks.preprocessing(_processor(folder), config)
-        plan = CheckpointPlan(entry, task, family, folder, config, dtype, preprocessing, int8)
+        plan = CheckpointPlan(entry, task, family, folder, config, dtype, preprocessing, int8, kernels)
         plan.check_options()
         return plan
 

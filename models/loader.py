@@ -42,6 +42,8 @@ from models.checkpoint import CheckpointPlan, fetch, kept_bytes, naming, plan_ch
 from models.device import INT8, choose_device, choose_dtype, free_bytes, has_onednn, tensors_apart
 from models.families import FAMILIES
 from models.framing import Fit
+from models.layers.kernels import AUTO, Kernels
+from models.layers.linear import kernels_of
 from models.runners.tower import TowerRunner
 from models.weights import CheckpointError
 
@@ -70,11 +72,13 @@ def load(
     dtype: str,
     threads: int,
     compile_batches: int = 0,
+    kernels: str = AUTO,
 ) -> list[ServedModel]:
     """Load every checkpoint of a profile once, check it and warm it up.
 
     `catalog`: the operator's own; None: only the packaged one. `device`: auto, cpu, cuda, mps. `dtype`: auto, fp32,
     bf16, fp16, int8. `compile_batches`: the largest batch to compile the towers for, in pictures; 0: do not compile.
+    `kernels`: the name of one for matrix products on CPUs, where it can be; auto: the fastest.
 
     Raises CatalogError, CheckpointError and DeviceError."""
     torch.set_num_threads(threads)
@@ -83,7 +87,7 @@ def load(
     place = choose_device(device)
     serving = choose_dtype(dtype, place)
     entries = _entries(profile, catalog)
-    plans = plan_checkpoints(entries, serving, int8=dtype == INT8)
+    plans = plan_checkpoints(entries, serving, int8=dtype == INT8, kernels=Kernels(kernels))
     every = {plan for model in plans.values() for plan in model.values()}
     if any(plan.uses_int8 for plan in every):
         if place.type != "cpu":
@@ -166,10 +170,13 @@ class _Loader:
     def _load(self, plan: CheckpointPlan) -> Checkpoint:
         tower = self._tower(plan)
         unit = self._new_unit(plan.entry.checkpoint)
-        heads = plan.make_runner(unit, plan.load_network(self._device), self._device)
+        network = plan.load_network(self._device)
+        heads = plan.make_runner(unit, network, self._device)
         own = heads.capabilities
         temperature = plan.entry.temperature or own.logit_scale or plan.temperature
         log.info("loaded %s, %.1f MB beside %s", unit, plan.network_bytes / 1e6, tower.unit)
+        if kernels := tower.kernels | kernels_of(network):
+            log.info("kernels of %s: %s", unit, ", ".join(f"{what} {name}" for what, name in kernels.items()))
         return Checkpoint(
             name=unit,
             revision=plan.entry.revision,
@@ -179,6 +186,7 @@ class _Loader:
             dtype=plan.dtype_name,
             device=str(self._device),
             temperature=temperature if "itc" in own.heads else None,
+            kernels=kernels,
         )
 
     def _tower(self, plan: CheckpointPlan) -> TowerRunner:

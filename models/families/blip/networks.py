@@ -22,7 +22,7 @@ from models.layers.linear import Head, LayerNorm
 from models.layers.precision import serving_dtype
 from models.layers.vit import VIT_KEYS, ViT, ViTConfig, vit_config
 from models.runners.tower import square_resize
-from models.weights import CheckpointError, KeyMap, rename
+from models.weights import CheckpointError, KeyMap, Names, rename
 
 
 class CaptionNet(nn.Module):
@@ -74,15 +74,15 @@ _PARTS: dict[str, tuple[str, KeyMap]] = {
 }
 
 
-def hugging_face_names(module: nn.Module) -> dict[str, str]:
-    """Our parameter name -> Hugging Face name, for a tower or network."""
+def hugging_face_names(module: nn.Module) -> Names:
+    """Of a tower or network."""
     if isinstance(module, ViT):
         return {name: rename(name, VIT_KEYS) for name, _ in module.named_parameters()}
-    names = {}
+    names: dict[str, tuple[str, ...]] = {}
     for name, _ in module.named_parameters():
         first, _, rest = name.partition(".")
         prefix, keys = _PARTS[first]
-        names[name] = prefix + rename(rest, keys)
+        names[name] = rename(rest, keys, prefix)
     return names
 
 

@@ -47,7 +47,7 @@ def test_only_tower_and_language_model_are_in_half_precision(folder: Path) -> No
 def test_t5_is_never_in_float16(folder: Path) -> None:
     checkpoint = load(folder, 'caption = { checkpoint = "t5" }', dtype="fp16")[Task.CAPTION]
     model = asking.network(checkpoint).language_model
-    assert model.encoder.layers[0].feed_forward.up.weight.dtype is torch.bfloat16
+    assert model.encoder.layers[0].feed_forward.gate_up.weight.dtype is torch.bfloat16
     assert model.head.weight.dtype is torch.float32
     assert asking.features(checkpoint, "evqa_a").dtype is torch.float16
     assert checkpoint.dtype == "fp16+bf16"
