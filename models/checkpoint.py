@@ -17,11 +17,11 @@ from torch import nn
 
 from models.base import ModelRunner, Preprocessing, Task
 from models.catalog import CheckpointEntry, ModelEntry
-from models.device import INT8, dtype_name
+from models.device import INT8, choose_dtype, computes_in_fp16, dtype_name
 from models.families import FAMILIES
 from models.families.family import Family, RunnerParts
-from models.layers.kernels import AUTOMATIC, Kernels, Shape
-from models.layers.linear import Int8Linear, PackedLinear, saved_bytes, with_products
+from models.layers.kernels import AUTOMATIC, Kernels, Shape, has_fbgemm_fp16
+from models.layers.linear import Fp16Linear, Int8Linear, Kind, PackedLinear, saved_bytes, with_products
 from models.layers.tower import Tower
 from models.weights import CheckpointError, Names, Weights, weight_map
 
@@ -39,7 +39,7 @@ class CheckpointPlan:
     config: Any  # the family's, from transformers
     dtype: torch.dtype  # the serving dtype
     preprocessing: Preprocessing
-    int8: bool  # big matrix products in int8, of tower and network
+    products: Kind  # the big matrix products of tower and network
     kernels: Kernels
 
     @cached_property
@@ -61,15 +61,17 @@ class CheckpointPlan:
     @property
     def dtype_name(self) -> str:
         """The serving dtype, such as "bf16"; "fp32+int8" if the language model's is another."""
-        if self.int8:
+        if self.products is Int8Linear:
             return INT8
+        if self.products is Fp16Linear:
+            return "+".join(dict.fromkeys(["fp16", *filter(None, [self.entry.quantize])]))
         own, model = dtype_name(self.dtype), self.family.networks.language_model_of(self._network())
         others = [] if model is None else [self.entry.quantize or dtype_name(model.dtype)]
         return "+".join(dict.fromkeys([own, *others]))
 
     @property
     def uses_int8(self) -> bool:
-        return self.int8 or self.entry.quantize is not None
+        return self.products is Int8Linear or self.entry.quantize is not None
 
     @property
     def temperature(self) -> float | None:
@@ -109,16 +111,16 @@ class CheckpointPlan:
         with torch.device("meta"):
             tower = networks.build_tower(self.config)
         networks.set_dtypes(tower, self.dtype)
-        return with_products(tower, Int8Linear if self.int8 else PackedLinear, Shape.TOWER)
+        return with_products(tower, self.products, Shape.TOWER)
 
     def _network(self) -> nn.Module:
         networks = self.family.networks
         with torch.device("meta"):
             network = networks.build(self.task, self.config)
         networks.set_dtypes(network, self.dtype)
-        quantized = networks.quantizable(network) if self.uses_int8 else None
-        if quantized is not None:
-            with_products(quantized, Int8Linear)
+        kind = Int8Linear if self.uses_int8 else self.products
+        if (part := networks.quantizable(network)) is not None:
+            with_products(part, kind)
         return with_products(network, PackedLinear)
 
     @cached_property
@@ -138,7 +140,10 @@ def _kept_bytes(module: nn.Module) -> int:
 
 
 def plan_checkpoints(
-    entries: Mapping[str, ModelEntry], dtype: torch.dtype, *, int8: bool = False, kernels: Kernels = AUTOMATIC
+    entries: Mapping[str, ModelEntry],
+    dtype: torch.dtype,
+    products: Kind = PackedLinear,
+    kernels: Kernels = AUTOMATIC,
 ) -> dict[str, dict[Task, CheckpointPlan]]:
     """The plans by served model and task. `dtype`: the serving dtype. Fetches files that are not here yet.
 
@@ -151,9 +156,17 @@ def plan_checkpoints(
         for task, slot in entry.checkpoints.items():
             key = slot, family.networks.ARCHITECTURES[task]
             if key not in known:
-                known[key] = _plan(slot, task, family, dtype, int8, kernels)
+                known[key] = _plan(slot, task, family, dtype, products, kernels)
             plans[name][task] = known[key]
     return plans
+
+
+def how_to_compute(dtype: str, device: torch.device) -> tuple[torch.dtype, Kind]:
+    """The serving dtype, in which activations are, and the kind of the big matrix products. In fp16, on a CPU that does
+    not compute in it, weights alone are in it, where FBGEMM is there."""
+    if dtype == "fp16" and device.type == "cpu" and not computes_in_fp16() and has_fbgemm_fp16():
+        return torch.float32, Fp16Linear
+    return choose_dtype(dtype, device), Int8Linear if dtype == INT8 else PackedLinear
 
 
 def kept_bytes(plans: Set[CheckpointPlan]) -> int:
@@ -166,7 +179,7 @@ def kept_bytes(plans: Set[CheckpointPlan]) -> int:
 
 
 def _plan(
-    entry: CheckpointEntry, task: Task, family: Family, dtype: torch.dtype, int8: bool, kernels: Kernels
+    entry: CheckpointEntry, task: Task, family: Family, dtype: torch.dtype, products: Kind, kernels: Kernels
 ) -> CheckpointPlan:
     with naming(entry):
         folder = fetch(entry, family)
@@ -178,7 +191,7 @@ def _plan(
             raise CheckpointError(f"it is {config.architectures}; {task} needs {needed}")
         family.networks.check(task, config)
         preprocessing = family.networks.preprocessing(_processor(folder), config)
-        plan = CheckpointPlan(entry, task, family, folder, config, dtype, preprocessing, int8, kernels)
+        plan = CheckpointPlan(entry, task, family, folder, config, dtype, preprocessing, products, kernels)
         plan.check_options()
         return plan
 

@@ -38,12 +38,12 @@ from models.base import (
     is_finite,
 )
 from models.catalog import CatalogError, CheckpointEntry, ModelEntry, Sanity, read_catalog
-from models.checkpoint import CheckpointPlan, fetch, kept_bytes, naming, plan_checkpoints
-from models.device import INT8, choose_device, choose_dtype, free_bytes, has_onednn, tensors_apart
+from models.checkpoint import CheckpointPlan, fetch, how_to_compute, kept_bytes, naming, plan_checkpoints
+from models.device import choose_device, free_bytes, has_onednn, tensors_apart
 from models.families import FAMILIES
 from models.framing import Fit
 from models.layers.kernels import AUTO, Kernels
-from models.layers.linear import kernels_of
+from models.layers.linear import PackedLinear, kernels_of
 from models.runners.tower import TowerRunner
 from models.weights import CheckpointError
 
@@ -85,17 +85,17 @@ def load(
     # fp32 is fp32: cuDNN's default for the patches' convolution is TF32, which has 10 bits.
     torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
     place = choose_device(device)
-    serving = choose_dtype(dtype, place)
+    serving, products = how_to_compute(dtype, place)
     entries = _entries(profile, catalog)
-    plans = plan_checkpoints(entries, serving, int8=dtype == INT8, kernels=Kernels(kernels))
+    plans = plan_checkpoints(entries, serving, products, Kernels(kernels))
     every = {plan for model in plans.values() for plan in model.values()}
     if any(plan.uses_int8 for plan in every):
         if place.type != "cpu":
             raise CheckpointError(f"int8 is for CPUs; on {place} choose bf16 or fp16")
         if not has_onednn():
             raise CheckpointError("int8 needs a build of torch with oneDNN")
-    if compile_batches and dtype == INT8:
-        raise CheckpointError("int8 products cannot be compiled: start without BLIP_COMPILE")
+    if compile_batches and products is not PackedLinear:
+        raise CheckpointError(f"{dtype} products cannot be compiled: start without BLIP_COMPILE")
     with tensors_apart():
         _check_memory(every, place)
         loader = _Loader(place, compile_batches)

@@ -7,7 +7,7 @@ that an answer does not depend on what else is in the batch. Source: Dettmers et
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -15,12 +15,15 @@ from torch import Tensor, nn
 
 from models.device import instructions
 from models.layers.kernels import (
+    FBGEMM,
     INT8_KERNELS,
     ONEDNN,
     Kernels,
     Packs,
+    Product,
     Shape,
     exact_product,
+    fbgemm_fp16,
     onednn_packed,
     onednn_product,
 )
@@ -81,22 +84,31 @@ class PackedLinear(nn.Linear, Packs):
         if self._packed is None:
             return super().forward(x)
         if x.requires_grad:
-            product: Tensor = _PackedProduct.apply(x, self._packed, self.bias)  # type: ignore[no-untyped-call]
-            return product
+            return differentiable(x, self._product, self._packed.to_dense)
+        return self._product(x)
+
+    def _product(self, x: Tensor) -> Tensor:
+        assert self._packed is not None
         return onednn_product(x, self._packed, self.bias)
 
 
-class _PackedProduct(torch.autograd.Function):
-    """oneDNN's product, with a derivative by its input: it has none itself, and torch would go on with zeros."""
+class _Differentiable(torch.autograd.Function):
+    """A kernel's product, with a derivative by its input: it has none itself, and torch would go on with zeros."""
 
     @staticmethod
-    def forward(context: Any, x: Tensor, packed: Tensor, bias: Tensor | None) -> Tensor:
-        context.packed = packed  # not among the saved tensors: those cannot have this layout
-        return onednn_product(x, packed, bias)
+    def forward(context: Any, x: Tensor, product: Product, weight: Callable[[], Tensor]) -> Tensor:
+        context.weight = weight  # not among the saved tensors: those cannot have a kernel's layout
+        return product(x)
 
     @staticmethod
     def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        return gradient @ context.packed.to_dense(), None, None
+        return gradient @ context.weight(), None, None
+
+
+def differentiable(x: Tensor, product: Product, weight: Callable[[], Tensor]) -> Tensor:
+    """`product` of `x`; `weight`: unpacks it."""
+    made: Tensor = _Differentiable.apply(x, product, weight)  # type: ignore[no-untyped-call]
+    return made
 
 
 class Int8Linear(nn.Linear, Packs):
@@ -128,6 +140,21 @@ class Int8Linear(nn.Linear, Packs):
         return product.view(*x.shape[:-1], self.out_features).to(x.dtype)
 
 
+class Fp16Linear(nn.Linear, Packs):
+    """A linear layer with weights in fp16 that computes in float32, once it is packed: for CPUs that do not compute in
+    fp16, where half the weights are read in half the time. float32 `(..., in)` -> `(..., out)`."""
+
+    def pack(self, _: Kernels) -> None:
+        self.kernel = FBGEMM
+        self._packed = fbgemm_fp16(self.weight, self.bias)
+        self.weight = nn.Parameter(self.weight.new_empty(0), requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.requires_grad:
+            return differentiable(x, self._packed.product, self._packed.weight)
+        return self._packed.product(x)
+
+
 class Quantized(NamedTuple):
     """Tokens in int8."""
 
@@ -143,24 +170,28 @@ def products(x: Tensor, layers: Sequence[nn.Linear]) -> list[Tensor]:
     return [layer.of(tokens, x) for layer in layers if isinstance(layer, Int8Linear)]
 
 
+Kind = type[PackedLinear] | type[Int8Linear] | type[Fp16Linear]  # of product
+
+
 class SourceLinear(nn.Linear):
     """For all tokens of what is looked at, where its neighbours see few."""
 
 
-def with_products(module: M, kind: type[PackedLinear | Int8Linear], shape: Shape = Shape.TEXT) -> M:
+def with_products(module: M, kind: Kind, shape: Shape = Shape.TEXT) -> M:
     """Every big matrix product of `module` that is not of another kind yet becomes one of this, which is still to be
-    loaded and packed, in place. Heads and embeddings stay exact."""
+    loaded and packed, in place. Heads and embeddings stay exact; so does, in fp16, what is slower there."""
     for parent in list(module.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, nn.Linear) and type(child) in (nn.Linear, SourceLinear):
-                product = kind(
+                is_source = type(child) is SourceLinear
+                product = (PackedLinear if is_source and kind is Fp16Linear else kind)(
                     child.in_features,
                     child.out_features,
                     child.bias is not None,
                     device=child.weight.device,
                     dtype=child.weight.dtype,
                 )
-                product.shape = Shape.TOWER if type(child) is SourceLinear else shape
+                product.shape = Shape.TOWER if is_source else shape
                 setattr(parent, name, product)
     return module
 
@@ -169,10 +200,14 @@ def kernels_of(*modules: nn.Module) -> dict[str, str]:
     """The names of those that compute the products, once they are packed, by what these are for."""
     parts = [part for module in modules for part in module.modules() if isinstance(part, Packs)]
     names = {shape: [part.kernel for part in parts if part.kernel and part.shape is shape] for shape in Shape}
-    return {shape: "+".join(dict.fromkeys(own)) for shape, own in names.items() if own}
+    return {str(shape): "+".join(dict.fromkeys(own)) for shape, own in names.items() if own}
 
 
 def saved_bytes(module: nn.Module) -> int:
-    """How much smaller its int8 products will be once packed; each row keeps a scale and a zero point."""
+    """How much smaller its products in int8, where each row keeps a scale and a zero point, or fp16 will be once
+    packed."""
     layers = [part for part in module.modules() if isinstance(part, Int8Linear)]
-    return sum(one.weight.nbytes - one.weight.numel() - 12 * one.out_features for one in layers)
+    halved = [part.weight for part in module.modules() if isinstance(part, Fp16Linear)]
+    return sum(one.weight.nbytes - one.weight.numel() - 12 * one.out_features for one in layers) + sum(
+        weight.nbytes - 2 * weight.numel() for weight in halved
+    )

@@ -14,8 +14,18 @@ from torch.nn import functional as F
 
 from models.base import CaptionInput, Input, PairInput, QuestionInput, ServedModel, Task
 from models.device import instructions
-from models.layers.kernels import AUTOMATIC, FBGEMM, FBGEMM_LIMIT, ONEDNN, Kernels
-from models.layers.linear import Head, Int8Linear, PackedLinear, products, saved_bytes, weight_levels, with_products
+from models.layers.kernels import AUTOMATIC, FBGEMM, FBGEMM_LIMIT, ONEDNN, Kernels, has_fbgemm_fp16
+from models.layers.linear import (
+    Fp16Linear,
+    Head,
+    Int8Linear,
+    PackedLinear,
+    SourceLinear,
+    products,
+    saved_bytes,
+    weight_levels,
+    with_products,
+)
 from models.loader import load
 from models.weights import CheckpointError
 from tests import golden
@@ -119,6 +129,29 @@ def test_packed_products_have_the_derivative_of_the_same_products(dtype: torch.d
         gradients += torch.autograd.grad((outputs * weights).sum(), leaf)
     assert gradients[0].abs().max() > 0.1
     torch.testing.assert_close(gradients[1], gradients[0], atol=TOLERANCES[dtype], rtol=TOLERANCES[dtype])
+
+
+@pytest.mark.skipif(not has_fbgemm_fp16(), reason="FBGEMM is not in this build of torch")
+@pytest.mark.parametrize("bias", [True, False])
+def test_weights_in_fp16_make_nearly_the_same_products_and_derivatives(bias: bool) -> None:
+    torch.manual_seed(0)
+    linear, inputs, weights = nn.Linear(64, 96, bias), torch.randn(2, 5, 64), torch.randn(2, 5, 96)
+    (layer,) = waiting = with_products(nn.Sequential(nn.Linear(64, 96, bias)), Fp16Linear)
+    layer.load_state_dict(linear.state_dict())
+    assert saved_bytes(waiting) == 2 * 64 * 96
+    layer.apply(AUTOMATIC.pack)
+    with torch.inference_mode():
+        exact, products, alone = linear(inputs), layer(inputs), layer(inputs[:1, :1])
+    assert 0 < (products - exact).norm() < 1e-3 * exact.norm()
+    torch.testing.assert_close(products[:1, :1], alone, atol=1e-6, rtol=1e-6)
+    leaf = inputs.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad((layer(leaf) * weights).sum(), leaf)
+    torch.testing.assert_close(gradient, weights @ linear.weight, atol=1e-2, rtol=1e-2)
+
+
+def test_what_is_slower_in_fp16_stays_exact() -> None:
+    module = with_products(nn.Sequential(nn.Linear(8, 8), SourceLinear(8, 8)), Fp16Linear)
+    assert [type(part) for part in module] == [Fp16Linear, PackedLinear]
 
 
 def test_a_head_is_exact_for_few_tokens_and_many() -> None:
