@@ -28,7 +28,7 @@ format: .venv/.dev
 	$(BIN)/ruff check --fix .
 
 eval: .venv/.dev
-	$(BIN)/python -m training.evaluate $(if $(DTYPE),--dtype $(DTYPE) --against fp32)
+	$(BIN)/python -m training.evaluate $(if $(DTYPE),--dtype $(DTYPE) --against fp32) $(if $(INT8_HEAD),--int8-head)
 
 train-demo: .venv/.dev
 	$(BIN)/python -m training.train

@@ -61,6 +61,7 @@ class Settings(BaseSettings):
     dtype: Literal["auto", "fp32", "bf16", "fp16", "int8"] = Field(
         "auto", description="auto, fp32, bf16, fp16 or int8 (CPUs)"
     )
+    int8_head: bool = Field(False, description="project to the vocabulary in int8 (CPUs): faster steps, less exact")
     compile: bool = Field(False, description="compile the towers before the service is ready; needs a C++ compiler")
     kernels: Literal["auto", "torch", "onednn", "fbgemm"] = Field(
         "auto",

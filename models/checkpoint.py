@@ -21,7 +21,16 @@ from models.device import INT8, choose_dtype, computes_in_fp16, dtype_name
 from models.families import FAMILIES
 from models.families.family import Family, RunnerParts
 from models.layers.kernels import AUTOMATIC, Kernels, Shape, has_fbgemm_fp16
-from models.layers.linear import Fp16Linear, Int8Linear, Kind, PackedLinear, saved_bytes, with_products
+from models.layers.linear import (
+    INT8_ROW_BYTES,
+    Fp16Linear,
+    Int8Linear,
+    Kind,
+    PackedLinear,
+    Writes,
+    saved_bytes,
+    with_products,
+)
 from models.layers.tower import Tower
 from models.weights import CheckpointError, Names, Weights, weight_map
 
@@ -41,6 +50,7 @@ class CheckpointPlan:
     preprocessing: Preprocessing
     products: Kind  # the big matrix products of tower and network
     kernels: Kernels
+    int8_head: bool  # the projection to the vocabulary in int8, where there is one
 
     @cached_property
     def tower_digest(self) -> str:
@@ -56,11 +66,18 @@ class CheckpointPlan:
     @cached_property
     def network_bytes(self) -> int:
         """Memory of all other weights once loaded."""
-        return _kept_bytes(self._network())
+        network = self._network()
+        head = network.vocabulary()[1] if self.int8_head and isinstance(network, Writes) else None
+        return _kept_bytes(network) + (0 if head is None else head.numel() + INT8_ROW_BYTES * len(head))
 
     @property
     def dtype_name(self) -> str:
-        """The serving dtype, such as "bf16"; "fp32+int8" if the language model's is another."""
+        """The serving dtype, such as "bf16"; "fp32+int8" if the language model's is another, "bf16+int8-head" if that
+        of the projection to the vocabulary is."""
+        return self._products_name + ("+int8-head" if self.int8_head and isinstance(self._network(), Writes) else "")
+
+    @property
+    def _products_name(self) -> str:
         if self.products is Int8Linear:
             return INT8
         if self.products is Fp16Linear:
@@ -71,7 +88,7 @@ class CheckpointPlan:
 
     @property
     def uses_int8(self) -> bool:
-        return self.products is Int8Linear or self.entry.quantize is not None
+        return self.products is Int8Linear or self.entry.quantize is not None or self.int8_head
 
     @property
     def temperature(self) -> float | None:
@@ -90,6 +107,9 @@ class CheckpointPlan:
         """All of the checkpoint but its tower. Raises CheckpointError."""
         network = self._network()
         self._weights().load(network, self._names(network), device, self.kernels.pack)
+        if isinstance(network, Writes):
+            head, weight, bias = network.vocabulary()
+            head.prepare(weight, bias, self.kernels, int8=self.int8_head)
         return network
 
     def make_runner(self, unit: str, network: nn.Module, device: torch.device) -> ModelRunner:
@@ -118,7 +138,7 @@ class CheckpointPlan:
         with torch.device("meta"):
             network = networks.build(self.task, self.config)
         networks.set_dtypes(network, self.dtype)
-        kind = Int8Linear if self.uses_int8 else self.products
+        kind = self.products if self.entry.quantize is None else Int8Linear
         if (part := networks.quantizable(network)) is not None:
             with_products(part, kind)
         return with_products(network, PackedLinear)
@@ -144,6 +164,8 @@ def plan_checkpoints(
     dtype: torch.dtype,
     products: Kind = PackedLinear,
     kernels: Kernels = AUTOMATIC,
+    *,
+    int8_head: bool = False,
 ) -> dict[str, dict[Task, CheckpointPlan]]:
     """The plans by served model and task. `dtype`: the serving dtype. Fetches files that are not here yet.
 
@@ -156,7 +178,7 @@ def plan_checkpoints(
         for task, slot in entry.checkpoints.items():
             key = slot, family.networks.ARCHITECTURES[task]
             if key not in known:
-                known[key] = _plan(slot, task, family, dtype, products, kernels)
+                known[key] = _plan(slot, task, family, dtype, products, kernels, int8_head)
             plans[name][task] = known[key]
     return plans
 
@@ -179,7 +201,13 @@ def kept_bytes(plans: Set[CheckpointPlan]) -> int:
 
 
 def _plan(
-    entry: CheckpointEntry, task: Task, family: Family, dtype: torch.dtype, products: Kind, kernels: Kernels
+    entry: CheckpointEntry,
+    task: Task,
+    family: Family,
+    dtype: torch.dtype,
+    products: Kind,
+    kernels: Kernels,
+    int8_head: bool,
 ) -> CheckpointPlan:
     with naming(entry):
         folder = fetch(entry, family)
@@ -191,7 +219,7 @@ def _plan(
             raise CheckpointError(f"it is {config.architectures}; {task} needs {needed}")
         family.networks.check(task, config)
         preprocessing = family.networks.preprocessing(_processor(folder), config)
-        plan = CheckpointPlan(entry, task, family, folder, config, dtype, preprocessing, products, kernels)
+        plan = CheckpointPlan(entry, task, family, folder, config, dtype, preprocessing, products, kernels, int8_head)
         plan.check_options()
         return plan
 

@@ -73,12 +73,14 @@ def load(
     threads: int,
     compile_batches: int = 0,
     kernels: str = AUTO,
+    int8_head: bool = False,
 ) -> list[ServedModel]:
     """Load every checkpoint of a profile once, check it and warm it up.
 
     `catalog`: the operator's own; None: only the packaged one. `device`: auto, cpu, cuda, mps. `dtype`: auto, fp32,
     bf16, fp16, int8. `compile_batches`: the largest batch to compile the towers for, in pictures; 0: do not compile.
-    `kernels`: the name of one for matrix products on CPUs, where it can be; auto: the fastest.
+    `kernels`: the name of one for matrix products on CPUs, where it can be; auto: the fastest. `int8_head`:
+    the projection to the vocabulary in int8.
 
     Raises CatalogError, CheckpointError and DeviceError."""
     torch.set_num_threads(threads)
@@ -87,7 +89,7 @@ def load(
     place = choose_device(device)
     serving, products = how_to_compute(dtype, place)
     entries = _entries(profile, catalog)
-    plans = plan_checkpoints(entries, serving, products, Kernels(kernels))
+    plans = plan_checkpoints(entries, serving, products, Kernels(kernels), int8_head=int8_head)
     every = {plan for model in plans.values() for plan in model.values()}
     if any(plan.uses_int8 for plan in every):
         if place.type != "cpu":

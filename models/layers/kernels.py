@@ -99,7 +99,7 @@ class Kernels:
         return self._choose(shape, exact_candidates(dtype, instructions().packed), _exact_trial)
 
     def head(self, weight: Tensor) -> str | None:
-        """Of products in float32 with a whole vocabulary, with `weight` as it is."""
+        """Of products in float32 with a whole vocabulary, with weights as they are, where this one is."""
         return self.exact(Shape.HEAD, torch.float32) if weight.is_cpu else None
 
     def int8(self, shape: Shape) -> str:

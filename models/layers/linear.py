@@ -8,7 +8,7 @@ that an answer does not depend on what else is in the batch. Source: Dettmers et
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,7 @@ from models.layers.kernels import (
 )
 
 ACTIVATION_LEVELS = 127  # steps from zero to a token's largest activation
+INT8_ROW_BYTES = 12  # of a scale and a zero point
 SMALLEST = 1e-30  # of a token's largest activation: all zeros stay zeros
 M = TypeVar("M", bound=nn.Module)
 
@@ -155,6 +156,46 @@ class Fp16Linear(nn.Linear, Packs):
         return self._packed.product(x)
 
 
+class Vocabulary(Packs):
+    """What projects to a whole vocabulary, exactly or in int8."""
+
+    shape = Shape.HEAD
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.in_int8: Int8Linear | None = None
+
+    def pack(self, _: Kernels) -> None:
+        """Nothing: its weight may be an embedding's, which is loaded elsewhere."""
+
+    def prepare(self, weight: Tensor, bias: Tensor | None, kernels: Kernels, *, int8: bool) -> None:
+        """Once that is loaded. `weight`, `(vocabulary, width)`, stays as it is, also beside its int8 form."""
+        if not int8:
+            self.kernel = kernels.head(weight)
+            return
+        vocabulary, width = weight.shape
+        layer = Int8Linear(width, vocabulary, bias is not None, device="meta")
+        layer.shape, layer.weight = self.shape, nn.Parameter(weight.detach(), requires_grad=False)
+        if bias is not None:
+            layer.bias = nn.Parameter(bias.detach(), requires_grad=False)
+        layer.pack(kernels)
+        self.in_int8 = layer
+
+    def project(self, states: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """`(..., width)` -> logits float32."""
+        if self.in_int8 is not None:
+            return self.in_int8(states.float())
+        return head_product(states, weight, bias, self.kernel)
+
+
+@runtime_checkable
+class Writes(Protocol):
+    """A network that writes text."""
+
+    def vocabulary(self) -> tuple[Vocabulary, Tensor, Tensor | None]:
+        """What projects to it, by which weight and bias."""
+
+
 class Quantized(NamedTuple):
     """Tokens in int8."""
 
@@ -208,6 +249,6 @@ def saved_bytes(module: nn.Module) -> int:
     packed."""
     layers = [part for part in module.modules() if isinstance(part, Int8Linear)]
     halved = [part.weight for part in module.modules() if isinstance(part, Fp16Linear)]
-    return sum(one.weight.nbytes - one.weight.numel() - 12 * one.out_features for one in layers) + sum(
+    return sum(one.weight.nbytes - one.weight.numel() - INT8_ROW_BYTES * one.out_features for one in layers) + sum(
         weight.nbytes - 2 * weight.numel() for weight in halved
     )

@@ -22,8 +22,7 @@ from models.layers.attention import (
     Source,
     project,
 )
-from models.layers.kernels import Kernels, Packs, Shape
-from models.layers.linear import Head, LayerNorm, head_product
+from models.layers.linear import Head, LayerNorm, Vocabulary
 from models.layers.precision import Served
 from models.weights import KeyMap, Tied
 
@@ -129,10 +128,8 @@ class MED(Served):
         return x, kept
 
 
-class LMHead(Packs):
+class LMHead(Vocabulary):
     """BERT's language-model head, with the token embedding as its output matrix: `(..., width)` -> logits float32."""
-
-    shape = Shape.HEAD
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
@@ -140,8 +137,5 @@ class LMHead(Packs):
         self.norm = LayerNorm(config.width, eps=config.norm_epsilon)
         self.bias = nn.Parameter(torch.zeros(config.vocabulary))
 
-    def pack(self, kernels: Kernels) -> None:
-        self.kernel = kernels.head(self.bias)
-
     def forward(self, states: Tensor, tokens: nn.Embedding) -> Tensor:
-        return head_product(self.norm(F.gelu(self.transform(states))), tokens.weight, self.bias, self.kernel)
+        return self.project(self.norm(F.gelu(self.transform(states))), tokens.weight, self.bias)

@@ -12,13 +12,13 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import BlipConfig
 
 from models.base import Preprocessing, Task
 from models.families.blip.med import LM_HEAD_KEYS, MED, MED_KEYS, MED_TIED, LMHead
 from models.layers.attention import BertConfig
-from models.layers.linear import Head, LayerNorm
+from models.layers.linear import Head, LayerNorm, Vocabulary
 from models.layers.precision import serving_dtype
 from models.layers.vit import VIT_KEYS, ViT, ViTConfig, vit_config
 from models.runners.tower import square_resize
@@ -33,6 +33,9 @@ class CaptionNet(nn.Module):
         self.decoder = MED(text)
         self.head = LMHead(text)
 
+    def vocabulary(self) -> tuple[Vocabulary, Tensor, Tensor | None]:
+        return self.head, self.decoder.tokens.weight, self.head.bias
+
 
 class VQANet(nn.Module):
     def __init__(self, vision: ViTConfig, text: BertConfig) -> None:
@@ -41,6 +44,9 @@ class VQANet(nn.Module):
         self.encoder = MED(text)  # of the question; looks at the image
         self.decoder = MED(replace(text, source_width=text.width))  # of the answer; looks at the encoded question
         self.head = LMHead(text)
+
+    def vocabulary(self) -> tuple[Vocabulary, Tensor, Tensor | None]:
+        return self.head, self.decoder.tokens.weight, self.head.bias
 
 
 class MatchNet(nn.Module):

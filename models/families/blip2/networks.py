@@ -13,14 +13,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import Blip2Config
 
 from models.base import Preprocessing, Task
 from models.families.blip2.opt import OPT, OPT_KEYS, OPT_TIED, OPTConfig
 from models.families.blip2.qformer import QFORMER_KEYS, QFormer, QFormerConfig
 from models.families.blip2.t5 import T5, T5_KEYS, T5_TIED, T5Config
-from models.layers.linear import Head, LayerNorm
+from models.layers.linear import Head, LayerNorm, Vocabulary
 from models.layers.precision import serving_dtype
 from models.layers.vit import VIT_KEYS, ViT, ViTConfig, vit_config
 from models.runners.tower import square_resize
@@ -36,6 +36,9 @@ class GenerationNet(nn.Module):
         self.qformer = QFormer(qformer)
         self.projection = Head(qformer.width, language_model.config.width)
         self.language_model = language_model
+
+    def vocabulary(self) -> tuple[Vocabulary, Tensor, Tensor | None]:
+        return self.language_model.vocabulary()
 
 
 class RetrievalNet(nn.Module):

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.layers.attention import KeyValue, Lines, Past, split_heads
-from models.layers.kernels import Kernels, Packs, Shape
-from models.layers.linear import LayerNorm, head_product
+from models.layers.linear import LayerNorm, Vocabulary
 from models.layers.precision import Served
 from models.weights import KeyMap, Tied
 
@@ -67,9 +66,7 @@ class Layer(nn.Module):
         return x + self.down(F.relu(self.up(self.mlp_norm(x)))), seen
 
 
-class OPT(Served, Packs):
-    shape = Shape.HEAD
-
+class OPT(Served, Vocabulary):
     def __init__(self, config: OPTConfig) -> None:
         super().__init__()
         self.config = config
@@ -78,8 +75,8 @@ class OPT(Served, Packs):
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_layers))
         self.norm = LayerNorm(config.width)
 
-    def pack(self, kernels: Kernels) -> None:
-        self.kernel = kernels.head(self.norm.weight)
+    def vocabulary(self) -> tuple[Vocabulary, Tensor, Tensor | None]:
+        return self, self.tokens.weight, None
 
     @property
     def token_bytes(self) -> int:
@@ -109,4 +106,4 @@ class OPT(Served, Packs):
 
     def logits(self, states: Tensor) -> Tensor:
         """`(..., width)` -> `(..., vocabulary)` float32."""
-        return head_product(states, self.tokens.weight, None, self.kernel)
+        return self.project(states, self.tokens.weight, None)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.layers.attention import KeyValue, Lines, Past, Source, project, split_heads
-from models.layers.linear import Head, SourceLinear
+from models.layers.linear import Head, SourceLinear, Vocabulary
 from models.layers.precision import Served
 from models.weights import KeyMap, Tied
 
@@ -168,7 +168,7 @@ class Decoder(nn.Module):
         self.norm = RMSNorm(config.width, eps=config.norm_epsilon)
 
 
-class T5(Served):
+class T5(Served, Vocabulary):
     def __init__(self, config: T5Config) -> None:
         super().__init__()
         self.config = config
@@ -176,6 +176,9 @@ class T5(Served):
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
         self.head = Head(config.width, config.vocabulary, bias=False)
+
+    def vocabulary(self) -> tuple[Vocabulary, Tensor, Tensor | None]:
+        return self, self.head.weight, None
 
     @property
     def token_bytes(self) -> int:
@@ -231,7 +234,7 @@ class T5(Served):
 
     def logits(self, states: Tensor) -> Tensor:
         """`(..., width)` -> `(..., vocabulary)` float32."""
-        return self.head(states)
+        return self.project(states, self.head.weight, None)
 
     def _bias(self, distances: nn.Embedding, distance: Tensor, *, bidirectional: bool) -> Tensor:
         """What relative positions add to the scores: `(rows, queries, keys)` -> `(rows, heads, queries, keys)`."""

@@ -271,6 +271,22 @@ def test_scores_in_int8_stay_close(int8: ServedModel, served: dict[str, ServedMo
     assert logits[0] == pytest.approx(logits[1], abs=0.15)
 
 
+def test_a_head_in_int8_answers_nearly_as_the_exact_one(served: dict[str, ServedModel]) -> None:
+    (blip, _) = load("golden", catalog=golden.CATALOG, device="cpu", dtype="fp32", threads=1, int8_head=True)
+    requests: dict[Task, Input] = {Task.CAPTION: CaptionInput(), Task.VQA: QuestionInput("what color is it?")}
+    for task, request in requests.items():
+        one, other = blip.checkpoints[task], served["blip"].checkpoints[task]
+        assert (one.dtype, other.dtype) == ("fp32+int8-head", "fp32")
+        ours, exact = (
+            asking.generate(checkpoint, [asking.item(checkpoint, "s0_ev0", request)])[0].sequences[0]
+            for checkpoint in (one, other)
+        )
+        assert ours.text == exact.text
+        assert ours.confidence != exact.confidence
+        assert ours.confidence == pytest.approx(exact.confidence, abs=0.05)
+    assert blip.checkpoints[Task.MATCH].dtype == "fp32"  # it writes nothing
+
+
 def test_int8_is_not_compiled() -> None:
     with pytest.raises(CheckpointError, match="int8 products cannot be compiled: start without BLIP_COMPILE"):
         load("golden", catalog=golden.CATALOG, device="cpu", dtype="int8", threads=1, compile_batches=1)
