@@ -137,7 +137,10 @@ class Int8Linear(nn.Linear, Packs):
     def of(self, tokens: Quantized, x: Tensor) -> Tensor:
         """The product of `x`, whose `tokens` are."""
         product = self.product(tokens.levels)
-        product = product.mul_(tokens.step) if self.bias is None else torch.addcmul(self.bias, product, tokens.step)
+        if self.bias is None:
+            product.mul_(tokens.step)
+        else:
+            torch.addcmul(self.bias, product, tokens.step, out=product)
         return product.view(*x.shape[:-1], self.out_features).to(x.dtype)
 
 
