@@ -13,7 +13,7 @@ test: .venv/.dev
 
 # As on a CPU that has AVX2 and no more.
 test-avx2: .venv/.dev
-	ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 $(BIN)/pytest tests/models
+	ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 FBGEMM_ENABLE_INSTRUCTIONS=AVX2 $(BIN)/pytest tests/models
 
 check: .venv/.dev
 	$(BIN)/ruff format --check .
@@ -28,7 +28,7 @@ format: .venv/.dev
 	$(BIN)/ruff check --fix .
 
 eval: .venv/.dev
-	$(BIN)/python -m training.evaluate $(if $(DTYPE),--dtype $(DTYPE) --against fp32)
+	$(BIN)/python -m training.evaluate $(if $(DTYPE),--dtype $(DTYPE) --against fp32) $(if $(INT8_HEAD),--int8-head)
 
 train-demo: .venv/.dev
 	$(BIN)/python -m training.train

@@ -74,6 +74,8 @@ def load_models(settings: Settings) -> list[ServedModel]:
         dtype=settings.dtype,
         threads=settings.threads,
         compile_batches=settings.max_batch_size if settings.compile else 0,
+        kernels=settings.kernels,
+        int8_head=settings.int8_head,
     )
     gc.collect()
     gc.freeze()  # what stays for ever need not be looked at again: a full collection would stop everything for 0.2 s

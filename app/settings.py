@@ -61,7 +61,12 @@ class Settings(BaseSettings):
     dtype: Literal["auto", "fp32", "bf16", "fp16", "int8"] = Field(
         "auto", description="auto, fp32, bf16, fp16 or int8 (CPUs)"
     )
+    int8_head: bool = Field(False, description="project to the vocabulary in int8 (CPUs): faster steps, less exact")
     compile: bool = Field(False, description="compile the towers before the service is ready; needs a C++ compiler")
+    kernels: Literal["auto", "torch", "onednn", "fbgemm"] = Field(
+        "auto",
+        description="of matrix products on CPUs: auto, by a trial; or where it can be torch, onednn, fbgemm",
+    )
     threads: int = Field(default_factory=default_threads, ge=1, description="CPU threads")
     max_batch_size: int = Field(16, ge=1, description="work items per batch")
     max_queue_items: int = Field(512, ge=1, description="waiting work items; beyond: 429")

@@ -113,9 +113,10 @@ def _shapes(task: Task, config: Blip2Config) -> dict[str, torch.Size]:
     with torch.device("meta"):
         modules = blip2.build_tower(config), blip2.build(task, config)
     return {
-        theirs: module.get_parameter(ours).shape
+        name: part.shape
         for module in modules
         for ours, theirs in blip2.hugging_face_names(module).items()
+        for name, part in zip(theirs, module.get_parameter(ours).chunk(len(theirs)), strict=True)
     }
 
 

@@ -18,8 +18,7 @@ from sklearn.datasets import load_sample_image
 
 from models.base import Task
 from models.catalog import read_catalog
-from models.checkpoint import CheckpointPlan, kept_bytes, plan_checkpoints
-from models.device import INT8, choose_dtype
+from models.checkpoint import CheckpointPlan, how_to_compute, kept_bytes, plan_checkpoints
 
 
 class Case(NamedTuple):
@@ -50,8 +49,8 @@ def median_seconds(client: httpx.Client, case: Case, images: Iterator[bytes], re
 
 
 def plans(catalog: Path, profile: str, dtype: str) -> set[CheckpointPlan]:
-    serving = choose_dtype(dtype, torch.device("cpu"))
-    planned = plan_checkpoints(read_catalog(catalog).profile(profile), serving, int8=dtype == INT8)
+    how = how_to_compute(dtype, torch.device("cpu"))
+    planned = plan_checkpoints(read_catalog(catalog).profile(profile), *how)
     return {plan for model in planned.values() for plan in model.values()}
 
 

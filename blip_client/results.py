@@ -211,6 +211,7 @@ class CheckpointInfo(Result):
     revision: str | None
     device: str
     dtype: str
+    kernels: dict[str, str]  # on a CPU, by what their products are for
     image_size: int  # pixels
     history: bool | None = None
     template: bool | None = None

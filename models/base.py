@@ -413,6 +413,7 @@ class Checkpoint:
     dtype: str
     device: str
     temperature: float | None = None  # multiplies cosines before they become probabilities; None: it has no ITC
+    kernels: Mapping[str, str] = field(default_factory=dict)  # of its matrix products on a CPU, by what they are for
 
 
 @dataclass(frozen=True, slots=True)

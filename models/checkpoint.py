@@ -17,12 +17,22 @@ from torch import nn
 
 from models.base import ModelRunner, Preprocessing, Task
 from models.catalog import CheckpointEntry, ModelEntry
-from models.device import INT8, dtype_name
+from models.device import INT8, choose_dtype, computes_in_fp16, dtype_name
 from models.families import FAMILIES
 from models.families.family import Family, RunnerParts
-from models.layers.linear import Int8Linear, PackedLinear, pack, saved_bytes, with_products
+from models.layers.kernels import AUTOMATIC, Kernels, Shape, has_fbgemm_fp16
+from models.layers.linear import (
+    INT8_ROW_BYTES,
+    Fp16Linear,
+    Int8Linear,
+    Kind,
+    PackedLinear,
+    Writes,
+    saved_bytes,
+    with_products,
+)
 from models.layers.tower import Tower
-from models.weights import CheckpointError, Weights, weight_map
+from models.weights import CheckpointError, Names, Weights, weight_map
 
 LOGIT_SCALE = 2.6592  # log(1 / 0.07), with which BLIP's and BLIP-2's authors begin to train
 
@@ -38,7 +48,9 @@ class CheckpointPlan:
     config: Any  # the family's, from transformers
     dtype: torch.dtype  # the serving dtype
     preprocessing: Preprocessing
-    int8: bool  # big matrix products in int8, of tower and network
+    products: Kind  # the big matrix products of tower and network
+    kernels: Kernels
+    int8_head: bool  # the projection to the vocabulary in int8, where there is one
 
     @cached_property
     def tower_digest(self) -> str:
@@ -54,20 +66,29 @@ class CheckpointPlan:
     @cached_property
     def network_bytes(self) -> int:
         """Memory of all other weights once loaded."""
-        return _kept_bytes(self._network())
+        network = self._network()
+        head = network.vocabulary()[1] if self.int8_head and isinstance(network, Writes) else None
+        return _kept_bytes(network) + (0 if head is None else head.numel() + INT8_ROW_BYTES * len(head))
 
     @property
     def dtype_name(self) -> str:
-        """The serving dtype, such as "bf16"; "fp32+int8" if the language model's is another."""
-        if self.int8:
+        """The serving dtype, such as "bf16"; "fp32+int8" if the language model's is another, "bf16+int8-head" if that
+        of the projection to the vocabulary is."""
+        return self._products_name + ("+int8-head" if self.int8_head and isinstance(self._network(), Writes) else "")
+
+    @property
+    def _products_name(self) -> str:
+        if self.products is Int8Linear:
             return INT8
+        if self.products is Fp16Linear:
+            return "+".join(dict.fromkeys(["fp16", *filter(None, [self.entry.quantize])]))
         own, model = dtype_name(self.dtype), self.family.networks.language_model_of(self._network())
         others = [] if model is None else [self.entry.quantize or dtype_name(model.dtype)]
         return "+".join(dict.fromkeys([own, *others]))
 
     @property
     def uses_int8(self) -> bool:
-        return self.int8 or self.entry.quantize is not None
+        return self.products is Int8Linear or self.entry.quantize is not None or self.int8_head
 
     @property
     def temperature(self) -> float | None:
@@ -79,13 +100,16 @@ class CheckpointPlan:
     def load_tower(self, device: torch.device, *, to_compile: bool = False) -> Tower:
         """`to_compile`: leave the weights unpacked, for torch.compile. Raises CheckpointError."""
         tower = self._tower()
-        self._weights().load(tower, self._names(tower), device, None if to_compile else pack)
+        self._weights().load(tower, self._names(tower), device, None if to_compile else self.kernels.pack)
         return tower
 
     def load_network(self, device: torch.device) -> nn.Module:
         """All of the checkpoint but its tower. Raises CheckpointError."""
         network = self._network()
-        self._weights().load(network, self._names(network), device, pack)
+        self._weights().load(network, self._names(network), device, self.kernels.pack)
+        if isinstance(network, Writes):
+            head, weight, bias = network.vocabulary()
+            head.prepare(weight, bias, self.kernels, int8=self.int8_head)
         return network
 
     def make_runner(self, unit: str, network: nn.Module, device: torch.device) -> ModelRunner:
@@ -107,16 +131,16 @@ class CheckpointPlan:
         with torch.device("meta"):
             tower = networks.build_tower(self.config)
         networks.set_dtypes(tower, self.dtype)
-        return with_products(tower, Int8Linear if self.int8 else PackedLinear)
+        return with_products(tower, self.products, Shape.TOWER)
 
     def _network(self) -> nn.Module:
         networks = self.family.networks
         with torch.device("meta"):
             network = networks.build(self.task, self.config)
         networks.set_dtypes(network, self.dtype)
-        quantized = networks.quantizable(network) if self.uses_int8 else None
-        if quantized is not None:
-            with_products(quantized, Int8Linear)
+        kind = self.products if self.entry.quantize is None else Int8Linear
+        if (part := networks.quantizable(network)) is not None:
+            with_products(part, kind)
         return with_products(network, PackedLinear)
 
     @cached_property
@@ -127,7 +151,7 @@ class CheckpointPlan:
     def _weights(self) -> Weights:
         return Weights(self.folder, self.family.networks.TIED, self._canonical)
 
-    def _names(self, module: nn.Module) -> dict[str, str]:
+    def _names(self, module: nn.Module) -> Names:
         return self.family.networks.hugging_face_names(module)
 
 
@@ -136,7 +160,12 @@ def _kept_bytes(module: nn.Module) -> int:
 
 
 def plan_checkpoints(
-    entries: Mapping[str, ModelEntry], dtype: torch.dtype, *, int8: bool = False
+    entries: Mapping[str, ModelEntry],
+    dtype: torch.dtype,
+    products: Kind = PackedLinear,
+    kernels: Kernels = AUTOMATIC,
+    *,
+    int8_head: bool = False,
 ) -> dict[str, dict[Task, CheckpointPlan]]:
     """The plans by served model and task. `dtype`: the serving dtype. Fetches files that are not here yet.
 
@@ -149,9 +178,17 @@ def plan_checkpoints(
         for task, slot in entry.checkpoints.items():
             key = slot, family.networks.ARCHITECTURES[task]
             if key not in known:
-                known[key] = _plan(slot, task, family, dtype, int8)
+                known[key] = _plan(slot, task, family, dtype, products, kernels, int8_head)
             plans[name][task] = known[key]
     return plans
+
+
+def how_to_compute(dtype: str, device: torch.device) -> tuple[torch.dtype, Kind]:
+    """The serving dtype, in which activations are, and the kind of the big matrix products. In fp16, on a CPU that does
+    not compute in it, weights alone are in it, where FBGEMM is there."""
+    if dtype == "fp16" and device.type == "cpu" and not computes_in_fp16() and has_fbgemm_fp16():
+        return torch.float32, Fp16Linear
+    return choose_dtype(dtype, device), Int8Linear if dtype == INT8 else PackedLinear
 
 
 def kept_bytes(plans: Set[CheckpointPlan]) -> int:
@@ -163,7 +200,15 @@ def kept_bytes(plans: Set[CheckpointPlan]) -> int:
     return sum(towers.values()) + sum(plan.network_bytes for plan in plans)
 
 
-def _plan(entry: CheckpointEntry, task: Task, family: Family, dtype: torch.dtype, int8: bool) -> CheckpointPlan:
+def _plan(
+    entry: CheckpointEntry,
+    task: Task,
+    family: Family,
+    dtype: torch.dtype,
+    products: Kind,
+    kernels: Kernels,
+    int8_head: bool,
+) -> CheckpointPlan:
     with naming(entry):
         folder = fetch(entry, family)
         if not (folder / "config.json").is_file():
@@ -174,7 +219,7 @@ def _plan(entry: CheckpointEntry, task: Task, family: Family, dtype: torch.dtype
             raise CheckpointError(f"it is {config.architectures}; {task} needs {needed}")
         family.networks.check(task, config)
         preprocessing = family.networks.preprocessing(_processor(folder), config)
-        plan = CheckpointPlan(entry, task, family, folder, config, dtype, preprocessing, int8)
+        plan = CheckpointPlan(entry, task, family, folder, config, dtype, preprocessing, products, kernels, int8_head)
         plan.check_options()
         return plan
 

@@ -27,6 +27,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 INT8 = "int8"  # of weights and activations in the big products; between them, activations are as `auto` has them
 
 BF16_UNITS = frozenset({"avx512_bf16", "bf16"})  # of x86, of ARM; oneDNN takes AMX's only beside the first
+FP16_UNITS = frozenset({"avx512_fp16", "amx_fp16", "fp16"})
 VNNI_UNITS = frozenset({"avx512_vnni", "avx_vnni"})
 # What oneDNN still uses of them under a limit of this name; under any other, as under none, all of them.
 UNITS_UNDER_LIMIT: dict[str, frozenset[str]] = {
@@ -104,6 +105,12 @@ def instructions() -> Instructions:
     packed = packed_dtypes()
     bf16 = torch.bfloat16 in packed and not units.isdisjoint(BF16_UNITS)
     return Instructions(packed, bf16, vnni=not units.isdisjoint(VNNI_UNITS))
+
+
+def computes_in_fp16() -> bool:
+    """Whether the CPU has products in fp16 of its own. oneDNN takes AMX's only where it takes the others."""
+    units = {unit for unit, there in torch.cpu.get_capabilities().items() if there is True}
+    return torch.float16 in packed_dtypes() and not units.isdisjoint(FP16_UNITS)
 
 
 def torch_vectors() -> str:

@@ -38,10 +38,12 @@ from models.base import (
     is_finite,
 )
 from models.catalog import CatalogError, CheckpointEntry, ModelEntry, Sanity, read_catalog
-from models.checkpoint import CheckpointPlan, fetch, kept_bytes, naming, plan_checkpoints
-from models.device import INT8, choose_device, choose_dtype, free_bytes, has_onednn, tensors_apart
+from models.checkpoint import CheckpointPlan, fetch, how_to_compute, kept_bytes, naming, plan_checkpoints
+from models.device import choose_device, free_bytes, has_onednn, tensors_apart
 from models.families import FAMILIES
 from models.framing import Fit
+from models.layers.kernels import AUTO, Kernels
+from models.layers.linear import PackedLinear, kernels_of
 from models.runners.tower import TowerRunner
 from models.weights import CheckpointError
 
@@ -70,28 +72,32 @@ def load(
     dtype: str,
     threads: int,
     compile_batches: int = 0,
+    kernels: str = AUTO,
+    int8_head: bool = False,
 ) -> list[ServedModel]:
     """Load every checkpoint of a profile once, check it and warm it up.
 
     `catalog`: the operator's own; None: only the packaged one. `device`: auto, cpu, cuda, mps. `dtype`: auto, fp32,
     bf16, fp16, int8. `compile_batches`: the largest batch to compile the towers for, in pictures; 0: do not compile.
+    `kernels`: the name of one for matrix products on CPUs, where it can be; auto: the fastest. `int8_head`:
+    the projection to the vocabulary in int8.
 
     Raises CatalogError, CheckpointError and DeviceError."""
     torch.set_num_threads(threads)
     # fp32 is fp32: cuDNN's default for the patches' convolution is TF32, which has 10 bits.
     torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
     place = choose_device(device)
-    serving = choose_dtype(dtype, place)
+    serving, products = how_to_compute(dtype, place)
     entries = _entries(profile, catalog)
-    plans = plan_checkpoints(entries, serving, int8=dtype == INT8)
+    plans = plan_checkpoints(entries, serving, products, Kernels(kernels), int8_head=int8_head)
     every = {plan for model in plans.values() for plan in model.values()}
     if any(plan.uses_int8 for plan in every):
         if place.type != "cpu":
             raise CheckpointError(f"int8 is for CPUs; on {place} choose bf16 or fp16")
         if not has_onednn():
             raise CheckpointError("int8 needs a build of torch with oneDNN")
-    if compile_batches and dtype == INT8:
-        raise CheckpointError("int8 products cannot be compiled: start without BLIP_COMPILE")
+    if compile_batches and products is not PackedLinear:
+        raise CheckpointError(f"{dtype} products cannot be compiled: start without BLIP_COMPILE")
     with tensors_apart():
         _check_memory(every, place)
         loader = _Loader(place, compile_batches)
@@ -166,10 +172,13 @@ class _Loader:
     def _load(self, plan: CheckpointPlan) -> Checkpoint:
         tower = self._tower(plan)
         unit = self._new_unit(plan.entry.checkpoint)
-        heads = plan.make_runner(unit, plan.load_network(self._device), self._device)
+        network = plan.load_network(self._device)
+        heads = plan.make_runner(unit, network, self._device)
         own = heads.capabilities
         temperature = plan.entry.temperature or own.logit_scale or plan.temperature
         log.info("loaded %s, %.1f MB beside %s", unit, plan.network_bytes / 1e6, tower.unit)
+        if kernels := tower.kernels | kernels_of(network):
+            log.info("kernels of %s: %s", unit, ", ".join(f"{what} {name}" for what, name in kernels.items()))
         return Checkpoint(
             name=unit,
             revision=plan.entry.revision,
@@ -179,6 +188,7 @@ class _Loader:
             dtype=plan.dtype_name,
             device=str(self._device),
             temperature=temperature if "itc" in own.heads else None,
+            kernels=kernels,
         )
 
     def _tower(self, plan: CheckpointPlan) -> TowerRunner:

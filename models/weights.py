@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -15,6 +15,14 @@ from torch import Tensor, nn
 
 # From our parameter name to Hugging Face's: regular expressions and their replacements, each applied in turn.
 KeyMap = tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...]
+# Our parameter name -> its Hugging Face name. Several: ours holds their tensors one after the other, each as large.
+Names = Mapping[str, tuple[str, ...]]
+# What is one matrix here, so that what has one input is one product -> what Hugging Face's files have apart.
+JOINED: Mapping[str, tuple[str, ...]] = {
+    "query_key_value": ("query", "key", "value"),
+    "key_value": ("key", "value"),
+    "gate_up": ("gate", "up"),
+}
 # Tied weights: Hugging Face name -> the other names under which a file may hold the same tensor.
 Tied = Mapping[str, tuple[str, ...]]
 
@@ -31,11 +39,26 @@ def weight_map(index: Path) -> dict[str, str]:
     return names
 
 
-def rename(name: str, keys: KeyMap) -> str:
-    """The Hugging Face name of our parameter."""
+def rename(name: str, keys: KeyMap = (), prefix: str = "") -> tuple[str, ...]:
+    """The Hugging Face name of our parameter; of one that is joined, those of its parts."""
+    joined = next((part for part in name.split(".") if part in JOINED), None)
+    own = [name] if joined is None else [name.replace(joined, part) for part in JOINED[joined]]
+    return tuple(prefix + _rename(one, keys) for one in own)
+
+
+def _rename(name: str, keys: KeyMap) -> str:
     for pattern, replacement in keys:
         name = re.sub(pattern, replacement, name)
     return name
+
+
+def named(module: nn.Module, keys: KeyMap = (), prefix: str = "") -> dict[str, Tensor]:
+    """The parameters of a module by their Hugging Face names."""
+    tensors: dict[str, Tensor] = {}
+    for name, parameter in module.named_parameters():
+        theirs = rename(name, keys, prefix)
+        tensors |= zip(theirs, parameter.detach().chunk(len(theirs)), strict=True)
+    return tensors
 
 
 class Weights:
@@ -84,26 +107,32 @@ class Weights:
         with safe_open(path, framework="pt") as file:
             return file.get_tensor(stored)
 
-    def _read_for(self, name: str, parameter: Tensor, device: torch.device) -> Tensor:
+    def _read_for(self, names: Sequence[str], parameter: Tensor, device: torch.device) -> Tensor:
         """A copy in the parameter's dtype. Raises CheckpointError if it is missing or has another shape."""
+        copies = [
+            self._read_part(name, part.shape, device, parameter.dtype)
+            for name, part in zip(names, parameter.chunk(len(names)) if parameter.dim() else [parameter], strict=True)
+        ]
+        return copies[0] if len(copies) == 1 else torch.cat(copies)
+
+    def _read_part(self, name: str, shape: torch.Size, device: torch.device, dtype: torch.dtype) -> Tensor:
         tensor = self.read(name)
-        if tensor.shape != parameter.shape:
+        if tensor.shape != shape:
             raise CheckpointError(
-                f"{self._folder}: {name} has shape {tuple(tensor.shape)}, "
-                f"its configuration says {tuple(parameter.shape)}"
+                f"{self._folder}: {name} has shape {tuple(tensor.shape)}, its configuration says {tuple(shape)}"
             )
-        return tensor.to(device, parameter.dtype, copy=True)
+        return tensor.to(device, dtype, copy=True)
 
     def load(
         self,
         module: nn.Module,
-        names: Mapping[str, str],
+        names: Names,
         device: torch.device,
         finish: Callable[[nn.Module], None] | None = None,
     ) -> None:
         """Fill a module built on the meta device: each parameter goes straight to its dtype and device.
 
-        `names`: our parameter name -> Hugging Face name; buffers that are in it are weights, too. `finish` is called
+        `names`: with those of buffers that are weights, too. `finish` is called
         with each submodule once its own weights are in. Raises CheckpointError if a weight is missing or has another
         shape."""
         for path, part in module.named_modules():
@@ -119,7 +148,7 @@ class Weights:
                 finish(part)
         module.eval()
 
-    def digest(self, module: nn.Module, names: Mapping[str, str], config: object) -> str:
+    def digest(self, module: nn.Module, names: Names, config: object) -> str:
         """The module's `tensor_digest` as it will be once loaded; only one tensor is in memory at a time. Raises
         CheckpointError."""
         weights = dict(module.named_parameters()) | {

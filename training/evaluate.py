@@ -251,10 +251,10 @@ async def evaluate_model(
     return tally
 
 
-def evaluate_dtype(dtype: str, cases: Sequence[Case], concurrency: int) -> dict[str, Tally]:
+def evaluate_dtype(dtype: str, cases: Sequence[Case], concurrency: int, *, int8_head: bool = False) -> dict[str, Tally]:
     """The figures of a service that is started with this dtype."""
-    print(f"in {dtype}:")
-    with running_service(dtype=dtype) as service:
+    print(f"in {dtype}{', the head in int8' if int8_head else ''}:")
+    with running_service(dtype=dtype, int8_head=int8_head) as service:
         return asyncio.run(evaluate(service.url, cases, concurrency))
 
 
@@ -275,14 +275,19 @@ def main() -> None:
     parser.add_argument(
         "--against", help="a dtype that is evaluated too: fail if the other loses 0.3 points, not by goals"
     )
+    parser.add_argument(
+        "--int8-head", action="store_true", help="BLIP_INT8_HEAD, against the same dtype without it, or another"
+    )
     options = parser.parse_args()
+    if options.int8_head and not options.against:
+        options.against = options.dtype
     if options.url and (options.against or options.dtype != "auto"):
         parser.error("a running service has its own dtype")
     cases = public_cases(options.public) + generated_cases(options.generated)
     if options.url:
         tallies = asyncio.run(evaluate(options.url, cases, options.concurrency))
     else:
-        tallies = evaluate_dtype(options.dtype, cases, options.concurrency)
+        tallies = evaluate_dtype(options.dtype, cases, options.concurrency, int8_head=options.int8_head)
     good = all(tally.all_met for tally in tallies.values())
     if options.against:
         good = is_held(tallies, evaluate_dtype(options.against, cases, options.concurrency))

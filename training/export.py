@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from models.families.blip.med import LM_HEAD_KEYS, MED_KEYS
 from models.layers.vit import VIT_KEYS
-from models.weights import KeyMap, rename, save
+from models.weights import KeyMap, named, save
 from training import vocabulary
 from training.data import MEAN, STD
 from training.network import LABEL_SMOOTHING, PROJECTION, TOWER, Answering, PreTraining, med_config
@@ -23,29 +23,29 @@ from training.network import LABEL_SMOOTHING, PROJECTION, TOWER, Answering, PreT
 CHECKPOINTS = Path("models/checkpoints/demo")
 
 
-def named(module: nn.Module, keys: KeyMap = (), prefix: str = "") -> dict[str, Tensor]:
-    return {prefix + rename(name, keys): value.detach().half() for name, value in module.named_parameters()}
+def halved(module: nn.Module, keys: KeyMap = (), prefix: str = "") -> dict[str, Tensor]:
+    return {name: tensor.half() for name, tensor in named(module, keys, prefix).items()}
 
 
 def tower_tensors(model: PreTraining) -> dict[str, Tensor]:
-    return named(model.tower, VIT_KEYS) | named(model.vision_norm, (), "vision_model.post_layernorm.")
+    return halved(model.tower, VIT_KEYS) | halved(model.vision_norm, (), "vision_model.post_layernorm.")
 
 
 def decoder_tensors(model: PreTraining | Answering) -> dict[str, Tensor]:
-    return named(model.decoder, MED_KEYS, "text_decoder.bert.") | named(
+    return halved(model.decoder, MED_KEYS, "text_decoder.bert.") | halved(
         model.lm_head, LM_HEAD_KEYS, "text_decoder.cls.predictions."
     )
 
 
 def encoder_tensors(model: PreTraining | Answering) -> dict[str, Tensor]:
-    return named(model.encoder, MED_KEYS, "text_encoder.")
+    return halved(model.encoder, MED_KEYS, "text_encoder.")
 
 
 def match_tensors(model: PreTraining) -> dict[str, Tensor]:
     heads = (("vision_proj.", model.vision_proj), ("text_proj.", model.text_proj), ("itm_head.", model.itm_head))
     tensors = encoder_tensors(model)
     for prefix, head in heads:
-        tensors |= named(head, (), prefix)
+        tensors |= halved(head, (), prefix)
     return tensors
 
 

@@ -88,6 +88,7 @@ def _checkpoint(task: Task, checkpoint: Checkpoint) -> CheckpointInfo:
         "revision": checkpoint.revision,
         "device": checkpoint.device,
         "dtype": checkpoint.dtype,
+        "kernels": dict(checkpoint.kernels),
         "image_size": checkpoint.preprocessing.image_size,
     }
     capabilities = checkpoint.heads.capabilities

@@ -20,7 +20,18 @@ or BLIP_* variables. With one, its key is BLIP_API_KEY.
 
 exit codes: 0 all pictures are done, 1 some failed, 2 the command is wrong, 130 interrupted: what was in flight is
 written"""
-SETTINGS = ("profile", "catalog", "device", "dtype", "compile", "threads", "max_batch_size", "log_level")
+SETTINGS = (
+    "profile",
+    "catalog",
+    "device",
+    "dtype",
+    "int8_head",
+    "compile",
+    "kernels",
+    "threads",
+    "max_batch_size",
+    "log_level",
+)
 TEXTS, GENERATED, PICTURES = ("caption", "vqa"), ("caption", "vqa"), ("caption", "vqa", "match", "embed")
 EVERY = tuple(COMMANDS)
 FORMATS = {

@@ -108,6 +108,10 @@ class CheckpointInfo(TypedDict):
     revision: str | None
     device: str
     dtype: str
+    kernels: Annotated[
+        dict[str, str],
+        Field(description="on a CPU, of the products of tower, text and head: torch, onednn, fbgemm, or several"),
+    ]
     image_size: Annotated[int, Field(description="pixels")]
     history: NotRequired[Annotated[bool, Field(description="vqa: whether it takes `history`, earlier turns")]]
     template: NotRequired[Annotated[bool, Field(description="vqa: whether it takes `template`, for the prompt")]]

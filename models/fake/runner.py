@@ -274,6 +274,7 @@ def fake_models(tower: FakeRunner | None = None, heads: FakeRunner | None = None
         dtype="fp32",
         device="cpu",
         temperature=TEMPERATURE,
+        kernels={"tower": "onednn", "text": "fbgemm", "head": "onednn"},
     )
     return [ServedModel("fake", "fake", dict.fromkeys(Task, checkpoint), note="names colours; has no weights")]
 

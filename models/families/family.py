@@ -13,7 +13,7 @@ from torch import nn
 from models.base import ModelRunner, Preprocessing, Task
 from models.layers.precision import Served
 from models.layers.tower import Tower
-from models.weights import Tied
+from models.weights import Names, Tied
 
 
 class Networks(Protocol):
@@ -46,8 +46,8 @@ class Networks(Protocol):
     def language_model_of(self, network: nn.Module, /) -> Served | None:
         """The pretrained language model in the network, if it has one: prompts are for it, and it can be quantised."""
 
-    def hugging_face_names(self, module: nn.Module, /) -> dict[str, str]:
-        """Our parameter name -> Hugging Face name, for a tower or network."""
+    def hugging_face_names(self, module: nn.Module, /) -> Names:
+        """Of a tower or network."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

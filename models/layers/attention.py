@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.layers.linear import LayerNorm
+from models.layers.linear import LayerNorm, SourceLinear, products
 
 SCORES_AT_ONCE = 2**22  # attention scores that a CPU's cache holds beside keys and values
 
@@ -211,20 +211,57 @@ class BertConfig:
 class BertAttention(nn.Module):
     """Multi-head attention with BERT's post-norm residual."""
 
-    def __init__(self, config: BertConfig, source_width: int) -> None:
+    def __init__(self, config: BertConfig) -> None:
         super().__init__()
         self.num_heads = config.num_heads
-        self.query = nn.Linear(config.width, config.width)
-        self.key = nn.Linear(source_width, config.width)
-        self.value = nn.Linear(source_width, config.width)
         self.out = nn.Linear(config.width, config.width)
         self.norm = LayerNorm(config.width, eps=config.norm_epsilon)
 
-    def project(self, source: Tensor) -> KeyValue:
-        """`(rows, tokens, source width)` -> keys and values."""
-        return KeyValue(split_heads(self.key(source), self.num_heads), split_heads(self.value(source), self.num_heads))
+    def look(self, x: Tensor, query: Tensor, source: KeyValue, mask: Tensor | None, lines: Lines | None) -> Tensor:
+        """`x` and its `query` `(lines, tokens, width)` -> the same shape, after residual and norm. `mask`: true where
+        `x` may look, broadcast to `(rows, 1, queries, keys)`."""
+        return self.norm(x + self.out(source.attend(query, mask, lines)))
+
+
+class BertSelfAttention(BertAttention):
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__(config)
+        self.query_key_value = nn.Linear(config.width, 3 * config.width)
+
+    def forward(
+        self, x: Tensor, mask: Tensor | None, past: Past | None = None, lines: Lines | None = None
+    ) -> tuple[Tensor, KeyValue]:
+        """As `look`, and the keys and values of past and present tokens."""
+        query, *present = self.query_key_value(x).chunk(3, -1)
+        seen = KeyValue(*(split_heads(part, self.num_heads) for part in present))
+        if past is not None:
+            seen = past.followed_by(seen)
+        return self.look(x, query, seen, mask, lines), seen
+
+
+class BertCrossAttention(BertAttention):
+    def __init__(self, config: BertConfig) -> None:
+        super().__init__(config)
+        self.query = nn.Linear(config.width, config.width)
+        self.key_value = SourceLinear(config.source_width, 2 * config.width)
 
     def forward(self, x: Tensor, source: KeyValue, mask: Tensor | None = None, lines: Lines | None = None) -> Tensor:
-        """`x` `(lines, tokens, width)` -> the same shape, after residual and norm. `mask`: true where `x` may look,
-        broadcast to `(rows, 1, queries, keys)`."""
-        return self.norm(x + self.out(source.attend(self.query(x), mask, lines)))
+        return self.look(x, self.query(x), source, mask, lines)
+
+
+class Looking(Protocol):
+    """A layer's cross-attention."""
+
+    num_heads: int
+
+    @property
+    def key_value(self) -> nn.Linear: ...
+
+
+def project(source: Tensor, attentions: Sequence[Looking]) -> list[KeyValue]:
+    """Keys and values for each, from `source` `(rows, tokens, source width)`."""
+    projected = products(source, [attention.key_value for attention in attentions])
+    return [
+        KeyValue(*(split_heads(part, attention.num_heads) for part in both.chunk(2, -1)))
+        for attention, both in zip(attentions, projected, strict=True)
+    ]

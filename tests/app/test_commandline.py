@@ -28,6 +28,7 @@ VALUES = {
     "catalog": "own.toml",
     "device": "cpu",
     "dtype": "fp32",
+    "kernels": "torch",
     "log_level": "debug",
     "log_format": "json",
 }

@@ -8,7 +8,7 @@ import torch
 from models import device
 from models.base import ServedModel
 from models.device import Instructions
-from models.layers import linear
+from models.layers import kernels, linear
 from models.loader import load
 from tests import golden
 
@@ -33,7 +33,7 @@ def cpu_with(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Lets the code choose as on a CPU that has this and no more. The kernels are still those of this machine."""
 
     def become(*packed: torch.dtype, bf16: bool = False, vnni: bool = False) -> None:
-        for module in (device, linear):
+        for module in (device, kernels, linear):
             monkeypatch.setattr(module, "instructions", lambda: Instructions(frozenset(packed), bf16, vnni))
 
     return become

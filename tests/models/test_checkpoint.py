@@ -15,7 +15,7 @@ from models import checkpoint, loader
 from models.base import Checkpoint, Task
 from models.catalog import CheckpointEntry, ModelEntry
 from models.checkpoint import CheckpointPlan, kept_bytes, plan_checkpoints
-from models.layers.linear import Int8Linear, PackedLinear
+from models.layers.linear import Int8Linear, PackedLinear, Writes
 from models.weights import CheckpointError
 from tests import golden
 from tests.models import spoiling
@@ -38,12 +38,14 @@ def load(folder: Path, entries: str, dtype: str = "fp32") -> dict[Task, Checkpoi
     return dict(spoiling.load(folder, entries, dtype, "blip2").checkpoints)
 
 
-def plans(folder: Path, dtype: torch.dtype = torch.float32, **slots: CheckpointEntry) -> set[CheckpointPlan]:
+def plans(
+    folder: Path, dtype: torch.dtype = torch.float32, *, int8_head: bool = False, **slots: CheckpointEntry
+) -> set[CheckpointPlan]:
     anchored = {
         task: slot.model_copy(update={"checkpoint": str(folder / slot.checkpoint)}) for task, slot in slots.items()
     }
     entry = ModelEntry(family="blip2", **anchored)
-    return set(plan_checkpoints({"mine": entry}, dtype)["mine"].values())
+    return set(plan_checkpoints({"mine": entry}, dtype, int8_head=int8_head)["mine"].values())
 
 
 OPT, ITM = CheckpointEntry(checkpoint="opt"), CheckpointEntry(checkpoint="itm")
@@ -84,8 +86,9 @@ def test_a_tower_is_read_into_memory_once(folder: Path, monkeypatch: pytest.Monk
 
 
 def held_bytes(module: nn.Module) -> int:
-    packed = [part.in_features * part.out_features * 4 for part in module.modules() if isinstance(part, PackedLinear)]
-    return sum(packed) + sum(parameter.nbytes for parameter in module.parameters())
+    packed = [part for part in module.modules() if isinstance(part, PackedLinear) and not part.weight.numel()]
+    packed_bytes = sum(4 * part.in_features * part.out_features for part in packed)
+    return packed_bytes + sum(parameter.nbytes for parameter in module.parameters())
 
 
 def test_the_memory_is_known_before_loading(folder: Path) -> None:
@@ -94,6 +97,17 @@ def test_the_memory_is_known_before_loading(folder: Path) -> None:
     for plan in (opt, itm):
         network, tower = plan.load_network(cpu), plan.load_tower(cpu)
         assert (plan.network_bytes, plan.tower_bytes) == (held_bytes(network), held_bytes(tower))
+    for kind in ("opt", "t5"):
+        entry = CheckpointEntry(checkpoint=kind)
+        (exact,), (headed,) = plans(folder, caption=entry), plans(folder, caption=entry, int8_head=True)
+        network = headed.load_network(cpu)
+        assert isinstance(network, Writes)
+        head, weight, _ = network.vocabulary()
+        assert head.in_int8 is not None
+        assert headed.network_bytes - exact.network_bytes == weight.numel() + 12 * len(weight)
+        states = torch.randn(2, weight.shape[1])
+        with torch.inference_mode():
+            assert (head.project(states, weight, None) - states @ weight.T).norm() < 0.025 * (states @ weight.T).norm()
     quantized = [part for part in int8.load_network(cpu).modules() if isinstance(part, Int8Linear)]
     weights = sum(part.in_features * part.out_features for part in quantized)
     assert 2 * weights < opt.network_bytes - int8.network_bytes < 3 * weights

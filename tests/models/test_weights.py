@@ -27,7 +27,7 @@ def small() -> nn.Linear:
     return nn.Linear(2, 3, device="meta")
 
 
-NAMES = {"weight": "w", "bias": "b"}
+NAMES = {"weight": ("w",), "bias": ("b",)}
 
 
 def test_weights_go_straight_into_their_dtype(tmp_path: Path) -> None:

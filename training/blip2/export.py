@@ -16,7 +16,7 @@ from models.layers.vit import VIT_KEYS
 from training import vocabulary
 from training.blip2.language import BOS, NUM_QUERIES, PAD, Speller
 from training.blip2.network import Querying, Speaking, qformer_config
-from training.export import named, write_json, write_model
+from training.export import halved, write_json, write_model
 from training.network import PROJECTION, TOWER
 
 CHECKPOINTS = Path("models/checkpoints/demo-blip2")
@@ -24,14 +24,14 @@ PROCESSOR = "Blip2Processor"
 
 
 def seen_tensors(tower: nn.Module, norm: nn.Module, qformer: nn.Module) -> dict[str, Tensor]:
-    return named(tower, VIT_KEYS) | named(norm, (), "vision_model.post_layernorm.") | named(qformer, QFORMER_KEYS)
+    return halved(tower, VIT_KEYS) | halved(norm, (), "vision_model.post_layernorm.") | halved(qformer, QFORMER_KEYS)
 
 
 def generation_tensors(model: Speaking) -> dict[str, Tensor]:
     return (
         seen_tensors(model.tower, model.norm, model.qformer)
-        | named(model.projection, (), "language_projection.")
-        | named(model.language_model, OPT_KEYS)
+        | halved(model.projection, (), "language_projection.")
+        | halved(model.language_model, OPT_KEYS)
     )
 
 
@@ -39,7 +39,7 @@ def retrieval_tensors(model: Querying) -> dict[str, Tensor]:
     tensors = seen_tensors(model.tower, model.norm, model.qformer)
     heads = (("itm_head.", model.itm), ("vision_projection.", model.image_projection))
     for prefix, head in (*heads, ("text_projection.", model.text_projection)):
-        tensors |= named(head, (), prefix)
+        tensors |= halved(head, (), prefix)
     return tensors
 
 

@@ -150,13 +150,15 @@ def new_model(speller: Speller) -> OPT:
     model = OPT(config)
     nn.init.normal_(model.tokens.weight, std=0.02)
     nn.init.normal_(model.positions.weight, std=0.006)
-    for part in model.modules():
+    for name, part in model.named_modules():
         if isinstance(part, nn.Linear):
-            nn.init.xavier_uniform_(part.weight)
+            for matrix in part.weight.data.chunk(3 if name.endswith("query_key_value") else 1):
+                nn.init.xavier_uniform_(matrix)
             nn.init.zeros_(part.bias)
     for layer in cast("list[Layer]", list(model.layers[:2])):
         size = WIDTH // config.num_heads
-        layer.key.weight.data[:size] = layer.query.weight.data[:size]
+        query, key, _ = layer.query_key_value.weight.data.chunk(3)
+        key[:size] = query[:size]
     return model
 
 

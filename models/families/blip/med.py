@@ -12,8 +12,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.layers.attention import BertAttention, BertConfig, KeyValue, Lines, Past, Source
-from models.layers.linear import Head, LayerNorm, exact_product
+from models.layers.attention import (
+    BertConfig,
+    BertCrossAttention,
+    BertSelfAttention,
+    KeyValue,
+    Lines,
+    Past,
+    Source,
+    project,
+)
+from models.layers.linear import Head, LayerNorm, Vocabulary
 from models.layers.precision import Served
 from models.weights import KeyMap, Tied
 
@@ -44,8 +53,8 @@ MED_TIED: Tied = {
 class Layer(nn.Module):
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
-        self.self_attention = BertAttention(config, config.width)
-        self.cross_attention = BertAttention(config, config.source_width)
+        self.self_attention = BertSelfAttention(config)
+        self.cross_attention = BertCrossAttention(config)
         self.up = nn.Linear(config.width, config.mlp_width)
         self.down = nn.Linear(config.mlp_width, config.width)
         self.norm = LayerNorm(config.width, eps=config.norm_epsilon)
@@ -61,14 +70,11 @@ class Layer(nn.Module):
         """`x`: `(lines, tokens, width)`. `look`: the source, and its keys and values for this layer; None: no source.
 
         Returns the new `x`, and the self-attention's keys and values of past and present tokens."""
-        present = self.self_attention.project(x)
-        if past is not None:
-            present = past.followed_by(present)
-        x = self.self_attention(x, present, mask, lines)
+        x, seen = self.self_attention(x, mask, past, lines)
         if look is not None:
             keys, source = look
             x = self.cross_attention(x, keys, source.mask, source.lines)
-        return self.norm(x + self.down(F.gelu(self.up(x)))), present
+        return self.norm(x + self.down(F.gelu(self.up(x)))), seen
 
 
 class MED(Served):
@@ -93,7 +99,7 @@ class MED(Served):
 
         `mask` `(rows, tokens)`: false at padding; None: there is none. `lines`: as in `Source`."""
         source = source.to(self.dtype)
-        layers = [layer.cross_attention.project(source) for layer in self._layers()]
+        layers = project(source, [layer.cross_attention for layer in self._layers()])
         return Source(layers, None if mask is None else mask[:, None, None, :], lines)
 
     def forward(
@@ -117,12 +123,12 @@ class MED(Served):
         kept: list[KeyValue] = []
         for index, layer in enumerate(self._layers()):
             look = (source.layers[index], source) if source is not None else None
-            x, present = layer(x, mask, past[index] if past is not None else None, lines, look)
-            kept.append(present)
+            x, seen = layer(x, mask, past[index] if past is not None else None, lines, look)
+            kept.append(seen)
         return x, kept
 
 
-class LMHead(nn.Module):
+class LMHead(Vocabulary):
     """BERT's language-model head, with the token embedding as its output matrix: `(..., width)` -> logits float32."""
 
     def __init__(self, config: BertConfig) -> None:
@@ -132,4 +138,4 @@ class LMHead(nn.Module):
         self.bias = nn.Parameter(torch.zeros(config.vocabulary))
 
     def forward(self, states: Tensor, tokens: nn.Embedding) -> Tensor:
-        return exact_product(self.norm(F.gelu(self.transform(states))), tokens.weight, self.bias)
+        return self.project(self.norm(F.gelu(self.transform(states))), tokens.weight, self.bias)

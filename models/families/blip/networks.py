@@ -12,17 +12,17 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import BlipConfig
 
 from models.base import Preprocessing, Task
 from models.families.blip.med import LM_HEAD_KEYS, MED, MED_KEYS, MED_TIED, LMHead
 from models.layers.attention import BertConfig
-from models.layers.linear import Head, LayerNorm
+from models.layers.linear import Head, LayerNorm, Vocabulary
 from models.layers.precision import serving_dtype
 from models.layers.vit import VIT_KEYS, ViT, ViTConfig, vit_config
 from models.runners.tower import square_resize
-from models.weights import CheckpointError, KeyMap, rename
+from models.weights import CheckpointError, KeyMap, Names, rename
 
 
 class CaptionNet(nn.Module):
@@ -33,6 +33,9 @@ class CaptionNet(nn.Module):
         self.decoder = MED(text)
         self.head = LMHead(text)
 
+    def vocabulary(self) -> tuple[Vocabulary, Tensor, Tensor | None]:
+        return self.head, self.decoder.tokens.weight, self.head.bias
+
 
 class VQANet(nn.Module):
     def __init__(self, vision: ViTConfig, text: BertConfig) -> None:
@@ -41,6 +44,9 @@ class VQANet(nn.Module):
         self.encoder = MED(text)  # of the question; looks at the image
         self.decoder = MED(replace(text, source_width=text.width))  # of the answer; looks at the encoded question
         self.head = LMHead(text)
+
+    def vocabulary(self) -> tuple[Vocabulary, Tensor, Tensor | None]:
+        return self.head, self.decoder.tokens.weight, self.head.bias
 
 
 class MatchNet(nn.Module):
@@ -74,15 +80,15 @@ _PARTS: dict[str, tuple[str, KeyMap]] = {
 }
 
 
-def hugging_face_names(module: nn.Module) -> dict[str, str]:
-    """Our parameter name -> Hugging Face name, for a tower or network."""
+def hugging_face_names(module: nn.Module) -> Names:
+    """Of a tower or network."""
     if isinstance(module, ViT):
         return {name: rename(name, VIT_KEYS) for name, _ in module.named_parameters()}
-    names = {}
+    names: dict[str, tuple[str, ...]] = {}
     for name, _ in module.named_parameters():
         first, _, rest = name.partition(".")
         prefix, keys = _PARTS[first]
-        names[name] = prefix + rename(rest, keys)
+        names[name] = rename(rest, keys, prefix)
     return names
 
 

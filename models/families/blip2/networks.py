@@ -13,18 +13,18 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import Blip2Config
 
 from models.base import Preprocessing, Task
 from models.families.blip2.opt import OPT, OPT_KEYS, OPT_TIED, OPTConfig
 from models.families.blip2.qformer import QFORMER_KEYS, QFormer, QFormerConfig
 from models.families.blip2.t5 import T5, T5_KEYS, T5_TIED, T5Config
-from models.layers.linear import Head, LayerNorm
+from models.layers.linear import Head, LayerNorm, Vocabulary
 from models.layers.precision import serving_dtype
 from models.layers.vit import VIT_KEYS, ViT, ViTConfig, vit_config
 from models.runners.tower import square_resize
-from models.weights import CheckpointError, Tied, rename
+from models.weights import CheckpointError, Names, Tied, rename
 
 NORM_EPSILON = 1e-5  # ln_vision's in LAVIS; transformers uses the blocks', 1e-6
 
@@ -36,6 +36,9 @@ class GenerationNet(nn.Module):
         self.qformer = QFormer(qformer)
         self.projection = Head(qformer.width, language_model.config.width)
         self.language_model = language_model
+
+    def vocabulary(self) -> tuple[Vocabulary, Tensor, Tensor | None]:
+        return self.language_model.vocabulary()
 
 
 class RetrievalNet(nn.Module):
@@ -67,11 +70,11 @@ _PARTS = {
 }
 
 
-def hugging_face_names(module: nn.Module) -> dict[str, str]:
-    """Our parameter name -> Hugging Face name, for a tower or network."""
+def hugging_face_names(module: nn.Module) -> Names:
+    """Of a tower or network."""
     if isinstance(module, ViT):
         return {name: rename(name, VIT_KEYS) for name, _ in module.named_parameters()}
-    names = {}
+    names: dict[str, tuple[str, ...]] = {}
     for name, _ in module.named_parameters():
         first, _, rest = name.partition(".")
         if first == "qformer":
@@ -79,7 +82,7 @@ def hugging_face_names(module: nn.Module) -> dict[str, str]:
         elif first == "language_model":
             names[name] = rename(rest, OPT_KEYS if isinstance(module.language_model, OPT) else T5_KEYS)
         else:
-            names[name] = _PARTS[first] + rest
+            names[name] = rename(rest, prefix=_PARTS[first])
     return names
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.layers.attention import KeyValue, Lines, Past, split_heads
-from models.layers.linear import LayerNorm, exact_product
+from models.layers.linear import LayerNorm, Vocabulary
 from models.layers.precision import Served
 from models.weights import KeyMap, Tied
 
@@ -50,9 +50,7 @@ class Layer(nn.Module):
         super().__init__()
         self.num_heads = config.num_heads
         self.attention_norm = LayerNorm(config.width)
-        self.query = nn.Linear(config.width, config.width)
-        self.key = nn.Linear(config.width, config.width)
-        self.value = nn.Linear(config.width, config.width)
+        self.query_key_value = nn.Linear(config.width, 3 * config.width)
         self.out = nn.Linear(config.width, config.width)
         self.mlp_norm = LayerNorm(config.width)
         self.up = nn.Linear(config.width, config.mlp_width)
@@ -60,15 +58,15 @@ class Layer(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor, past: Past | None, lines: Lines | None) -> tuple[Tensor, KeyValue]:
         """`x`: `(lines, tokens, width)`. Returns the new `x` and the keys and values of past and present tokens."""
-        states = self.attention_norm(x)
-        seen = KeyValue(split_heads(self.key(states), self.num_heads), split_heads(self.value(states), self.num_heads))
+        query, *present = self.query_key_value(self.attention_norm(x)).chunk(3, -1)
+        seen = KeyValue(*(split_heads(part, self.num_heads) for part in present))
         if past is not None:
             seen = past.followed_by(seen)
-        x = x + self.out(seen.attend(self.query(states), mask, lines))
+        x = x + self.out(seen.attend(query, mask, lines))
         return x + self.down(F.relu(self.up(self.mlp_norm(x)))), seen
 
 
-class OPT(Served):
+class OPT(Served, Vocabulary):
     def __init__(self, config: OPTConfig) -> None:
         super().__init__()
         self.config = config
@@ -76,6 +74,9 @@ class OPT(Served):
         self.positions = nn.Embedding(config.num_positions + OFFSET, config.width)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_layers))
         self.norm = LayerNorm(config.width)
+
+    def vocabulary(self) -> tuple[Vocabulary, Tensor, Tensor | None]:
+        return self, self.tokens.weight, None
 
     @property
     def token_bytes(self) -> int:
@@ -105,4 +106,4 @@ class OPT(Served):
 
     def logits(self, states: Tensor) -> Tensor:
         """`(..., width)` -> `(..., vocabulary)` float32."""
-        return exact_product(states, self.tokens.weight)
+        return self.project(states, self.tokens.weight, None)

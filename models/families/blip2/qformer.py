@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.layers.attention import BertAttention, BertConfig, Lines, Source
+from models.layers.attention import BertConfig, BertCrossAttention, BertSelfAttention, Lines, Source, project
 from models.layers.linear import LayerNorm
 from models.weights import KeyMap
 
@@ -61,8 +61,8 @@ class FeedForward(nn.Module):
 class Layer(nn.Module):
     def __init__(self, config: QFormerConfig, *, looks: bool) -> None:
         super().__init__()
-        self.self_attention = BertAttention(config, config.width)
-        self.cross_attention = BertAttention(config, config.source_width) if looks else None
+        self.self_attention = BertSelfAttention(config)
+        self.cross_attention = BertCrossAttention(config) if looks else None
         self.query_feed_forward = FeedForward(config)
         self.text_feed_forward = FeedForward(config) if config.reads_text else None
 
@@ -90,7 +90,7 @@ class QFormer(nn.Module):
         `Source`."""
         images = images.float()
         looking = [layer.cross_attention for layer in self._layers() if layer.cross_attention is not None]
-        return Source([attention.project(images) for attention in looking], lines=lines)
+        return Source(project(images, looking), lines=lines)
 
     def forward(self, source: Source | None, ids: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         """Hidden states of the last layer, `(lines, queries + tokens, width)`.
@@ -101,7 +101,7 @@ class QFormer(nn.Module):
         looks = iter(source.layers) if source is not None else None
         split = self.config.num_queries if source is not None else 0
         for layer in self._layers():
-            x = layer.self_attention(x, layer.self_attention.project(x), mask)
+            x, _ = layer.self_attention(x, mask)
             queries, text = x[:, :split], x[:, split:]
             parts = []
             if source is not None and looks is not None:

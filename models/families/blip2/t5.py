@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.layers.attention import KeyValue, Lines, Past, Source, split_heads
-from models.layers.linear import Head
+from models.layers.attention import KeyValue, Lines, Past, Source, project, split_heads
+from models.layers.linear import Head, SourceLinear, Vocabulary
 from models.layers.precision import Served
 from models.weights import KeyMap, Tied
 
@@ -73,51 +73,69 @@ class Attention(nn.Module):
         inner = config.num_heads * config.head_width
         self.num_heads = config.num_heads
         self.norm = RMSNorm(config.width, eps=config.norm_epsilon)
-        self.query = nn.Linear(config.width, inner, bias=False)
-        self.key = nn.Linear(config.width, inner, bias=False)
-        self.value = nn.Linear(config.width, inner, bias=False)
         self.out = nn.Linear(inner, config.width, bias=False)
 
-    def project(self, states: Tensor) -> KeyValue:
-        """`(rows, tokens, width)` -> keys and values."""
-        return KeyValue(split_heads(self.key(states), self.num_heads), split_heads(self.value(states), self.num_heads))
+    def look(self, x: Tensor, query: Tensor, source: KeyValue, bias: Tensor | None, lines: Lines | None) -> Tensor:
+        """`x` and its `query` `(lines, tokens, width)` -> the same shape, after the residual. `bias`: added to the
+        scores, for relative positions and mask; broadcast to `(rows, heads, queries, keys)`."""
+        return x + self.out(source.attend(query, bias, lines, scale=1.0))
 
-    def look(self, states: Tensor, source: KeyValue, bias: Tensor | None, lines: Lines | None = None) -> Tensor:
-        """`states`: `(lines, tokens, width)`, after the norm. `bias`: added to the scores, for relative positions and
-        mask; broadcast to `(rows, heads, queries, keys)`."""
-        return self.out(source.attend(self.query(states), bias, lines, scale=1.0))
+
+class SelfAttention(Attention):
+    def __init__(self, config: T5Config) -> None:
+        super().__init__(config)
+        self.query_key_value = nn.Linear(config.width, 3 * config.num_heads * config.head_width, bias=False)
+
+    def forward(
+        self, x: Tensor, bias: Tensor, past: Past | None = None, lines: Lines | None = None
+    ) -> tuple[Tensor, KeyValue]:
+        """As `look`, and the keys and values of past and present tokens."""
+        query, *present = self.query_key_value(self.norm(x)).chunk(3, -1)
+        seen = KeyValue(*(split_heads(part, self.num_heads) for part in present))
+        if past is not None:
+            seen = past.followed_by(seen)
+        return self.look(x, query, seen, bias, lines), seen
+
+
+class CrossAttention(Attention):
+    def __init__(self, config: T5Config) -> None:
+        super().__init__(config)
+        inner = config.num_heads * config.head_width
+        self.query = nn.Linear(config.width, inner, bias=False)
+        self.key_value = SourceLinear(config.width, 2 * inner, bias=False)
+
+    def forward(self, x: Tensor, source: KeyValue, bias: Tensor | None, lines: Lines | None) -> Tensor:
+        return self.look(x, self.query(self.norm(x)), source, bias, lines)
 
 
 class FeedForward(nn.Module):
     def __init__(self, config: T5Config) -> None:
         super().__init__()
         self.norm = RMSNorm(config.width, eps=config.norm_epsilon)
-        self.gate = nn.Linear(config.width, config.mlp_width, bias=False)
-        self.up = nn.Linear(config.width, config.mlp_width, bias=False)
+        self.gate_up = nn.Linear(config.width, 2 * config.mlp_width, bias=False)
         self.down = nn.Linear(config.mlp_width, config.width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        states = self.norm(x)
-        return x + self.down(F.gelu(self.gate(states)) * self.up(states))
+        gate, up = self.gate_up(self.norm(x)).chunk(2, -1)
+        return x + self.down(F.gelu(gate) * up)
 
 
 class EncoderLayer(nn.Module):
     def __init__(self, config: T5Config) -> None:
         super().__init__()
-        self.attention = Attention(config)
+        self.attention = SelfAttention(config)
         self.feed_forward = FeedForward(config)
 
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
-        states = self.attention.norm(x)
-        x = x + self.attention.look(states, self.attention.project(states), bias)
+        x, _ = self.attention(x, bias)
         return self.feed_forward(x)
 
 
 class DecoderLayer(nn.Module):
     def __init__(self, config: T5Config) -> None:
         super().__init__()
-        self.attention = Attention(config)
-        self.cross_attention = Attention(config)
+        self.attention = SelfAttention(config)
+        self.cross_attention = CrossAttention(config)
         self.feed_forward = FeedForward(config)
 
     def forward(
@@ -129,12 +147,8 @@ class DecoderLayer(nn.Module):
         past: Past | None,
         lines: Lines | None,
     ) -> tuple[Tensor, KeyValue]:
-        states = self.attention.norm(x)
-        seen = self.attention.project(states)
-        if past is not None:
-            seen = past.followed_by(seen)
-        x = x + self.attention.look(states, seen, bias, lines)
-        x = x + self.cross_attention.look(self.cross_attention.norm(x), source, source_bias, lines)
+        x, seen = self.attention(x, bias, past, lines)
+        x = self.cross_attention(x, source, source_bias, lines)
         return self.feed_forward(x), seen
 
 
@@ -154,7 +168,7 @@ class Decoder(nn.Module):
         self.norm = RMSNorm(config.width, eps=config.norm_epsilon)
 
 
-class T5(Served):
+class T5(Served, Vocabulary):
     def __init__(self, config: T5Config) -> None:
         super().__init__()
         self.config = config
@@ -162,6 +176,9 @@ class T5(Served):
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
         self.head = Head(config.width, config.vocabulary, bias=False)
+
+    def vocabulary(self) -> tuple[Vocabulary, Tensor, Tensor | None]:
+        return self, self.head.weight, None
 
     @property
     def token_bytes(self) -> int:
@@ -182,8 +199,8 @@ class T5(Served):
     def look_at(self, states: Tensor, mask: Tensor) -> Source:
         """Keys and values for every decoder layer's cross-attention, from the encoder's `states` `(lines, tokens,
         width)`. `mask` `(lines, tokens)`: false at padding."""
-        layers = [cast("DecoderLayer", layer).cross_attention.project(states) for layer in self.decoder.layers]
-        return Source(layers, mask[:, None, None, :])
+        attentions = [cast("DecoderLayer", layer).cross_attention for layer in self.decoder.layers]
+        return Source(project(states, attentions), mask[:, None, None, :])
 
     def decode(
         self,
@@ -217,7 +234,7 @@ class T5(Served):
 
     def logits(self, states: Tensor) -> Tensor:
         """`(..., width)` -> `(..., vocabulary)` float32."""
-        return self.head(states)
+        return self.project(states, self.head.weight, None)
 
     def _bias(self, distances: nn.Embedding, distance: Tensor, *, bidirectional: bool) -> Tensor:
         """What relative positions add to the scores: `(rows, queries, keys)` -> `(rows, heads, queries, keys)`."""

@@ -15,7 +15,7 @@ from models.families.library import parts
 from models.families.library.preprocessing import preprocessing
 from models.framing import Fit
 from models.layers.tower import Tower
-from models.weights import CheckpointError, Tied
+from models.weights import CheckpointError, Names, Tied
 
 
 class LibraryNetworks(ABC):
@@ -74,7 +74,7 @@ class LibraryNetworks(ABC):
     def tower_names(self) -> dict[str, str]:
         """Where the parts of the tower, by their names in it, are in the model."""
 
-    def hugging_face_names(self, module: nn.Module, /) -> dict[str, str]:
+    def hugging_face_names(self, module: nn.Module, /) -> Names:
         """With the buffers that are weights."""
         names = self.tower_names() if isinstance(module, Tower) else {}
 
@@ -82,7 +82,7 @@ class LibraryNetworks(ABC):
             first, dot, rest = ours.partition(".")
             return names.get(first, first) + dot + rest
 
-        return {name: name_of(name) for name in module.state_dict()}
+        return {name: (name_of(name),) for name in module.state_dict()}
 
     def canonical(self, config: Any, /) -> Callable[[str], str]:
         return parts.canonical(self.whole(config))

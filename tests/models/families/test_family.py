@@ -69,7 +69,9 @@ def test_a_family_takes_a_template_where_its_runners_do(
 
 
 def test_the_key_map_names_every_weight_of_transformers(case: Case) -> None:
-    ours = {name for module in case.modules for name in case.networks.hugging_face_names(module).values()}
+    ours = {
+        name for module in case.modules for names in case.networks.hugging_face_names(module).values() for name in names
+    }
     assert ours == {name for name, _ in case.reference.named_parameters()}
 
 
