@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 
 SHARE = 0.55  # more than this of what can be seen of a thing has its colour
 _HUES = (  # up to which hue in degrees; a hue beyond the last is red again
-    (16, "red"), (39, "orange"), (68, "yellow"), (168, "green"), (256, "blue"), (292, "purple"), (340, "pink"), (360, "red"),
+    (16, "red"), (39, "orange"), (68, "yellow"), (168, "green"), (256, "blue"), (292, "purple"), (340, "pink"),
+    (360, "red"),
 )  # fmt: skip
 
 
@@ -28,7 +29,9 @@ def names_of(picture: NDArray[np.uint8]) -> NDArray[np.str_]:
     return np.where(brightest < 0.3, "black", names)
 
 
-def _hue(pixels: NDArray[np.float64], brightest: NDArray[np.float64], spread: NDArray[np.float64]) -> NDArray[np.float64]:
+def _hue(
+    pixels: NDArray[np.float64], brightest: NDArray[np.float64], spread: NDArray[np.float64]
+) -> NDArray[np.float64]:
     """In degrees, 0 to 360."""
     red, green, blue = pixels.T
     sixth = np.select(

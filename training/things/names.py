@@ -21,8 +21,8 @@ _VIEW = re.compile(r"^(?:oncoming|front-facing|closed|wrapped) | face$")
 # A name of several things, a moment, or one of many that look alike.
 _NO_THING = re.compile(
     r" (?:with|and|of|showing|behind|on|at|in|over|without|not) |^(?:linked|clinking|flower|fallen|incoming) | suit$|"
-    r"o’clock|-thirty|^(?:new|full|first|last|waxing|waning) |\d|’s |"
-    r"\b(?:arrival|departure|banknote|speaker|mailbox|tilted|japanese|tokyo|fuji|mahjong|chart|unlocked|camping|moon viewing)\b"
+    r"o'clock|-thirty|^(?:new|full|first|last|waxing|waning) |\d|'s |\bmoon viewing\b|"
+    r"\b(?:arrival|departure|banknote|speaker|mailbox|tilted|japanese|tokyo|fuji|mahjong|chart|unlocked|camping)\b"
 )
 _BY_EAR = re.compile(r"(?!one|uni)[aeiou]|hour")  # begins with a vowel when it is said
 
@@ -76,18 +76,19 @@ def clean_names() -> Sequence[str]:
 def noun(name: str) -> Noun:
     for kind in ("mass", "plural"):
         if name in table()["kinds"][kind]:
-            return Noun(name, kind)  # type: ignore[arg-type]
+            return Noun(name, kind)
     return Noun(name)
 
 
 def clean(name: str) -> tuple[Noun, str | None] | None:
     """What is said for the CLDR name, and the colour that it tells; None for what is no thing, or not one that people
     name so: ("dog face") -> dog, None; ("green apple") -> apple, green."""
-    spoken = table()["spoken"].get(re.sub(r"[ -]", "_", name.lower().replace("’", "")))
+    name = name.lower().replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")
+    spoken = table()["spoken"].get(re.sub(r"[ -]", "_", name.replace("'", "")))
     if spoken is None:
-        if _NO_THING.search(name.lower()):
+        if _NO_THING.search(name):
             return None
-        spoken = _VIEW.sub("", name.lower())
+        spoken = _VIEW.sub("", name)
     color, _, rest = spoken.partition(" ")
     if color not in COLORS or not rest:
         color, rest = None, spoken

@@ -62,7 +62,7 @@ class Thing:
 
     @property
     def size(self) -> str | None:
-        length = self.box.longer_side
+        length = max(box.longer_side for box in self.boxes)
         return "small" if length <= SMALL_TO else "large" if length >= LARGE_FROM else None
 
     @property
@@ -146,17 +146,28 @@ def _try(rng: Random, chosen: Sequence[tuple[Sprite, int]], side: int) -> Drawn 
         scaled = _scale(sprite.premultiplied, length * side / UNIT, is_mirrored=rng.random() < 0.5)
         seen = _extent(scaled)
         for _ in range(count):
-            corner = rng.randint(0, side - scaled.width), rng.randint(0, side - scaled.height)
-            box = _box(seen, corner, UNIT / side)
-            if not all(box.clear_of(other) for other, _, _ in placed):
+            found = _corner(rng, scaled, seen, [box for box, _, _ in placed], side)
+            if found is None:
                 return None
-            placed.append((box, scaled, corner))
+            placed.append((found[0], scaled, found[1]))
     groups, done = [], 0
     for sprite, count in chosen:
         groups.append((sprite, placed[done : done + count]))
         done += count
     groups.sort(key=lambda group: Thing(group[0].noun, None, tuple(box for box, _, _ in group[1])).box.center[0])
     return _draw(rng, groups, side)
+
+
+def _corner(
+    rng: Random, image: Image.Image, extent: tuple[int, int, int, int], others: Sequence[Box], side: int
+) -> tuple[Box, tuple[int, int]] | None:
+    """A place clear of the others, and its top left corner in pixels; None if there seems to be none."""
+    for _ in range(20):
+        corner = rng.randint(0, side - image.width), rng.randint(0, side - image.height)
+        box = _box(extent, corner, UNIT / side)
+        if all(box.clear_of(other) for other in others):
+            return box, corner
+    return None
 
 
 def _draw(
@@ -232,4 +243,4 @@ def _blots(rng: Random, side: int) -> NDArray[np.float32]:
     """(side, side), 0 to 1, soft."""
     cells = rng.randint(4, 16)
     coarse = Image.frombytes("L", (cells, cells), rng.randbytes(cells * cells))
-    return np.asarray(coarse.resize((side, side), Image.Resampling.BICUBIC), np.float32) / 255
+    return np.asarray(coarse.resize((side, side), Image.Resampling.BICUBIC), np.float32) / np.float32(255)
