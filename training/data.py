@@ -212,6 +212,6 @@ class QuestionBatches(Dataset[QuestionBatch]):
         )
 
 
-def loader(batches: Dataset[Batch], num_batches: int) -> DataLoader[Batch]:
-    """Batches 0, 1, ... drawn ahead by one worker process."""
-    return DataLoader(batches, batch_size=None, sampler=range(num_batches), num_workers=1, prefetch_factor=16)
+def loader(batches: Dataset[Batch], num_batches: int, first: int = 0) -> DataLoader[Batch]:
+    """Batches `first`, ... drawn ahead by one worker process."""
+    return DataLoader(batches, batch_size=None, sampler=range(first, num_batches), num_workers=1, prefetch_factor=16)

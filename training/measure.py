@@ -18,7 +18,6 @@ from training.joint import Joined
 from training.network import Answering, PreTraining, greedy
 from training.questions import random_question
 from training.scenes import Pixels, Scene, random_scene
-from training.vocabulary import SHAPES
 
 Figures = dict[str, float]
 
@@ -104,22 +103,23 @@ def measure_answers(
     asked = [(example.pixels, list(example.questions)) for example in public]
     made = [(pixels, [random_question(rng, scene) for _ in range(4)]) for scene, pixels in scenes]
     return {
-        "vqa": share(_answered(model, tower, asked)),
-        "vqa_generated1": share(_answered(model, tower, made[0::3])),
-        "vqa_generated2": share(_answered(model, tower, made[1::3])),
-        "vqa_generated3": share(_answered(model, tower, made[2::3])),
+        "vqa": share(answered(model, tower, asked)),
+        "vqa_generated1": share(answered(model, tower, made[0::3])),
+        "vqa_generated2": share(answered(model, tower, made[1::3])),
+        "vqa_generated3": share(answered(model, tower, made[2::3])),
     }
 
 
-def _answered(model: Answering, tower: PreTraining, asked: list[tuple[Pixels, list[tuple[str, str]]]]) -> list[bool]:
+def answered(model: Answering, tower: PreTraining, asked: list[tuple[Pixels, list[tuple[str, str]]]]) -> list[bool]:
     """Each question on its own copy of its picture's features, in chunks; right if the text is exactly the answer."""
     flat = [(number, question) for number, (_, questions) in enumerate(asked) for question in questions]
     seen = see(tower, [pixels for pixels, _ in asked])
-    known, right = SHAPES, []
+    known = tower.design.vocabulary
+    right = []
     for start in range(0, len(flat), 256):
         part = flat[start : start + 256]
         rows = seen[torch.tensor([number for number, _ in part])]
-        source = model.read(rows, texts([text for _, (text, _) in part], known.enc_id))
+        source = model.read(rows, texts([text for _, (text, _) in part], known.enc_id, known))
         first = torch.full((len(part), 1), known.dec_id)
         lines = greedy(model.decoder, model.lm_head, source, first, 9)
         right += [known.spell(line) == answer for line, (_, (_, answer)) in zip(lines, part, strict=True)]

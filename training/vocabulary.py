@@ -65,11 +65,15 @@ class Vocabulary:
     def enc_id(self) -> int:
         return len(self.words) + 1
 
+    @property
+    def sep_id(self) -> int:
+        return self.ids["[SEP]"]
+
     def encode(self, text: str, first: int) -> list[int]:
         """Ids of a training text, `first` in the place of [CLS] and [SEP] last: as the real tokenizer, but much faster.
 
         Raises KeyError for a word that is not one entry."""
-        return [first, *(self.ids[word] for word in re.findall(r"[a-z]+|[^\sa-z]", text)), SEP]
+        return [first, *(self.ids[word] for word in re.findall(r"[a-z]+|[^\sa-z]", text)), self.sep_id]
 
     def spell(self, ids: list[int]) -> str:
         return " ".join(self.words[number] for number in ids).replace(" ,", ",")
@@ -88,7 +92,7 @@ def vocabulary(texts: str) -> Vocabulary:
 SHAPES = vocabulary(" ".join([*COLORS, *KINDS, *SIZES, *POSITIONS, *RELATIONS]))
 
 
-def save(known: Vocabulary, folder: Path, processor: str = "BlipProcessor") -> None:
+def save(known: Vocabulary, folder: Path, processor: str | None = "BlipProcessor", max_tokens: int = 320) -> None:
     """vocab.txt, tokenizer.json, tokenizer_config.json and special_tokens_map.json."""
     words = folder / "vocab.txt"
     words.write_text("".join(f"{word}\n" for word in known.words))
@@ -99,7 +103,7 @@ def save(known: Vocabulary, folder: Path, processor: str = "BlipProcessor") -> N
         **marks,
         "do_basic_tokenize": True,
         "do_lower_case": True,
-        "model_max_length": 320,
+        "model_max_length": max_tokens,
         "never_split": None,
         "processor_class": processor,
         "strip_accents": None,

@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from random import Random
 from typing import Any
 
@@ -175,9 +174,3 @@ class Parser:
         count = NUMBERS.index(match["count"]) if match["count"] in NUMBERS else 1
         position = self._places[match["place"]] if match["place"] else None
         return Phrase(self._nouns[match["noun"]], match["color"], match["size"], position, count)
-
-
-@cache
-def short(noun: Noun) -> str:
-    """What ITC and the classes of CLIP say of it."""
-    return str(Phrase(noun))
