@@ -1,5 +1,5 @@
 """A small CLIP on scenes of things; CLIPSeg, which reads its tower as it is (Lüddecke and Ecker 2022); and OWL-ViT,
-which starts from it and learns on (Minderer et al. 2022). They are the library's own networks, as the service runs them."""
+which starts from it and learns on (Minderer et al. 2022): the library's own networks, as the service runs them."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def plural(word: str) -> str:
         return str(irregular)
     if word.endswith("fish"):
         return word
-    if re.search(r"(?:s|x|z|ch|sh|[rtn]ato|ango|cano|nado|quito)$", word):
+    if re.search(r"(?:s|x|z|ch|sh|[rtn]ado|[mt]ato|ango|cano|quito)$", word):
         return f"{word}es"
     return re.sub(r"(?<=[^aeiou])y$", "ie", word) + "s"
 

@@ -1,9 +1,9 @@
 """Train the things demo from scratch, and export it: `python -m training.things.train`.
 
 As the paper does it (Li et al. 2022), on drawn scenes. The tower learns alone which things there are; then captions
-(LM); then ITC, ITM and LM together; then, the tower left as it is, questions and answers. After that a small CLIP, and on its
-tower CLIPSeg and OWL-ViT. Each phase leaves its weights in the work folder, and now and then how far it has come; a
-later run goes on from there, and ends as it would have without a break."""
+(LM); then ITC, ITM and LM together; then, the tower left as it is, questions and answers. After that a small CLIP, and
+on its tower CLIPSeg and OWL-ViT. Each phase leaves its weights in the work folder, and now and then how far it has
+come; a later run goes on from there, and ends as it would have without a break."""
 
 from __future__ import annotations
 
