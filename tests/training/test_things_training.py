@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from app.decoding.pool import decoder_processes
+from app.main import load_models
 from models.layers.vit import ViTConfig
+from tests.app.support import serving, until_ready
 from tests.training.things import FORMS, made_looks
+from training.asking import Client, Tally
 from training.loop import Plan
 from training.things.clip import Plans
 from training.things.data import UNTOLD, Drawing, JointBatches, RegionBatches, TowerBatches
+from training.things.evaluate import GOALS, cases_of, jobs_of
 from training.things.names import noun
 from training.things.scenes import Mix, Sprites, sprites
 from training.things.train import Recipe, Training
@@ -35,6 +42,31 @@ DRAWING = Drawing(WORDS, Sprites(sprites(made_looks(), ("google",), list(FORMS))
 MIX = Mix((0.4, 0.3, 0.3))
 
 
+CATALOG = """[profiles]
+things = ["demo-things", "demo-things-clip", "demo-things-clipseg", "demo-things-owl"]
+[models.demo-things]
+family = "blip"
+caption = { checkpoint = "caption" }
+vqa = { checkpoint = "vqa" }
+match = { checkpoint = "match" }
+[models.demo-things-clip]
+family = "clip"
+match = { checkpoint = "clip" }
+[models.demo-things-clipseg]
+family = "clipseg"
+segment = { checkpoint = "clipseg" }
+[models.demo-things-owl]
+family = "owlvit"
+detect = { checkpoint = "owl" }
+"""
+FIGURES = {
+    "demo-things": {*GOALS["blip"], "ITM: true before one word changed", "caption: true (unseen style)"},
+    "demo-things-clip": {"ITC: the right one of all things"},
+    "demo-things-clipseg": {"segment: the mask overlaps by half"},
+    "demo-things-owl": {"detect: the best box overlaps by half"},
+}
+
+
 class BrokenOffError(Exception):
     pass
 
@@ -43,15 +75,29 @@ def weights(work: Path) -> dict[str, dict[str, torch.Tensor]]:
     return {file.name: torch.load(file, weights_only=True) for file in work.glob("*.pt")}
 
 
-def test_all_phases_broken_off_and_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    for folder in (whole, broken):
-        folder.mkdir()
-    Training(RECIPE, whole, DRAWING).run(tmp_path / "to")
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Two wait for each other most of the time where networks are tiny."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the weights of all phases, and the checkpoints in `to`."""
+    folder = tmp_path_factory.mktemp("things")
+    Training(RECIPE, folder, DRAWING).run(folder / "to")
+    return folder
+
+
+def test_all_phases_broken_off_and_resumed(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, broken = trained, tmp_path
     assert set(weights(whole)) == {
         f"{phase}.pt" for phase in ("classes", "captions", "joint", "answers", "contrast", "segment", "detect")
     }
-    assert {file.parent.name for file in (tmp_path / "to").rglob("model.safetensors")} == {
+    assert {file.parent.name for file in (trained / "to").rglob("model.safetensors")} == {
         "caption", "vqa", "match", "clip", "clipseg", "owl",
     }  # fmt: skip
 
@@ -74,6 +120,28 @@ def test_all_phases_broken_off_and_resumed(tmp_path: Path, monkeypatch: pytest.M
     for name, expected in weights(whole).items():
         found = weights(broken)[name]
         assert all(torch.equal(found[key], value) for key, value in expected.items()), name
+
+
+async def evaluated(catalog: Path) -> dict[str, tuple[Client, Tally]]:
+    """What `make eval` finds of each model, on some scenes."""
+    cases, found = cases_of(made_looks(), WORDS, 6), {}
+    settings = {"profile": "things", "catalog": catalog, "dtype": "fp32", "device": "cpu", "threads": 1}
+    async with serving(load_models, decoder_processes, **settings) as (http, _):
+        await until_ready(http)
+        for model in (await http.get("/models")).json()["models"]:
+            client, tally = found[model["name"]] = Client(http, model["name"], 4), Tally({})
+            await asyncio.gather(*jobs_of(model, client, tally, cases))
+    return found
+
+
+def test_what_they_leave_is_served_and_evaluated(trained: Path) -> None:
+    catalog = trained / "to" / "catalog.toml"
+    catalog.write_text(CATALOG)
+    found = asyncio.run(evaluated(catalog))
+    assert set(found) == set(FIGURES)
+    for name, (client, tally) in found.items():
+        assert client.failed == 0
+        assert set(tally.asked) >= FIGURES[name], name
 
 
 def test_a_batch_depends_on_its_number_alone() -> None:

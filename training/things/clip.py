@@ -33,6 +33,7 @@ from training.things.words import Words
 NUM_LAYERS = 4  # of the tower
 NUM_POSITIONS = 48  # tokens of a text
 READ_LAYERS = (1, 2, 3)  # by CLIPSeg's decoder
+PRIOR = -5.0  # logit of a thing on a patch, before anything is learned: nearly all are none (Lin et al. 2017)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +169,7 @@ class Detect(nn.Module):
         weights = {name.replace("pre_layrnorm", "pre_layernorm"): value for name, value in trained.state_dict().items()}
         self.owl.owlvit.load_state_dict(weights)
         self.lines = words.pooled_texts(words.short)
+        nn.init.constant_(self.owl.class_head.logit_shift.bias, PRIOR)
 
     def loss(self, batch: RegionBatch) -> Tensor:
         logits, boxes = self.found(batch.pixels, self.lines)

@@ -8,7 +8,7 @@ come; a later run goes on from there, and ends as it would have without a break.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
@@ -30,11 +30,10 @@ from training.things.clip import Contrast, ContrastBatches, Detect, Plans, Segme
 from training.things.clip_export import export_clip
 from training.things.data import Drawing
 from training.things.measure import Watched, watched
-from training.things.names import clean_names
 from training.things.pictures import STYLES, UNSEEN, Look, looks
 from training.things.scenes import Mix, Sprites, sprites
 from training.things.tower import Classifying
-from training.things.words import Words
+from training.things.words import Words, words_of
 
 SEED = 20220128  # the day of the paper
 CHECKPOINTS = Path("models/checkpoints/demo-things")
@@ -70,13 +69,7 @@ class Recipe:
         )
 
 
-def words_of(every: list[Look]) -> Words:
-    """The clean things among these."""
-    names = set(clean_names())
-    return Words(tuple({look.noun.name: look.noun for look in every if look.noun.name in names}.values()))
-
-
-def drawing_of(every: list[Look], words: Words, styles: tuple[str, ...], tower: ViTConfig) -> Drawing:
+def drawing_of(every: Sequence[Look], words: Words, styles: tuple[str, ...], tower: ViTConfig) -> Drawing:
     found = sprites(every, styles, [noun.name for noun in words.nouns])
     return Drawing(words, Sprites(found), tower.image_size, tower.patch_size)
 
@@ -208,7 +201,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     recipe = Recipe().scaled(options.scale)
-    every = list(looks(options.work))
+    every = looks(options.work)
     styles = tuple(style for style in STYLES if style != UNSEEN)
     Training(recipe, options.work, drawing_of(every, words_of(every), styles, recipe.tower)).run(options.to)
 

@@ -9,7 +9,8 @@ from functools import cached_property
 from training.captions import RELATIONS
 from training.data import Texts, texts
 from training.things.captions import Parser, Phrase
-from training.things.names import COLORS, NUMBERS, Noun
+from training.things.names import COLORS, NUMBERS, Noun, clean_names
+from training.things.pictures import Look
 from training.things.scenes import POSITIONS, SIZES
 from training.vocabulary import CLS, SEP, Vocabulary, vocabulary
 
@@ -55,3 +56,9 @@ class Words:
 
     def texts(self, lines: Sequence[str], first: int = CLS) -> Texts:
         return texts(lines, first, self.vocabulary)
+
+
+def words_of(every: Sequence[Look]) -> Words:
+    """The clean things among these."""
+    names = set(clean_names())
+    return Words(tuple({look.noun.name: look.noun for look in every if look.noun.name in names}.values()))
