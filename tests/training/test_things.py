@@ -5,6 +5,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import json
+import tarfile
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -112,6 +115,60 @@ def test_an_archive_that_is_another_one_is_refused(tmp_path: Path) -> None:
     with pytest.raises(pictures.PicturesError, match="SHA-512"):
         pictures.check(archive, base64.b64encode(hashlib.sha512(b"others").digest()).decode())
     assert not archive.exists()
+
+
+def png_of(shade: tuple[int, int, int]) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(picture("ellipse", shade, 0)).save(file, "PNG")
+    return file.getvalue()
+
+
+def pack(folder: Path, package: pictures.Package, files: dict[str, bytes]) -> pictures.Package:
+    """An archive with `files` in the place of the package's, and the package with its digest."""
+    with tarfile.open(folder / package.archive, "w:gz") as archive:
+        for name, data in {**files, "package/LICENSE": b"as you like"}.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    digest = hashlib.sha512((folder / package.archive).read_bytes()).digest()
+    return replace(package, integrity=base64.b64encode(digest).decode())
+
+
+def test_things_that_all_styles_have_are_unpacked_with_their_licences(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = {
+        "\U0001f436": {"name": "dog face", "group": "Animals & Nature"},
+        "\U0001f697": {"name": "automobile", "group": "Travel & Places"},
+        "\U0001f600": {"name": "grinning face", "group": "Smileys & Emotion"},
+        "\u2600\ufe0f": {"name": "sun", "group": "Travel & Places"},
+    }
+    red, blue = png_of(SHADES["red"]), png_of(SHADES["blue"])
+    of_style = {
+        "google": {"1f436.png": red, "1f697.png": red, "1f600.png": red, "2600-fe0f.png": red},
+        "twitter": {"1f436.png": red, "1f697.png": blue, "1f600.png": red, "2600.png": red},
+        "fluent": {"1f697.png": red, "1f600.png": red, "2600.png": red},  # no dog
+    }
+    known = {
+        style: pack(tmp_path, package, {package.folder + name: data for name, data in of_style[style].items()})
+        for style, package in pictures.PACKAGES.items()
+        if style in of_style
+    }
+    names_package = pictures.PACKAGES["names"]
+    known["names"] = pack(tmp_path, names_package, {names_package.folder: json.dumps(told).encode()})
+    monkeypatch.setattr(pictures, "PACKAGES", known)
+    for _ in range(2):  # packed, and unpacked already
+        car, sun = pictures.looks(tmp_path)
+        assert (car.noun, sun.noun) == (noun("car"), noun("sun"))
+        assert car.colors == {"google": "red", "twitter": "blue", "fluent": "red"}
+        assert set(sun.colors.values()) == {None}  # nobody says its colour
+    assert (tmp_path / "licences" / "google" / "LICENSE").read_bytes() == b"as you like"
+
+
+def test_without_npm_it_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(pictures.PicturesError, match=r"npm could not download emoji-datasource-google 16\.0\.0"):
+        pictures.fetch(tmp_path)
 
 
 def test_a_picture_fills_its_longer_side() -> None:

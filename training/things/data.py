@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
@@ -37,7 +38,7 @@ class Drawing:
         return [random_scene(rng, self.sprites, mix, self.side) for _ in range(number)]
 
 
-class SceneBatches(Dataset[Batch]):
+class SceneBatches(Dataset[Batch], ABC):
     def __init__(self, name: str, drawing: Drawing, mix: Mix, num_pictures: int) -> None:
         self.name, self.drawing, self.mix, self.num_pictures = name, drawing, mix, num_pictures
 
@@ -45,8 +46,8 @@ class SceneBatches(Dataset[Batch]):
         rng = Random(f"{self.name} {index}")
         return self.batch(rng, self.drawing.draw(rng, self.mix, self.num_pictures))
 
-    def batch(self, rng: Random, drawn: Sequence[Drawn]) -> Batch:
-        raise NotImplementedError
+    @abstractmethod
+    def batch(self, rng: Random, drawn: Sequence[Drawn]) -> Batch: ...
 
 
 @dataclass(frozen=True, slots=True)
