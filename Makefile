@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/pip --disable-pip-version-check install --constraint constraints.txt --editable
 
-.PHONY: run test test-avx2 check format eval train-demo bench bench-blip2 prove prove-gpu gpu-wheels screenshots lock
+.PHONY: run test test-avx2 check format eval train-demo train-things bench bench-blip2 prove prove-gpu gpu-wheels screenshots lock
 
 run: .venv/.run
 	$(BIN)/blip-serve
@@ -33,6 +33,10 @@ eval: .venv/.dev
 train-demo: .venv/.dev
 	$(BIN)/python -m training.train
 	$(BIN)/python -m training.blip2.train
+
+# The pictures come by npm.
+train-things: .venv/.dev
+	$(BIN)/python -m training.things.train$(if $(SCALE), --scale $(SCALE))
 
 bench: .venv/.peers
 	$(BIN)/python -m bench.run$(if $(QUICK), --scale quick)

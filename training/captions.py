@@ -11,8 +11,9 @@ import itertools
 import re
 from dataclasses import dataclass, replace
 from random import Random
+from typing import Any, Protocol
 
-from training.scenes import COLORS, KINDS, POSITIONS, SIZES, Scene, Shape
+from training.scenes import COLORS, KINDS, POSITIONS, SIZES, Box, Scene, Shape
 
 RELATIONS = ("to the left of", "to the right of", "above", "below")
 SHORT_CAPTIONS = tuple(f"a {color} {kind}" for color in COLORS for kind in KINDS)  # the 24 that the evaluation ranks
@@ -37,11 +38,29 @@ class Phrase:
         return all(word is None or word == other for word, other in zip(told, seen, strict=True))
 
 
+class Placed(Protocol):
+    @property
+    def box(self) -> Box: ...
+
+
+class Describing(Protocol):
+    """A phrase for one shape, or for a thing of another kind of scene (training/things)."""
+
+    def fits(self, shape: Any) -> bool: ...
+
+
+class Shown(Protocol):
+    """A scene of shapes, or of things."""
+
+    @property
+    def shapes(self) -> tuple[Any, ...]: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Caption:
     """One phrase, several (a list), or two with the relation of the first to the second."""
 
-    phrases: tuple[Phrase, ...]
+    phrases: tuple[Describing, ...]
     relation: str | None = None
 
     def __str__(self) -> str:
@@ -50,7 +69,7 @@ class Caption:
         *most, last = map(str, self.phrases)
         return f"{', '.join(most)} and {last}" if most else last
 
-    def true_of(self, scene: Scene) -> bool:
+    def true_of(self, scene: Shown) -> bool:
         for shapes in itertools.permutations(scene.shapes, len(self.phrases)):
             if all(phrase.fits(shape) for phrase, shape in zip(self.phrases, shapes, strict=True)) and (
                 self.relation is None or related(shapes[0], self.relation, shapes[1])
@@ -59,7 +78,7 @@ class Caption:
         return False
 
 
-def related(shape: Shape, relation: str, other: Shape) -> bool:
+def related(shape: Placed, relation: str, other: Placed) -> bool:
     (x, y), (other_x, other_y) = shape.box.center, other.box.center
     return {
         "to the left of": x < other_x,
@@ -154,6 +173,7 @@ def spoil(rng: Random, caption: Caption, scene: Scene) -> Caption | None:
     for _ in range(8):
         index = rng.randrange(len(caption.phrases))
         phrase = caption.phrases[index]
+        assert isinstance(phrase, Phrase)
         told = [name for name in _CHOICES if getattr(phrase, name)] + ["relation"] * 2 * bool(caption.relation)
         name = rng.choice(told)
         if name == "relation":

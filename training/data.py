@@ -19,6 +19,7 @@ from training.captions import SHORT_CAPTIONS, Caption, describe, parse, random_c
 from training.easyvqa import Example
 from training.questions import random_question
 from training.scenes import Pixels, Scene, random_scene
+from training.vocabulary import SHAPES, Vocabulary
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
@@ -52,8 +53,8 @@ class Texts:
         return [part.flatten() for part in rows.chunk(num_parts, 1)]
 
 
-def texts(lines: Sequence[str], first: int = vocabulary.CLS) -> Texts:
-    encoded = [vocabulary.encode(line, first)[: vocabulary.MAX_TOKENS] for line in lines]
+def texts(lines: Sequence[str], first: int = vocabulary.CLS, known: Vocabulary = SHAPES) -> Texts:
+    encoded = [known.encode(line, first)[: vocabulary.MAX_TOKENS] for line in lines]
     ids = torch.full((len(encoded), max(map(len, encoded))), vocabulary.PAD)
     for row, line in zip(ids, encoded, strict=True):
         row[: len(line)] = torch.tensor(line)
@@ -61,7 +62,7 @@ def texts(lines: Sequence[str], first: int = vocabulary.CLS) -> Texts:
 
 
 def normalise(pixels: Tensor) -> Tensor:
-    """uint8 (n, 64, 64, 3) -> float (n, 3, 64, 64), as the image processor does."""
+    """uint8 (n, side, side, 3) -> float (n, 3, side, side), as the image processor does."""
     return ((pixels.float() / 255 - torch.tensor(MEAN)) / torch.tensor(STD)).permute(0, 3, 1, 2).contiguous()
 
 
@@ -100,11 +101,13 @@ class CaptionBatch:
 
 @dataclass(frozen=True, slots=True)
 class JointTexts:
-    """`captions` for the decoder; `said` is a true text a picture; `true` (n, n + 24) tells which of these and of the
-    24 short captions are true of which picture; `spoilt` is a false text a picture, one word away from a true one."""
+    """`captions` for the decoder; `said` is a true text a picture; `short` are short ones, the same in each batch;
+    `true` (n, n + short) tells which of these are true of which picture; `spoilt` is a false text a picture, one word
+    away from a true one."""
 
     captions: Texts
     said: Texts
+    short: Texts
     true: Tensor
     spoilt: Texts
 
@@ -149,8 +152,9 @@ def joint_texts(rng: Random, scenes: Sequence[Scene], captions: Sequence[str]) -
     candidates = [*said, *_short_captions()]
     spoilt = [str(_spoilt(rng, caption, scene)) for caption, scene in zip(said, scenes, strict=True)]
     return JointTexts(
-        texts(captions, vocabulary.dec_id()),
+        texts(captions, SHAPES.dec_id),
         texts([str(caption) for caption in said]),
+        texts(SHORT_CAPTIONS),
         torch.tensor([[caption.true_of(scene) for caption in candidates] for scene in scenes]),
         texts(spoilt),
     )
@@ -163,7 +167,7 @@ class CaptionBatches(Dataset[CaptionBatch]):
     def __getitem__(self, index: int) -> CaptionBatch:
         rng = Random(f"{self.name} {index}")
         drawn = [self.mix.draw(rng, self.public) for _ in range(self.num_pictures)]
-        captions = texts([prompted(scene) for scene, _ in drawn], vocabulary.dec_id())
+        captions = texts([prompted(scene) for scene, _ in drawn], SHAPES.dec_id)
         return CaptionBatch(stack([pixels for _, pixels in drawn]), captions)
 
 
@@ -203,11 +207,11 @@ class QuestionBatches(Dataset[QuestionBatch]):
         asked = [self._ask(rng, number) for number in numbers for _ in range(self.num_questions)]
         return QuestionBatch(
             torch.tensor(numbers),
-            texts([question for question, _ in asked], vocabulary.enc_id()),
-            texts([answer for _, answer in asked], vocabulary.dec_id()),
+            texts([question for question, _ in asked], SHAPES.enc_id),
+            texts([answer for _, answer in asked], SHAPES.dec_id),
         )
 
 
-def loader(batches: Dataset[Batch], num_batches: int) -> DataLoader[Batch]:
-    """Batches 0, 1, ... drawn ahead by one worker process."""
-    return DataLoader(batches, batch_size=None, sampler=range(num_batches), num_workers=1, prefetch_factor=16)
+def loader(batches: Dataset[Batch], num_batches: int, first: int = 0) -> DataLoader[Batch]:
+    """Batches `first`, ... drawn ahead by one worker process."""
+    return DataLoader(batches, batch_size=None, sampler=range(first, num_batches), num_workers=1, prefetch_factor=16)

@@ -5,10 +5,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import base64
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from random import Random
 from typing import Any
 
@@ -17,12 +16,13 @@ from tqdm import tqdm
 
 from bench.service import running_service
 from training import easyvqa
+from training.asking import Client, Tally
 from training.captions import SHORT_CAPTIONS, describe, entails, random_caption, spoil
 from training.dialogues import needing_the_turn_before
 from training.questions import Question, random_question
 from training.scenes import Scene, png, random_scene
+from training.things import evaluate as things
 
-LOSS = 0.003  # how much a share may fall in another dtype
 HELD_OUT_SEED = "held-out evaluation"  # no phase of training draws from it
 GOALS = {  # by family
     "blip": {
@@ -56,52 +56,6 @@ class Case:
     dialogue: tuple[Question, ...] = ()  # three turns, each of which needs the one before
 
 
-@dataclass(slots=True)
-class Tally:
-    """How many were right and asked, by the name of the figure; and the goals."""
-
-    goals: Mapping[str, float]
-    right: dict[str, int] = field(default_factory=dict)
-    asked: dict[str, int] = field(default_factory=dict)
-    failed: int = 0  # requests
-
-    def add(self, name: str, is_right: bool) -> None:
-        self.right[name] = self.right.get(name, 0) + is_right
-        self.asked[name] = self.asked.get(name, 0) + 1
-
-    def share(self, name: str) -> float:
-        return self.right[name] / self.asked[name]
-
-    def table(self) -> str:
-        width = max(map(len, self.asked))
-        lines = [f"{'figure':{width}}  {'right':>6} {'asked':>6} {'share':>8} {'goal':>7}"]
-        for name in sorted(self.asked, key=lambda name: (name not in self.goals, name.lower())):
-            asked, goal = self.asked[name], " " * 7
-            verdict = ""
-            if name in self.goals:
-                goal = f"{self.goals[name]:7.1%}"
-                verdict = "  met" if self.share(name) >= self.goals[name] else "  MISSED"
-            line = f"{name:{width}}  {self.right[name]:6} {asked:6} {self.share(name):8.2%} {goal}{verdict}"
-            lines.append(line.rstrip())
-        return "\n".join(lines)
-
-    @property
-    def all_met(self) -> bool:
-        """A goal whose figure was never asked for is missed."""
-        return all(name in self.asked and self.share(name) >= goal for name, goal in self.goals.items())
-
-    def below(self, reference: Tally) -> list[str]:
-        """The figures with a goal that have lost more than LOSS, or were never asked for."""
-        return [
-            f"{name}: {self.share(name):.2%}, the reference has {reference.share(name):.2%}"
-            if name in self.asked
-            else f"{name}: not asked"
-            for name in self.goals
-            if name in reference.asked
-            and (name not in self.asked or reference.share(name) - self.share(name) > LOSS + 1e-9)
-        ]
-
-
 def public_cases(number: int) -> list[Case]:
     """The first `number` pictures of the public test split; the other caption is that of another picture."""
     examples = easyvqa.load("test")
@@ -129,34 +83,6 @@ def generated_cases(number: int) -> list[Case]:
             dialogue = tuple(needing_the_turn_before(rng, scene) or ())
             cases.append(Case(name, png(pixels), scene, questions, str(changed), dialogue))
     return cases
-
-
-class Client:
-    """Asks the service; a request that is turned away for load is sent again when the service says."""
-
-    def __init__(self, http: httpx.AsyncClient, model: str, concurrency: int) -> None:
-        self._http, self._model = http, model
-        self._permits = asyncio.Semaphore(concurrency)
-        self.requests = self.failed = self.postponed = 0
-
-    async def ask(self, path: str, picture: bytes, **fields: object) -> dict[str, Any] | None:
-        """The answer; None if the request failed, which is counted."""
-        async with self._permits:
-            self.requests += 1
-            body = {"model": self._model, "image": base64.b64encode(picture).decode(), **fields}
-            try:
-                for _ in range(10):
-                    response = await self._http.post(path, json=body)
-                    if response.status_code != httpx.codes.TOO_MANY_REQUESTS:
-                        break
-                    self.postponed += 1
-                    await asyncio.sleep(int(response.headers["Retry-After"]))
-                response.raise_for_status()
-                return response.json()
-            except httpx.HTTPError as error:
-                self.failed += 1
-                tqdm.write(f"{path}: {error!r}")
-                return None
 
 
 async def evaluate_caption(client: Client, case: Case, tally: Tally) -> None:
@@ -234,14 +160,22 @@ async def evaluate(url: str, cases: Sequence[Case], concurrency: int) -> dict[st
         return {model["name"]: await evaluate_model(http, model, cases, concurrency) for model in models}
 
 
-async def evaluate_model(
-    http: httpx.AsyncClient, model: Mapping[str, Any], cases: Sequence[Case], concurrency: int
-) -> Tally:
-    client, tally = Client(http, model["name"], concurrency), Tally(GOALS[model["family"]])
+def jobs_of(model: Mapping[str, Any], client: Client, cases: Sequence[Case], tally: Tally) -> list[Awaitable[None]]:
     evaluations = [EVALUATIONS[task] for task in EVALUATIONS if task in model["tasks"]]
     jobs = [evaluation(client, case, tally) for evaluation in evaluations for case in cases]
     if model["tasks"].get("vqa", {}).get("history"):
         jobs += [evaluate_dialogue(client, case, tally) for case in cases if case.dialogue]
+    return jobs
+
+
+async def evaluate_model(
+    http: httpx.AsyncClient, model: Mapping[str, Any], cases: Sequence[Case], concurrency: int
+) -> Tally:
+    """A model of things is asked about things; any other about shapes."""
+    of_things = model["name"].startswith(things.MODELS)
+    client = Client(http, model["name"], concurrency)
+    tally = Tally((things.GOALS if of_things else GOALS).get(model["family"], {}))
+    jobs = things.jobs_of(model, client, tally) if of_things else jobs_of(model, client, cases, tally)
     for job in tqdm(asyncio.as_completed(jobs), total=len(jobs), desc=f"eval {model['name']}", unit="job"):
         await job
     print(f"{model['name']} ({model['family']})")

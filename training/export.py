@@ -18,7 +18,7 @@ from models.layers.vit import VIT_KEYS
 from models.weights import KeyMap, named, save
 from training import vocabulary
 from training.data import MEAN, STD
-from training.network import LABEL_SMOOTHING, PROJECTION, TOWER, Answering, PreTraining, med_config
+from training.network import LABEL_SMOOTHING, PROJECTION, Answering, Design, PreTraining
 
 CHECKPOINTS = Path("models/checkpoints/demo")
 
@@ -49,8 +49,8 @@ def match_tensors(model: PreTraining) -> dict[str, Tensor]:
     return tensors
 
 
-def configuration(architecture: str) -> dict[str, Any]:
-    text = med_config()
+def configuration(architecture: str, design: Design) -> dict[str, Any]:
+    text, tower = design.text, design.tower
     return {
         "architectures": [architecture],
         "dtype": "float16",
@@ -63,7 +63,7 @@ def configuration(architecture: str) -> dict[str, Any]:
         "projection_dim": PROJECTION,
         "text_config": {
             "attention_probs_dropout_prob": 0.0,
-            "bos_token_id": vocabulary.dec_id(),
+            "bos_token_id": design.vocabulary.dec_id,
             "encoder_hidden_size": text.source_width,
             "eos_token_id": vocabulary.SEP,
             "hidden_act": "gelu",
@@ -89,15 +89,15 @@ def configuration(architecture: str) -> dict[str, Any]:
         "vision_config": {
             "attention_dropout": 0.0,
             "hidden_act": "gelu",
-            "hidden_size": TOWER.width,
-            "image_size": TOWER.image_size,
+            "hidden_size": tower.width,
+            "image_size": tower.image_size,
             "initializer_range": 1e-10,
-            "intermediate_size": TOWER.mlp_width,
-            "layer_norm_eps": TOWER.norm_epsilon,
+            "intermediate_size": tower.mlp_width,
+            "layer_norm_eps": tower.norm_epsilon,
             "model_type": "blip_vision_model",
-            "num_attention_heads": TOWER.num_heads,
-            "num_hidden_layers": TOWER.num_layers,
-            "patch_size": TOWER.patch_size,
+            "num_attention_heads": tower.num_heads,
+            "num_hidden_layers": tower.num_layers,
+            "patch_size": tower.patch_size,
             "projection_dim": PROJECTION,
         },
     }
@@ -113,12 +113,6 @@ PREPROCESSOR = {
     "image_std": STD,
     "resample": 3,
     "rescale_factor": 1 / 255,
-    "size": {"height": TOWER.image_size, "width": TOWER.image_size},
-}
-GENERATION = {
-    "bos_token_id": vocabulary.dec_id(),
-    "eos_token_id": vocabulary.SEP,
-    "pad_token_id": vocabulary.PAD,
 }
 
 
@@ -134,23 +128,29 @@ def write_model(
     save(folder / "model.safetensors", tensors)
     (folder / "model.safetensors").chmod(0o644)  # safetensors makes it private
     write_json(folder / "config.json", config)
-    write_json(folder / "preprocessor_config.json", PREPROCESSOR | {"processor_class": processor})
+    side = config["vision_config"]["image_size"]
+    size = {"size": {"height": side, "width": side}}
+    write_json(folder / "preprocessor_config.json", PREPROCESSOR | size | {"processor_class": processor})
 
 
-def write_checkpoint(folder: Path, architecture: str, tensors: Mapping[str, Tensor]) -> None:
-    write_model(folder, tensors, configuration(architecture))
+def write_checkpoint(folder: Path, architecture: str, tensors: Mapping[str, Tensor], design: Design) -> None:
+    write_model(folder, tensors, configuration(architecture, design))
     if architecture != "BlipForImageTextRetrieval":
-        write_json(folder / "generation_config.json", GENERATION)
-    vocabulary.save(folder)
+        ends = {"eos_token_id": vocabulary.SEP, "pad_token_id": vocabulary.PAD}
+        write_json(folder / "generation_config.json", {"bos_token_id": design.vocabulary.dec_id} | ends)
+    vocabulary.save(design.vocabulary, folder)
 
 
 def export(trained: PreTraining, answering: Answering, folder: Path) -> None:
-    tower = tower_tensors(trained)
-    write_checkpoint(folder / "caption", "BlipForConditionalGeneration", tower | decoder_tensors(trained))
+    tower, design = tower_tensors(trained), trained.design
+    write_checkpoint(folder / "caption", "BlipForConditionalGeneration", tower | decoder_tensors(trained), design)
     write_checkpoint(
-        folder / "vqa", "BlipForQuestionAnswering", tower | encoder_tensors(answering) | decoder_tensors(answering)
+        folder / "vqa",
+        "BlipForQuestionAnswering",
+        tower | encoder_tensors(answering) | decoder_tensors(answering),
+        design,
     )
-    write_checkpoint(folder / "match", "BlipForImageTextRetrieval", tower | match_tensors(trained))
+    write_checkpoint(folder / "match", "BlipForImageTextRetrieval", tower | match_tensors(trained), design)
 
 
 def main() -> None:

@@ -10,10 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.layers.attention import Source
-from training.captions import SHORT_CAPTIONS
-from training.data import JointTexts, Texts, texts
-
-SHORT = texts(SHORT_CAPTIONS)
+from training.data import JointTexts, Texts
 
 
 class Joined(Protocol):
@@ -36,14 +33,14 @@ class Joined(Protocol):
 
 
 def joint_loss(model: Joined, seen: Tensor, batch: JointTexts) -> Tensor:
-    similarity = scaled_similarity(model, seen, batch.said)
+    similarity = scaled_similarity(model, seen, batch)
     itm = matching_loss(model, seen, batch, similarity.detach())
     return contrastive_loss(similarity, batch.true) + itm + model.caption_loss(seen, batch.captions)
 
 
-def scaled_similarity(model: Joined, seen: Tensor, said: Texts) -> Tensor:
-    """ITC's logits of the pictures against their texts and the 24 short ones: (n, n + 24)."""
-    words = torch.cat([model.embed_texts(said), model.embed_texts(SHORT)])
+def scaled_similarity(model: Joined, seen: Tensor, batch: JointTexts) -> Tensor:
+    """ITC's logits of the pictures against their texts and the short ones: (n, n + short)."""
+    words = torch.cat([model.embed_texts(batch.said), model.embed_texts(batch.short)])
     return model.similarity(seen, words) / model.log_temperature.exp().clamp(min=0.01)
 
 
@@ -61,7 +58,7 @@ def matching_loss(model: Joined, seen: Tensor, batch: JointTexts, similarity: Te
     """ITM. True: each picture with its text. False: each picture with a false text that ITC likes, and with a true one
     in which a word was changed; each text with a false picture that ITC likes."""
     number = len(seen)
-    said, own = join(batch.said, SHORT), torch.arange(number)
+    said, own = join(batch.said, batch.short), torch.arange(number)
     false_texts = torch.multinomial(liked(similarity, batch.true), 1)[:, 0]
     likely = liked(similarity[:, :number].T, batch.true[:, :number].T)
     some = own[likely.sum(1) > 0]  # a text may be true of every picture

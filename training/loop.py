@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -25,6 +25,12 @@ class Plan:
     num_pictures: int  # a batch
     warm_up: int = 300  # steps
     look_every: int = 1000  # steps
+
+    def scaled(self, scale: float) -> Plan:
+        """With so many times the steps."""
+        return replace(
+            self, num_steps=max(1, round(self.num_steps * scale)), warm_up=max(1, round(self.warm_up * scale))
+        )
 
     def rate(self, step: int) -> float:
         """Learning rate of step 1, 2, ...: linear warm-up, linear decay."""
@@ -49,12 +55,15 @@ def train(
     batches: Dataset[Batch],
     loss_of: Callable[[Batch], Tensor],
     look: Callable[[], Figures],
+    part: Path | None = None,
 ) -> None:
-    """Train `model` by `plan`; print its figures on held-out pictures now and then."""
+    """Train `model` by `plan`; print its figures on held-out pictures now and then. With a file `part`, leave there how
+    far it has come as often, and go on from there."""
     optimizer = adamw(model)
-    progress = tqdm(loader(batches, plan.num_steps), desc=name, total=plan.num_steps, mininterval=2)
+    done = resume(model, optimizer, part) if part else 0
+    progress = tqdm(loader(batches, plan.num_steps, done), desc=name, total=plan.num_steps, initial=done, mininterval=2)
     smooth = 0.0
-    for step, batch in enumerate(progress, start=1):
+    for step, batch in enumerate(progress, start=done + 1):
         for group in optimizer.param_groups:
             group["lr"] = plan.rate(step)
         loss = loss_of(batch)
@@ -62,11 +71,32 @@ def train(
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        smooth += (loss.item() - smooth) / min(step, 100)
+        smooth += (loss.item() - smooth) / min(step - done, 100)
         progress.set_postfix(loss=f"{smooth:.3f}", refresh=False)
         if step % plan.look_every == 0 or step == plan.num_steps:
             figures = ", ".join(f"{key} {value:.3f}" for key, value in look().items())
             tqdm.write(f"{name}, step {step}: loss {smooth:.3f}, {figures}")
+            if part:
+                keep(model, optimizer, step, part)
+
+
+def keep(model: nn.Module, optimizer: torch.optim.Optimizer, step: int, file: Path) -> None:
+    """All that the next step depends on. A run that is broken off while this is written finds the one before."""
+    state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step}
+    whole = file.with_suffix(".new")
+    torch.save({**state, "random": torch.get_rng_state()}, whole)
+    whole.rename(file)
+
+
+def resume(model: nn.Module, optimizer: torch.optim.Optimizer, file: Path) -> int:
+    """The step up to which `file` has come; 0 if there is no such file."""
+    if not file.exists():
+        return 0
+    state = torch.load(file, weights_only=True)
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    torch.set_rng_state(state["random"])
+    return int(state["step"])
 
 
 def load(model: nn.Module, file: Path) -> bool:

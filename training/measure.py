@@ -15,7 +15,7 @@ from training.captions import SHORT_CAPTIONS, describe, entails, parse, random_c
 from training.data import normalise, stack, texts
 from training.easyvqa import Example
 from training.joint import Joined
-from training.network import Answering, PreTraining, greedy, spell
+from training.network import Answering, PreTraining, greedy
 from training.questions import random_question
 from training.scenes import Pixels, Scene, random_scene
 
@@ -43,10 +43,11 @@ def see(model: Seeing, pictures: Sequence[Pixels]) -> Tensor:
 
 def write(model: PreTraining, seen: Tensor) -> list[str]:
     """Greedy captions."""
-    given = torch.tensor([vocabulary.encode(vocabulary.PROMPT, vocabulary.dec_id())[:-1]])
+    known = model.design.vocabulary
+    given = torch.tensor([known.encode(vocabulary.PROMPT, known.dec_id)[:-1]])
     source = model.decoder.look_at(seen)
     lines = greedy(model.decoder, model.lm_head, source, given.expand(len(seen), -1), 16)
-    return [spell(line) for line in lines]
+    return [known.spell(line) for line in lines]
 
 
 @torch.no_grad()
@@ -102,23 +103,24 @@ def measure_answers(
     asked = [(example.pixels, list(example.questions)) for example in public]
     made = [(pixels, [random_question(rng, scene) for _ in range(4)]) for scene, pixels in scenes]
     return {
-        "vqa": share(_answered(model, tower, asked)),
-        "vqa_generated1": share(_answered(model, tower, made[0::3])),
-        "vqa_generated2": share(_answered(model, tower, made[1::3])),
-        "vqa_generated3": share(_answered(model, tower, made[2::3])),
+        "vqa": share(answered(model, tower, asked)),
+        "vqa_generated1": share(answered(model, tower, made[0::3])),
+        "vqa_generated2": share(answered(model, tower, made[1::3])),
+        "vqa_generated3": share(answered(model, tower, made[2::3])),
     }
 
 
-def _answered(model: Answering, tower: PreTraining, asked: list[tuple[Pixels, list[tuple[str, str]]]]) -> list[bool]:
+def answered(model: Answering, tower: PreTraining, asked: list[tuple[Pixels, list[tuple[str, str]]]]) -> list[bool]:
     """Each question on its own copy of its picture's features, in chunks; right if the text is exactly the answer."""
     flat = [(number, question) for number, (_, questions) in enumerate(asked) for question in questions]
     seen = see(tower, [pixels for pixels, _ in asked])
+    known = tower.design.vocabulary
     right = []
     for start in range(0, len(flat), 256):
         part = flat[start : start + 256]
         rows = seen[torch.tensor([number for number, _ in part])]
-        source = model.read(rows, texts([text for _, (text, _) in part], vocabulary.enc_id()))
-        first = torch.full((len(part), 1), vocabulary.dec_id())
+        source = model.read(rows, texts([text for _, (text, _) in part], known.enc_id, known))
+        first = torch.full((len(part), 1), known.dec_id)
         lines = greedy(model.decoder, model.lm_head, source, first, 9)
-        right += [spell(line) == answer for line, (_, (_, answer)) in zip(lines, part, strict=True)]
+        right += [known.spell(line) == answer for line, (_, (_, answer)) in zip(lines, part, strict=True)]
     return right

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -16,26 +17,38 @@ from models.layers.vit import ViT, ViTConfig
 from training import vocabulary
 from training.data import Texts
 from training.scenes import IMAGE_SIZE
+from training.vocabulary import SHAPES, Vocabulary
 
-WIDTH = 128
 PROJECTION = 64
 LABEL_SMOOTHING = 0.1  # as the authors
 NUM_POSITIONS = 320
 
+WIDTH = 128
 TOWER = ViTConfig(IMAGE_SIZE, 8, WIDTH, num_layers=4, num_heads=4, mlp_width=4 * WIDTH, norm_epsilon=1e-6)
 
 
-def med_config() -> BertConfig:
-    return BertConfig(
-        vocabulary=len(vocabulary.words()) + 2,
-        num_positions=NUM_POSITIONS,
-        width=WIDTH,
-        source_width=WIDTH,
-        num_layers=2,
-        num_heads=4,
-        mlp_width=4 * WIDTH,
-        norm_epsilon=1e-12,
-    )
+@dataclass(frozen=True, slots=True)
+class Design:
+    """What a demo's models are built as. Text is as wide as the tower."""
+
+    tower: ViTConfig
+    vocabulary: Vocabulary
+
+    @property
+    def text(self) -> BertConfig:
+        return BertConfig(
+            vocabulary=len(self.vocabulary.words) + 2,
+            num_positions=NUM_POSITIONS,
+            width=self.tower.width,
+            source_width=self.tower.width,
+            num_layers=2,
+            num_heads=self.tower.num_heads,
+            mlp_width=4 * self.tower.width,
+            norm_epsilon=1e-12,
+        )
+
+
+DEMO = Design(TOWER, SHAPES)
 
 
 def initialise(module: nn.Module) -> None:
@@ -46,14 +59,16 @@ def initialise(module: nn.Module) -> None:
         elif isinstance(part, nn.Embedding):
             nn.init.normal_(part.weight, std=0.02)
         elif isinstance(part, ViT):
-            part.positions.data[0, 1:] = 0.5 * grid_waves(part.config.image_size // part.config.patch_size)
+            part.positions.data[0, 1:] = 0.5 * grid_waves(
+                part.config.image_size // part.config.patch_size, part.config.width
+            )
             nn.init.normal_(part.class_token, std=0.02)
 
 
-def grid_waves(side: int) -> Tensor:
+def grid_waves(side: int, width: int) -> Tensor:
     """Sines and cosines of the row and of the column of each patch: (side * side, width). The position embeddings start
     from these: from noise, it takes thousands of steps longer to learn where a shape is than what it is."""
-    frequencies = 0.1 ** torch.linspace(0, 1, WIDTH // 4)
+    frequencies = 0.1 ** torch.linspace(0, 1, width // 4)
     angles = torch.arange(side)[:, None] * frequencies * math.pi / 2
     waves = torch.cat([angles.sin(), angles.cos()], 1)  # (side, width / 2)
     rows, columns = waves.repeat_interleave(side, 0), waves.repeat(side, 1)
@@ -71,27 +86,29 @@ def share_all_but_self_attention(encoder: MED, decoder: MED) -> None:
 class PreTraining(nn.Module):
     """Phases 1 and 2: tower, text encoder (ITC and ITM) and text decoder (LM)."""
 
-    def __init__(self) -> None:
+    def __init__(self, design: Design = DEMO) -> None:
         super().__init__()
-        config = med_config()
-        self.tower = ViT(TOWER)
-        self.vision_norm = LayerNorm(WIDTH, eps=TOWER.norm_epsilon)
+        self.design = design
+        config, width = design.text, design.tower.width
+        self.tower = ViT(design.tower)
+        self.vision_norm = LayerNorm(width, eps=design.tower.norm_epsilon)
         self.encoder = MED(config)
         self.decoder = MED(config)
         self.lm_head = LMHead(config)
-        self.vision_proj = Head(WIDTH, PROJECTION)
-        self.text_proj = Head(WIDTH, PROJECTION)
-        self.itm_head = Head(WIDTH, 2)
+        self.vision_proj = Head(width, PROJECTION)
+        self.text_proj = Head(width, PROJECTION)
+        self.itm_head = Head(width, 2)
         self.log_temperature = nn.Parameter(torch.tensor(math.log(0.07)))  # of ITC
         initialise(self)
         share_all_but_self_attention(self.encoder, self.decoder)
 
     def see(self, pixels: Tensor) -> Tensor:
-        """(n, 3, 64, 64) -> (n, 65, width), after the final norm."""
+        """(n, 3, side, side) -> (n, tokens, width), after the final norm."""
         return self.vision_norm(self.tower(pixels))
 
     def caption_loss(self, seen: Tensor, captions: Texts) -> Tensor:
-        prompt = len(vocabulary.encode(vocabulary.PROMPT, vocabulary.dec_id())) - 1  # without [SEP]; no loss, as theirs
+        known = self.design.vocabulary
+        prompt = len(known.encode(vocabulary.PROMPT, known.dec_id)) - 1  # without [SEP]; no loss, as theirs
         return lm_loss(self.decoder, self.lm_head, self.decoder.look_at(seen), captions, prompt).mean()
 
     def similarity(self, seen: Tensor, words: Tensor) -> Tensor:
@@ -108,7 +125,7 @@ class PreTraining(nn.Module):
 
     def match(self, source: Source, lines: Texts) -> Tensor:
         """ITM's two logits for each line against its source."""
-        asked = lines.starting_with(vocabulary.enc_id())
+        asked = lines.starting_with(self.design.vocabulary.enc_id)
         states, _ = self.encoder(asked.ids, padding_mask(asked.mask), source)
         return self.itm_head(states[:, 0])
 
@@ -157,7 +174,3 @@ def greedy(decoder: MED, head: LMHead, source: Source, given: Tensor, max_new_to
             break
     lines = ids[:, given.shape[1] :].tolist()
     return [line[: line.index(vocabulary.SEP)] if vocabulary.SEP in line else line for line in lines]
-
-
-def spell(ids: list[int]) -> str:
-    return " ".join(vocabulary.words()[number] for number in ids).replace(" ,", ",")

@@ -1,4 +1,4 @@
-"""The WordPiece vocabulary of the demo model and its tokenizer files, in the layout of the Salesforce checkpoints:
+"""WordPiece vocabularies of the demo models and their tokenizer files, in the layout of the Salesforce checkpoints:
 [DEC] and [ENC] are the two rows after the vocabulary, known to the model and not to the tokenizer."""
 
 from __future__ import annotations
@@ -6,7 +6,8 @@ from __future__ import annotations
 import json
 import re
 import string
-from functools import cache
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from transformers import BertTokenizer
@@ -46,50 +47,63 @@ _ENDINGS = """
 """
 
 
-@cache
-def words() -> tuple[str, ...]:
-    """Every entry, by id. Any ASCII text can be spelt: each character has its own entry and its own `##` entry."""
+@dataclass(frozen=True)
+class Vocabulary:
+    """`words`: every entry, by id."""
+
+    words: tuple[str, ...]
+
+    @cached_property
+    def ids(self) -> dict[str, int]:
+        return {word: number for number, word in enumerate(self.words)}
+
+    @property
+    def dec_id(self) -> int:
+        return len(self.words)
+
+    @property
+    def enc_id(self) -> int:
+        return len(self.words) + 1
+
+    @property
+    def sep_id(self) -> int:
+        return self.ids["[SEP]"]
+
+    def encode(self, text: str, first: int) -> list[int]:
+        """Ids of a training text, `first` in the place of [CLS] and [SEP] last: as the real tokenizer, but much faster.
+
+        Raises KeyError for a word that is not one entry."""
+        return [first, *(self.ids[word] for word in re.findall(r"[a-z]+|[^\sa-z]", text)), self.sep_id]
+
+    def spell(self, ids: list[int]) -> str:
+        return " ".join(self.words[number] for number in ids).replace(" ,", ",")
+
+
+def vocabulary(texts: str) -> Vocabulary:
+    """One with an entry for each word of `texts` and for common words. Any ASCII text can be spelt: each character has
+    its own entry and its own `##` entry."""
     characters = string.punctuation + string.digits + string.ascii_lowercase
-    attributes = " ".join([*COLORS, *KINDS, *SIZES, *POSITIONS, *RELATIONS])
     entries = [*_SPECIAL, *characters, *(f"##{character}" for character in characters)]
-    entries += sorted(set((_GRAMMAR + attributes).split())) + _COMMON.split()
+    entries += sorted(set((_GRAMMAR + texts).split())) + _COMMON.split()
     entries += [f"##{ending}" for ending in _ENDINGS.split()]
-    return tuple(dict.fromkeys(entries))
+    return Vocabulary(tuple(dict.fromkeys(entries)))
 
 
-@cache
-def ids() -> dict[str, int]:
-    return {word: number for number, word in enumerate(words())}
+SHAPES = vocabulary(" ".join([*COLORS, *KINDS, *SIZES, *POSITIONS, *RELATIONS]))
 
 
-def dec_id() -> int:
-    return len(words())
-
-
-def enc_id() -> int:
-    return len(words()) + 1
-
-
-def encode(text: str, first: int) -> list[int]:
-    """Ids of a training text, `first` in the place of [CLS] and [SEP] last: as the real tokenizer, but much faster.
-
-    Raises KeyError for a word that is not one entry."""
-    known = ids()
-    return [first, *(known[word] for word in re.findall(r"[a-z]+|[^\sa-z]", text)), SEP]
-
-
-def save(folder: Path, processor: str = "BlipProcessor") -> None:
+def save(known: Vocabulary, folder: Path, processor: str | None = "BlipProcessor", max_tokens: int = 320) -> None:
     """vocab.txt, tokenizer.json, tokenizer_config.json and special_tokens_map.json."""
-    vocabulary = folder / "vocab.txt"
-    vocabulary.write_text("".join(f"{word}\n" for word in words()))
-    BertTokenizer(vocab=str(vocabulary), do_lower_case=True).save_pretrained(folder)
+    words = folder / "vocab.txt"
+    words.write_text("".join(f"{word}\n" for word in known.words))
+    BertTokenizer(vocab=str(words), do_lower_case=True).save_pretrained(folder)
     marks = dict(zip(("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"), _SPECIAL, strict=True))
     (folder / "special_tokens_map.json").write_text(json.dumps(marks, indent=2) + "\n")
     settings = {
         **marks,
         "do_basic_tokenize": True,
         "do_lower_case": True,
-        "model_max_length": 320,
+        "model_max_length": max_tokens,
         "never_split": None,
         "processor_class": processor,
         "strip_accents": None,

@@ -34,8 +34,8 @@ def test_the_library_loads_it_whole(task: str) -> None:
     architecture = getattr(transformers, CLASSES[task])
     model, report = architecture.from_pretrained(DEMO / task, output_loading_info=True, dtype=torch.float32)
     assert {problem: keys for problem, keys in report.items() if keys} == {}
-    assert model.config.text_config.bos_token_id == vocabulary.dec_id()
-    assert model.config.text_config.vocab_size == vocabulary.enc_id() + 1
+    assert model.config.text_config.bos_token_id == vocabulary.SHAPES.dec_id
+    assert model.config.text_config.vocab_size == vocabulary.SHAPES.enc_id + 1
     assert model.config.text_config.max_position_embeddings >= 300
 
 
@@ -82,9 +82,9 @@ def test_they_are_small(folder: Path) -> None:
 @pytest.mark.parametrize("task", CLASSES)
 def test_the_tokenizer_spells_everything_and_knows_no_decoder_token(task: str) -> None:
     tokenizer = transformers.AutoTokenizer.from_pretrained(DEMO / task)
-    assert len(tokenizer) == vocabulary.dec_id()
+    assert len(tokenizer) == vocabulary.SHAPES.dec_id
     assert "[UNK]" not in tokenizer.tokenize("The Quick brown fox jumped over 13 lazy dogs' tails; wasn't it great?")
-    assert tokenizer("A picture of ").input_ids == vocabulary.encode("a picture of", vocabulary.CLS)
+    assert tokenizer("A picture of ").input_ids == vocabulary.SHAPES.encode("a picture of", vocabulary.CLS)
     assert tokenizer.sep_token_id == vocabulary.SEP
     assert json.loads((DEMO / task / "config.json").read_text())["text_config"]["sep_token_id"] == vocabulary.SEP
 

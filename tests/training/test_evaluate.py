@@ -6,8 +6,9 @@ import asyncio
 
 import httpx
 
+from training.asking import Client, Tally
 from training.captions import entails
-from training.evaluate import Client, Tally, generated_cases, is_held, public_cases, topic_of
+from training.evaluate import generated_cases, is_held, public_cases, topic_of
 
 
 def test_a_missed_goal_shows() -> None:

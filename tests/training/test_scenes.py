@@ -11,7 +11,7 @@ from training.captions import SHORT_CAPTIONS, describe, entails, parse, random_c
 from training.easyvqa import coverage, seen_color, seen_kind
 from training.questions import random_question
 from training.scenes import Box, Scene, Shape, measure, random_scene
-from training.vocabulary import CLS, encode
+from training.vocabulary import CLS, SHAPES
 
 RED = Shape("red", "circle", Box(4, 40, 14, 50))
 GREEN = Shape("green", "rectangle", Box(40, 10, 60, 20))
@@ -70,7 +70,7 @@ def test_generated_pictures_show_what_the_scene_says() -> None:
 def test_questions_are_of_many_lengths() -> None:
     rng = Random(3)
     scenes = [random_scene(rng, 1 + number % 3)[0] for number in range(60)]
-    lengths = {len(encode(random_question(rng, scene)[0], CLS)) - 2 for scene in scenes for _ in range(20)}
+    lengths = {len(SHAPES.encode(random_question(rng, scene)[0], CLS)) - 2 for scene in scenes for _ in range(20)}
     assert min(lengths) <= 4
     assert max(lengths) >= 18
 

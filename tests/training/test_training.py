@@ -49,10 +49,10 @@ def test_a_batch_depends_on_its_number_alone() -> None:
 
 
 def test_training_texts_are_tokenised_as_the_real_tokenizer_does(tmp_path: Path) -> None:
-    vocabulary.save(tmp_path)
+    vocabulary.save(vocabulary.SHAPES, tmp_path)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path)
     rng = Random(1)
     for number in range(100):
         scene, _ = random_scene(rng, 1 + number % 3)
         for text in (str(random_caption(rng, scene)), *random_question(rng, scene)):
-            assert tokenizer(text).input_ids == vocabulary.encode(text, vocabulary.CLS)
+            assert tokenizer(text).input_ids == vocabulary.SHAPES.encode(text, vocabulary.CLS)

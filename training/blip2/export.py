@@ -132,4 +132,4 @@ def export(trained: Querying, speaking: Speaking, speller: Speller, folder: Path
         configuration("Blip2ForImageTextRetrieval", qformer_config(reads_text=True), {"model_type": "opt"}),
         PROCESSOR,
     )
-    vocabulary.save(match, PROCESSOR)
+    vocabulary.save(vocabulary.SHAPES, match, PROCESSOR)

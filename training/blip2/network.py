@@ -33,7 +33,7 @@ NUM_POSITIONS = 64
 
 def qformer_config(*, reads_text: bool) -> QFormerConfig:
     return QFormerConfig(
-        vocabulary=len(vocabulary.words()) + 1,  # [DEC]
+        vocabulary=len(vocabulary.SHAPES.words) + 1,  # [DEC]
         num_positions=NUM_POSITIONS,
         width=WIDTH,
         source_width=WIDTH,

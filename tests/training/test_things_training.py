@@ -1,0 +1,183 @@
+"""All phases of the things demo run, go on after a break as if there had been none, and what they leave is served."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from app.decoding.pool import decoder_processes
+from app.main import load_models
+from models.layers.vit import ViTConfig
+from tests.app.support import serving, until_ready
+from tests.training.things import FORMS, made_looks
+from training.asking import Client, Tally
+from training.loop import Plan
+from training.things.clip import Plans
+from training.things.data import UNTOLD, Drawing, JointBatches, RegionBatches, TowerBatches
+from training.things.evaluate import GOALS, cases_of, jobs_of
+from training.things.names import noun
+from training.things.scenes import Mix, Sprites, sprites
+from training.things.train import Recipe, Training
+from training.things.words import Words
+
+TINY = Plan(2, peak=1e-3, floor=0, num_pictures=4, warm_up=1, look_every=1)
+RECIPE = Recipe(
+    tower=ViTConfig(32, 8, 32, num_layers=4, num_heads=2, mlp_width=64, norm_epsilon=1e-6),
+    classes=TINY,
+    captions=TINY,
+    joint=TINY,
+    answers=TINY,
+    clip=Plans(TINY, TINY, TINY),
+    num_questions=2,
+    pool_size=8,
+    num_watched=3,
+)
+WORDS = Words(tuple(map(noun, FORMS)))
+DRAWING = Drawing(WORDS, Sprites(sprites(made_looks(), ("google",), list(FORMS))), side=32, patch=8)
+MIX = Mix((0.4, 0.3, 0.3))
+
+
+CATALOG = """[profiles]
+things = ["demo-things", "demo-things-clip", "demo-things-clipseg", "demo-things-owl"]
+[models.demo-things]
+family = "blip"
+caption = { checkpoint = "caption" }
+vqa = { checkpoint = "vqa" }
+match = { checkpoint = "match" }
+[models.demo-things-clip]
+family = "clip"
+match = { checkpoint = "clip" }
+[models.demo-things-clipseg]
+family = "clipseg"
+segment = { checkpoint = "clipseg" }
+[models.demo-things-owl]
+family = "owlvit"
+detect = { checkpoint = "owl" }
+"""
+FIGURES = {
+    "demo-things": {*GOALS["blip"], "ITM: true before one word changed", "caption: true (unseen style)"},
+    "demo-things-clip": {"ITC: the right one of all things"},
+    "demo-things-clipseg": {"segment: the mask overlaps by half"},
+    "demo-things-owl": {"detect: the best box overlaps by half"},
+}
+
+
+class BrokenOffError(Exception):
+    pass
+
+
+def weights(work: Path) -> dict[str, dict[str, torch.Tensor]]:
+    return {file.name: torch.load(file, weights_only=True) for file in work.glob("*.pt")}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Two wait for each other most of the time where networks are tiny."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the weights of all phases, and the checkpoints in `to`."""
+    folder = tmp_path_factory.mktemp("things")
+    Training(RECIPE, folder, DRAWING).run(folder / "to")
+    return folder
+
+
+def test_all_phases_broken_off_and_resumed(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, broken = trained, tmp_path
+    assert set(weights(whole)) == {
+        f"{phase}.pt" for phase in ("classes", "captions", "joint", "answers", "contrast", "segment", "detect")
+    }
+    assert {file.parent.name for file in (trained / "to").rglob("model.safetensors")} == {
+        "caption", "vqa", "match", "clip", "clipseg", "owl",
+    }  # fmt: skip
+
+    with monkeypatch.context() as patch:
+        steps = []
+        step = torch.optim.AdamW.step
+
+        def stopping(self: torch.optim.AdamW, *given: object) -> object:
+            steps.append(1)
+            if len(steps) == 6:  # the second of the joint phase
+                raise BrokenOffError
+            return step(self, *given)
+
+        patch.setattr(torch.optim.AdamW, "step", stopping)
+        with pytest.raises(BrokenOffError):
+            Training(RECIPE, broken, DRAWING).run(tmp_path / "to")
+    assert (broken / "joint.part").exists()
+    Training(RECIPE, broken, DRAWING).run(tmp_path / "to")
+    assert not list(broken.glob("*.part"))
+    for name, expected in weights(whole).items():
+        found = weights(broken)[name]
+        assert all(torch.equal(found[key], value) for key, value in expected.items()), name
+
+
+async def evaluated(catalog: Path) -> dict[str, tuple[Client, Tally]]:
+    """What `make eval` finds of each model, on some scenes."""
+    cases, found = cases_of(made_looks(), WORDS, 6), {}
+    settings = {"profile": "things", "catalog": catalog, "dtype": "fp32", "device": "cpu", "threads": 1}
+    async with serving(load_models, decoder_processes, **settings) as (http, _):
+        await until_ready(http)
+        for model in (await http.get("/models")).json()["models"]:
+            client, tally = found[model["name"]] = Client(http, model["name"], 4), Tally({})
+            await asyncio.gather(*jobs_of(model, client, tally, cases))
+    return found
+
+
+def test_what_they_leave_is_served_and_evaluated(trained: Path) -> None:
+    catalog = trained / "to" / "catalog.toml"
+    catalog.write_text(CATALOG)
+    found = asyncio.run(evaluated(catalog))
+    assert set(found) == set(FIGURES)
+    for name, (client, tally) in found.items():
+        assert client.failed == 0
+        assert set(tally.asked) >= FIGURES[name], name
+
+
+def test_a_batch_depends_on_its_number_alone() -> None:
+    batches = TowerBatches("a", DRAWING, MIX, 4)
+    assert torch.equal(batches[3].pixels, batches[3].pixels)
+    assert not torch.equal(batches[3].pixels, batches[4].pixels)
+
+
+def test_a_patch_is_of_the_thing_on_it() -> None:
+    batch = TowerBatches("a", DRAWING, Mix((1, 0, 0)), 16)[0]
+    assert torch.allclose(batch.things.sum(1), torch.ones(16))
+    for things, patches in zip(batch.things, batch.patches, strict=True):
+        shown = set(patches.unique().tolist()) - {0, UNTOLD}
+        assert shown <= {int(things.argmax()) + 1}
+
+
+def test_own_captions_are_true_and_short_ones_where_there_is_one() -> None:
+    texts = JointBatches("a", DRAWING, MIX, 6)[0].texts
+    assert texts.true.shape == (6, 6 + len(FORMS))
+    assert texts.true[torch.arange(6), torch.arange(6)].all()
+
+
+def test_regions_have_the_boxes_of_their_masks() -> None:
+    batch = RegionBatches("a", DRAWING, Mix((1, 0, 0)), 16)[0]
+    assert (batch.masks.sum((1, 2)) == 0).any()  # of what is not there
+    for mask, patches, boxes in zip(batch.masks, batch.patches, batch.boxes, strict=True):
+        if not mask.any() or not (patches > 0).any():
+            continue
+        rows, columns = mask.any(1).nonzero(), mask.any(0).nonzero()
+        left, top = float(columns.min()) / 32, float(rows.min()) / 32
+        right, bottom = float(columns.max() + 1) / 32, float(rows.max() + 1) / 32
+        expected = torch.tensor([(left + right) / 2, (top + bottom) / 2, right - left, bottom - top])
+        assert torch.allclose(boxes[patches > 0], expected)
+
+
+def test_a_scaled_recipe_has_fewer_steps() -> None:
+    scaled = Recipe().scaled(0.001)
+    assert scaled.classes.num_steps == 9
+    assert scaled.clip.detect == replace(Plans().detect, num_steps=2, warm_up=1)

@@ -1,0 +1,210 @@
+"""Train the things demo from scratch, and export it: `python -m training.things.train`.
+
+As the paper does it (Li et al. 2022), on drawn scenes. The tower learns alone which things there are; then captions
+(LM); then ITC, ITM and LM together; then, the tower left as it is, questions and answers. After that a small CLIP, and
+on its tower CLIPSeg and OWL-ViT. Each phase leaves its weights in the work folder, and now and then how far it has
+come; a later run goes on from there, and ends as it would have without a break."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from random import Random
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+from models.layers.vit import ViTConfig
+from training.data import Batch, CaptionBatch, JointBatch, QuestionBatch, normalise
+from training.export import export
+from training.joint import joint_loss
+from training.loop import Plan, load, train
+from training.measure import Figures
+from training.network import Answering, Design, PreTraining
+from training.things import data, measure
+from training.things.clip import Contrast, ContrastBatches, Detect, Plans, Segment, sizes
+from training.things.clip_export import export_clip
+from training.things.data import Drawing
+from training.things.measure import Watched, watched
+from training.things.pictures import STYLES, UNSEEN, Look, looks
+from training.things.scenes import Mix, Sprites, sprites
+from training.things.tower import Classifying
+from training.things.words import Words, words_of
+
+SEED = 20220128  # the day of the paper
+CHECKPOINTS = Path("models/checkpoints/demo-things")
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """All phases, and the tower."""
+
+    tower: ViTConfig = ViTConfig(64, 8, 128, num_layers=6, num_heads=4, mlp_width=512, norm_epsilon=1e-6)
+    classes: Plan = Plan(9000, peak=1e-3, floor=1e-4, num_pictures=32)
+    class_mix: Mix = Mix((0.4, 0.3, 0.3), equal=0)
+    captions: Plan = Plan(6500, peak=7e-4, floor=2e-4, num_pictures=32)
+    joint: Plan = Plan(3000, peak=5e-4, floor=0.0, num_pictures=32)
+    answers: Plan = Plan(3000, peak=5e-4, floor=0.0, num_pictures=16)
+    mix: Mix = Mix((0.4, 0.35, 0.25))
+    num_questions: int = 16  # a picture
+    pool_size: int = 20_000  # pictures
+    num_watched: int = 200  # scenes of one thing, and as many of two
+    clip: Plans = Plans()
+
+    def scaled(self, scale: float) -> Recipe:
+        """With so many times the steps and pictures."""
+        return replace(
+            self,
+            classes=self.classes.scaled(scale),
+            captions=self.captions.scaled(scale),
+            joint=self.joint.scaled(scale),
+            answers=self.answers.scaled(scale),
+            clip=self.clip.scaled(scale),
+            pool_size=max(2 * self.answers.num_pictures, round(self.pool_size * scale)),
+            num_watched=max(2, round(self.num_watched * min(1, scale))),
+        )
+
+
+def drawing_of(every: Sequence[Look], words: Words, styles: tuple[str, ...], tower: ViTConfig) -> Drawing:
+    found = sprites(every, styles, [noun.name for noun in words.nouns])
+    return Drawing(words, Sprites(found), tower.image_size, tower.patch_size)
+
+
+class Training:
+    """Runs a recipe in a folder."""
+
+    def __init__(self, recipe: Recipe, work: Path, drawing: Drawing) -> None:
+        self.recipe, self.work, self.drawing, self.words = recipe, work, drawing, drawing.words
+        self.scenes: Watched = watched(drawing, recipe.num_watched)
+        torch.manual_seed(SEED)
+        self.model = PreTraining(Design(recipe.tower, self.words.vocabulary))
+
+    def phase(
+        self,
+        name: str,
+        plan: Plan,
+        model: nn.Module,
+        batches: Dataset[Batch],
+        loss_of: Callable[[Batch], Tensor],
+        look: Callable[[], Figures],
+    ) -> None:
+        file = self.work / f"{name}.pt"
+        if load(model, file):
+            return
+        torch.manual_seed(SEED)
+        part = self.work / f"{name}.part"
+        train(name, plan, model, batches, loss_of, look, part)
+        torch.save(model.state_dict(), file)
+        part.unlink(missing_ok=True)
+
+    def classify(self) -> None:
+        plan, model = self.recipe.classes, Classifying(self.model, len(self.words.nouns))
+        batches = data.TowerBatches(f"{SEED} classes", self.drawing, self.recipe.class_mix, plan.num_pictures)
+        look = lambda: measure.measure_tower(model, self.scenes.one, self.words)  # noqa: E731
+        self.phase("classes", plan, model, batches, model.loss, look)
+
+    def caption(self) -> None:
+        model, plan = self.model, self.recipe.captions
+
+        def loss(batch: CaptionBatch) -> Tensor:
+            return model.caption_loss(model.see(normalise(batch.pixels)), batch.captions)
+
+        batches = data.CaptionBatches(f"{SEED} captions", self.drawing, self.recipe.mix, plan.num_pictures)
+        look = lambda: measure.measure_captions(model, self.scenes, self.words)  # noqa: E731
+        self.phase("captions", plan, model, batches, loss, look)
+
+    def join(self) -> None:
+        model, plan = self.model, self.recipe.joint
+
+        def loss(batch: JointBatch) -> Tensor:
+            return joint_loss(model, model.see(normalise(batch.pixels)), batch.texts)
+
+        def look() -> Figures:
+            captions = measure.measure_captions(model, self.scenes, self.words)
+            return captions | measure.measure_matching(model, self.scenes, self.words)
+
+        batches = data.JointBatches(f"{SEED} joint", self.drawing, self.recipe.mix, plan.num_pictures)
+        self.phase("joint", plan, model, batches, loss, look)
+
+    def answer(self) -> Answering:
+        """On the features of a pool of pictures, which the tower sees once."""
+        plan, model = self.recipe.answers, Answering(self.model)
+        if load(model, self.work / "answers.pt"):
+            return model
+        rng = Random(f"{SEED} pool")
+        pool = [
+            self.drawing.draw(rng, self.recipe.mix, 1)[0]
+            for _ in tqdm(range(self.recipe.pool_size), desc="pool", mininterval=2)
+        ]
+        seen = measure.features(self.model, pool)
+
+        def loss(batch: QuestionBatch) -> Tensor:
+            return model.loss(seen[batch.pictures].float(), batch.questions, batch.answers)
+
+        scenes = [one.scene for one in pool]
+        batches = data.QuestionBatches(
+            f"{SEED} questions", scenes, self.words, plan.num_pictures, self.recipe.num_questions
+        )
+        look = lambda: measure.measure_answers(model, self.model, self.scenes, self.words)  # noqa: E731
+        self.phase("answers", plan, model, batches, loss, look)
+        return model
+
+    def contrast(self) -> Contrast:
+        plan = self.recipe.clip.contrast
+        torch.manual_seed(SEED)
+        model = Contrast(sizes(self.recipe.tower, self.words), self.model.tower)
+        batches = ContrastBatches(f"{SEED} contrast", self.drawing, self.recipe.mix, plan.num_pictures)
+        look = lambda: measure.measure_contrast(model, self.scenes.one, self.words)  # noqa: E731
+        self.phase("contrast", plan, model, batches, model.loss, look)
+        return model
+
+    def segment(self, trained: Contrast) -> Segment:
+        plan = self.recipe.clip.segment
+        torch.manual_seed(SEED)
+        model = Segment(sizes(self.recipe.tower, self.words), trained.clip)
+        batches = data.RegionBatches(f"{SEED} segment", self.drawing, self.recipe.mix, plan.num_pictures)
+        look = lambda: measure.measure_segment(model, self.scenes.two, self.words)  # noqa: E731
+        self.phase("segment", plan, model, batches, model.loss, look)
+        return model
+
+    def detect(self, trained: Contrast) -> Detect:
+        plan = self.recipe.clip.detect
+        torch.manual_seed(SEED)
+        model = Detect(sizes(self.recipe.tower, self.words), trained.clip, self.words)
+        batches = data.RegionBatches(f"{SEED} detect", self.drawing, self.recipe.mix, plan.num_pictures)
+        look = lambda: measure.measure_detect(model, self.scenes.two, self.words)  # noqa: E731
+        self.phase("detect", plan, model, batches, model.loss, look)
+        return model
+
+    def run(self, to: Path) -> None:
+        """All phases, and the checkpoints."""
+        self.classify()
+        self.caption()
+        self.join()
+        export(self.model, self.answer(), to)
+        contrast = self.contrast()
+        export_clip(contrast.clip, self.segment(contrast).clipseg, self.detect(contrast).owl, self.words, to)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--work", type=Path, default=Path("build/things"), help="for pictures and weights (default: %(default)s)"
+    )
+    parser.add_argument("--to", type=Path, default=CHECKPOINTS, help="for checkpoints (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=2, help="default: %(default)s")
+    parser.add_argument("--scale", type=float, default=1.0, help="of steps and pictures (default: %(default)s)")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    recipe = Recipe().scaled(options.scale)
+    every = looks(options.work)
+    styles = tuple(style for style in STYLES if style != UNSEEN)
+    Training(recipe, options.work, drawing_of(every, words_of(every), styles, recipe.tower)).run(options.to)
+
+
+if __name__ == "__main__":
+    main()
