@@ -78,7 +78,7 @@ class Rows(NamedTuple):
         )
 
     def gain_by(self, item: Item, enough_lines: int | None) -> bool:
-        """Whether a step should have its lines too. Not where it has enough, as what a line costs no longer falls, and
+        """Whether a step should have its lines too. Not where it has enough: more would make each little cheaper, and
         only memory would be taken; but a row waits for none that may stay as long as it would itself."""
         if enough_lines is None or not self.number or self.num_lines + item.num_lines <= enough_lines:
             return True
