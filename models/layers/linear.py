@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.device import has_onednn, instructions
+from models.layers.quantization import largest
 
 USUAL_TOKENS = 16  # of a product: what the order of packed weights is chosen for
 ACTIVATION_LEVELS = 127  # steps from zero to a token's largest activation
@@ -107,13 +108,13 @@ class Int8Linear(nn.Linear):
         self.weight = nn.Parameter(weight.new_empty(0), requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        tokens = x.reshape(-1, self.in_features).float()
-        step = tokens.abs().amax(-1, keepdim=True).clamp_min_(SMALLEST) / ACTIVATION_LEVELS  # (tokens, 1)
+        tokens = x.reshape(-1, self.in_features)
+        step = largest(tokens).float().clamp_min_(SMALLEST) / ACTIVATION_LEVELS  # (tokens, 1)
+        scaled = tokens.to(torch.float32, copy=True).mul_(step.reciprocal())  # in place: new pages cost more than sums
         # Signed first, and then from -128 to 0: a conversion to unsigned integers takes torch eight times as long.
-        levels = (tokens * step.reciprocal()).round_().to(torch.int8).view(torch.uint8).bitwise_xor_(ZERO_POINT)
-        product = self.product(levels).mul_(step)
-        if self.bias is not None:
-            product.add_(self.bias)
+        levels = scaled.round_().to(torch.int8).view(torch.uint8).bitwise_xor_(ZERO_POINT)
+        product = self.product(levels)
+        product = product.mul_(step) if self.bias is None else torch.addcmul(self.bias, product, step)
         return product.view(*x.shape[:-1], self.out_features).to(x.dtype)
 
     def product(self, levels: Tensor) -> Tensor:
