@@ -109,19 +109,20 @@ class Int8Linear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         tokens = x.reshape(-1, self.in_features)
-        step = largest(tokens).float().clamp_min_(SMALLEST) / ACTIVATION_LEVELS  # (tokens, 1)
-        scaled = tokens.to(torch.float32, copy=True).mul_(step.reciprocal())  # in place: new pages cost more than sums
+        # Rounded to the input's dtype before levels are counted in it: so it is the same step on both sides.
+        step = largest(tokens).clamp_min_(SMALLEST) / ACTIVATION_LEVELS  # (tokens, 1)
+        scaled = tokens.to(torch.float32, copy=True).mul_(step.float().reciprocal())  # in place: new pages cost more
         # Signed first, and then from -128 to 0: a conversion to unsigned integers takes torch eight times as long.
         levels = scaled.round_().to(torch.int8).view(torch.uint8).bitwise_xor_(ZERO_POINT)
-        product = self.product(levels)
+        product = self.product(levels, torch.bfloat16 if x.dtype == torch.bfloat16 else torch.float32)
         product = product.mul_(step) if self.bias is None else torch.addcmul(self.bias, product, step)
         return product.view(*x.shape[:-1], self.out_features).to(x.dtype)
 
-    def product(self, levels: Tensor) -> Tensor:
-        """The integer product alone: unsigned `levels` `(tokens, in)` -> float32 `(tokens, out)`, in their unit."""
+    def product(self, levels: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        """The integer product alone: unsigned `levels` `(tokens, in)` -> `(tokens, out)` in `dtype`, in their unit."""
         product: Tensor = torch.ops.onednn.qlinear_pointwise(
             levels, 1.0, ZERO_POINT, self._packed, self._scale, self._zeros, None,
-            1.0, 0, torch.float32, "none", [], "",
+            1.0, 0, dtype, "none", [], "",
         )  # fmt: skip
         return product
 
