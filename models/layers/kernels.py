@@ -29,6 +29,7 @@ FBGEMM_VNNI = frozenset({"AVX512_E1", "AVX512_E1_256"})  # its names for what ha
 LEAST_ROUNDS, TRIAL_SECONDS = 6, 0.15  # of the trial of a class of shapes
 WORTH = 0.9  # of the usual kernel's time: what another must stay below, on a machine that may be busy
 Product = Callable[[Tensor], Tensor]
+Int8Product = Callable[[Tensor, torch.dtype], Tensor]
 Trial = Callable[["Shape", str], Callable[[], object]]  # of a kernel: makes its layer, and returns a call of it
 
 
@@ -59,11 +60,12 @@ class Packs(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class Int8Kernel:
-    """`levels`: from tokens in units of their step, float32 `(tokens, in)`, to what its products take. `pack`: from
-    weights int8 `(out, in)` and their scale `(out,)` to their product, float32 `(tokens, out)` in units of the step."""
+    """`levels`: from tokens in units of their step, float32 `(tokens, in)`, which it may write over, to what its
+    products take. `pack`: from weights int8 `(out, in)` and their scale `(out,)` to their product, `(tokens, out)` in
+    units of the step: in the dtype that is named, bf16 or float32, or in float32."""
 
     levels: Product
-    pack: Callable[[Tensor, Tensor], Product]
+    pack: Callable[[Tensor, Tensor], Int8Product]
 
 
 def exact_candidates(dtype: torch.dtype, packed: frozenset[torch.dtype]) -> tuple[str, ...]:
@@ -148,7 +150,7 @@ def _int8_trial(shape: Shape, name: str) -> Callable[[], object]:
     tokens, width, out = SIZES[shape]
     kernel, x = INT8_KERNELS[name], torch.rand(tokens, width) * 127
     product = kernel.pack(torch.randint(-64, 64, (out, width), dtype=torch.int8), torch.rand(out))
-    return lambda: product(kernel.levels(x))
+    return lambda: product(kernel.levels(x.clone()), torch.float32)
 
 
 AUTOMATIC = Kernels()
@@ -171,30 +173,30 @@ def onednn_product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 def _onednn_levels(tokens: Tensor) -> Tensor:
     # Signed first, and then from -128 to 0: a conversion to unsigned integers takes torch eight times as long.
-    return tokens.round().to(torch.int8).view(torch.uint8).bitwise_xor_(ZERO_POINT)
+    return tokens.round_().to(torch.int8).view(torch.uint8).bitwise_xor_(ZERO_POINT)
 
 
-def _onednn_int8(levels: Tensor, scale: Tensor) -> Product:
+def _onednn_int8(levels: Tensor, scale: Tensor) -> Int8Product:
     packed = torch.ops.onednn.qlinear_prepack(levels, None)
     zeros = torch.zeros(len(scale), dtype=torch.int64)
 
-    def product(tokens: Tensor) -> Tensor:
+    def product(tokens: Tensor, dtype: torch.dtype) -> Tensor:
         made: Tensor = torch.ops.onednn.qlinear_pointwise(
-            tokens, 1.0, ZERO_POINT, packed, scale, zeros, None, 1.0, 0, torch.float32, "none", [], ""
+            tokens, 1.0, ZERO_POINT, packed, scale, zeros, None, 1.0, 0, dtype, "none", [], ""
         )
         return made
 
     return product
 
 
-def _fbgemm_int8(levels: Tensor, scale: Tensor) -> Product:
+def _fbgemm_int8(levels: Tensor, scale: Tensor) -> Int8Product:
     """It rounds to levels itself."""
     zeros = torch.zeros(len(scale), dtype=torch.int64)
     with _fbgemm():
         tensor = torch._make_per_channel_quantized_tensor(levels, scale.double(), zeros, 0)
         packed = torch.ops.quantized.linear_prepack(tensor, None)
 
-    def product(tokens: Tensor) -> Tensor:
+    def product(tokens: Tensor, _: torch.dtype) -> Tensor:
         made: Tensor = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(
             tokens, 1.0, ZERO_POINT, packed
         )
@@ -225,7 +227,12 @@ def _fbgemm() -> Iterator[None]:
 @cache
 def has_fbgemm() -> bool:
     """Whether this build of torch has it, and still all that is called here: seen by doing it."""
-    return _works(lambda: _fbgemm_int8(torch.full((8, 8), 3, dtype=torch.int8), torch.ones(8)))
+
+    def pack() -> Product:
+        product = _fbgemm_int8(torch.full((8, 8), 3, dtype=torch.int8), torch.ones(8))
+        return lambda tokens: product(tokens, torch.float32)
+
+    return _works(pack)
 
 
 def _works(pack: Callable[[], Product]) -> bool:

@@ -27,6 +27,7 @@ from models.layers.kernels import (
     onednn_packed,
     onednn_product,
 )
+from models.layers.quantization import largest
 
 ACTIVATION_LEVELS = 127  # steps from zero to a token's largest activation
 INT8_ROW_BYTES = 12  # of a scale and a zero point
@@ -129,14 +130,15 @@ class Int8Linear(nn.Linear, Packs):
 
     def quantized(self, x: Tensor) -> Quantized:
         """Each token of `x` `(..., in)` by itself."""
-        tokens = x.reshape(-1, self.in_features).float()
-        step = torch.linalg.vector_norm(tokens, torch.inf, -1, keepdim=True).clamp_min_(SMALLEST)
-        step.mul_(1 / ACTIVATION_LEVELS)
-        return Quantized(INT8_KERNELS[str(self.kernel)].levels(tokens / step), step)
+        tokens = x.reshape(-1, self.in_features)
+        # Rounded to the input's dtype before levels are counted in it: so it is the same step on both sides.
+        step = largest(tokens).clamp_min_(SMALLEST) / ACTIVATION_LEVELS
+        scaled = tokens.to(torch.float32, copy=True).mul_(step.float().reciprocal())  # in place: new pages cost more
+        return Quantized(INT8_KERNELS[str(self.kernel)].levels(scaled), step)
 
     def of(self, tokens: Quantized, x: Tensor) -> Tensor:
         """The product of `x`, whose `tokens` are."""
-        product = self.product(tokens.levels)
+        product = self.product(tokens.levels, torch.bfloat16 if x.dtype == torch.bfloat16 else torch.float32)
         if self.bias is None:
             product.mul_(tokens.step)
         else:
@@ -203,7 +205,7 @@ class Quantized(NamedTuple):
     """Tokens in int8."""
 
     levels: Tensor  # (tokens, width), as a kernel takes them
-    step: Tensor  # (tokens, 1) float32, of a level
+    step: Tensor  # (tokens, 1), of a level, in the dtype of the tokens
 
 
 def products(x: Tensor, layers: Sequence[nn.Linear]) -> list[Tensor]:

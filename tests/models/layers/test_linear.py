@@ -235,6 +235,23 @@ def test_layers_with_one_input_share_its_levels() -> None:
             assert torch.equal(together, layer(inputs))
 
 
+def test_a_step_that_was_rounded_is_the_same_on_both_sides() -> None:
+    """In bf16 a step keeps 8 bits: were it taken exactly on one side, every value of the token would be off alike."""
+    if not instructions().bf16:
+        pytest.skip("this CPU has no bf16")
+    torch.manual_seed(0)
+    layer = Int8Linear(256, 64, bias=False).bfloat16()
+    exact = layer.weight.detach().double()
+    layer.pack(BY_ONEDNN)
+    x = torch.randn(64, 256).bfloat16()
+    with torch.inference_mode():
+        product = layer(x).double()
+    expected = x.double() @ exact.T
+    ratio = (product * expected).sum(-1) / expected.square().sum(-1)  # of a token's length, to what it should be
+    assert (ratio - 1).abs().max() < 5e-3
+    assert (product - expected).norm() < 0.015 * expected.norm()
+
+
 @pytest.mark.parametrize("kernels", [BY_ONEDNN, BY_FBGEMM], ids=str)
 def test_what_is_not_finite_stays_so(kernels: Kernels) -> None:
     layer, inputs = quantized(nn.Linear(8, 4), kernels), torch.ones(2, 8)

@@ -87,6 +87,21 @@ def test_a_tower_that_cannot_be_compiled_stops_the_start_with_one_line(monkeypat
         load("golden", catalog=golden.CATALOG, device="cpu", dtype="fp32", threads=1, compile_batches=1)
 
 
+def test_a_cpu_takes_as_many_pictures_at_a_time_as_its_cache_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    runner, sizes, batch = tower(), list[int](), pictures(5)
+    whole = runner.encode(batch)
+    runner._tower.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))  # type: ignore[attr-defined]
+    monkeypatch.setattr(tower_module, "PIXELS_AT_ONCE", 2 * 32 * 32)
+    parts = runner.encode(batch)
+    assert sizes == [2, 2, 1]
+    for one, other in zip(parts, whole, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
+    sizes.clear()
+    monkeypatch.setattr(tower_module, "PIXELS_AT_ONCE", 1)  # a picture is larger
+    runner.encode(batch)
+    assert sizes == [1] * 5
+
+
 def test_features_are_kept_apart_from_their_batch() -> None:
     kept = tower().encode(pictures(3))
     assert all(isinstance(one, Tensor) and one.untyped_storage().nbytes() == one.nbytes for one in kept)
