@@ -211,8 +211,8 @@ class CheckpointInfo(Result):
     revision: str | None
     device: str
     dtype: str
-    kernels: dict[str, str]  # on a CPU, by what their products are for
     image_size: int  # pixels
+    kernels: dict[str, str] | None = None  # on a CPU, by what their products are for
     history: bool | None = None
     template: bool | None = None
     images: int | None = None

@@ -88,9 +88,10 @@ def _checkpoint(task: Task, checkpoint: Checkpoint) -> CheckpointInfo:
         "revision": checkpoint.revision,
         "device": checkpoint.device,
         "dtype": checkpoint.dtype,
-        "kernels": dict(checkpoint.kernels),
         "image_size": checkpoint.preprocessing.image_size,
     }
+    if checkpoint.kernels:
+        info["kernels"] = dict(checkpoint.kernels)
     capabilities = checkpoint.heads.capabilities
     if task is Task.VQA:
         info |= {"history": capabilities.history, "template": capabilities.template}

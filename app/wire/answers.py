@@ -108,9 +108,11 @@ class CheckpointInfo(TypedDict):
     revision: str | None
     device: str
     dtype: str
-    kernels: Annotated[
-        dict[str, str],
-        Field(description="on a CPU, of the products of tower, text and head: torch, onednn, fbgemm, or several"),
+    kernels: NotRequired[
+        Annotated[
+            dict[str, str],
+            Field(description="on a CPU, of the products of tower, text and head: torch, onednn, fbgemm, or several"),
+        ]
     ]
     image_size: Annotated[int, Field(description="pixels")]
     history: NotRequired[Annotated[bool, Field(description="vqa: whether it takes `history`, earlier turns")]]
