@@ -179,5 +179,5 @@ def test_regions_have_the_boxes_of_their_masks() -> None:
 
 def test_a_scaled_recipe_has_fewer_steps() -> None:
     scaled = Recipe().scaled(0.001)
-    assert scaled.classes.num_steps == 9
-    assert scaled.clip.detect == replace(Plans().detect, num_steps=2, warm_up=1)
+    assert scaled.classes.num_steps == 6
+    assert scaled.clip.detect == replace(Plans().detect, num_steps=1, warm_up=1)

@@ -24,7 +24,7 @@ from models.layers.vit import Block, ViT, ViTConfig
 from training.data import Texts, normalise
 from training.joint import contrastive_loss
 from training.loop import Plan
-from training.network import PROJECTION
+from training.network import PROJECTION, initialise
 from training.things.captions import random_caption
 from training.things.data import UNTOLD, RegionBatch, SceneBatches, pixels_of, said_of, shown_in
 from training.things.scenes import Drawn
@@ -33,14 +33,15 @@ from training.things.words import Words
 NUM_LAYERS = 4  # of the tower
 NUM_POSITIONS = 48  # tokens of a text
 READ_LAYERS = (1, 2, 3)  # by CLIPSeg's decoder
+SCALE = 10.0  # of OWL-ViT's cosines, before anything is learned
 PRIOR = -5.0  # logit of a thing on a patch, before anything is learned: nearly all are none (Lin et al. 2017)
 
 
 @dataclass(frozen=True, slots=True)
 class Plans:
-    contrast: Plan = Plan(2500, peak=7e-4, floor=0.0, num_pictures=32)
-    segment: Plan = Plan(2000, peak=1e-3, floor=0.0, num_pictures=32)
-    detect: Plan = Plan(2000, peak=5e-4, floor=0.0, num_pictures=32)
+    contrast: Plan = Plan(1800, peak=7e-4, floor=0.0, num_pictures=32)
+    segment: Plan = Plan(1100, peak=1e-3, floor=0.0, num_pictures=32)
+    detect: Plan = Plan(1100, peak=5e-4, floor=0.0, num_pictures=32)
 
     def scaled(self, scale: float) -> Plans:
         return Plans(self.contrast.scaled(scale), self.segment.scaled(scale), self.detect.scaled(scale))
@@ -151,6 +152,7 @@ class Segment(nn.Module):
         self.clipseg = CLIPSegForImageSegmentation(config)
         self.clipseg.clip.load_state_dict(trained.state_dict())
         self.clipseg.clip.requires_grad_(False)
+        initialise(self.clipseg.decoder)
 
     def loss(self, batch: RegionBatch) -> Tensor:
         return F.binary_cross_entropy_with_logits(self.maps(batch.pixels, batch.texts), batch.masks)
@@ -169,7 +171,12 @@ class Detect(nn.Module):
         weights = {name.replace("pre_layrnorm", "pre_layernorm"): value for name, value in trained.state_dict().items()}
         self.owl.owlvit.load_state_dict(weights)
         self.lines = words.pooled_texts(words.short)
-        nn.init.constant_(self.owl.class_head.logit_shift.bias, PRIOR)
+        classes = self.owl.class_head
+        for head in (classes, self.owl.box_head):
+            initialise(head)  # the library's own is so wide that half of the patches learn nothing
+        for part, start in ((classes.logit_scale, SCALE - 1), (classes.logit_shift, PRIOR / SCALE)):
+            nn.init.zeros_(part.weight)
+            nn.init.constant_(part.bias, start)
 
     def loss(self, batch: RegionBatch) -> Tensor:
         logits, boxes = self.found(batch.pixels, self.lines)
