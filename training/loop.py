@@ -24,19 +24,25 @@ class Plan:
     floor: float  # learning rate at the end
     num_pictures: int  # a batch
     warm_up: int = 300  # steps
+    hold: int = 0  # steps until the decay, if more than `warm_up`
     look_every: int = 1000  # steps
+    dtype: torch.dtype = torch.float32  # of matrix products; weights are float32
 
     def scaled(self, scale: float) -> Plan:
         """With so many times the steps."""
         return replace(
-            self, num_steps=max(1, round(self.num_steps * scale)), warm_up=max(1, round(self.warm_up * scale))
+            self,
+            num_steps=max(1, round(self.num_steps * scale)),
+            warm_up=max(1, round(self.warm_up * scale)),
+            hold=round(self.hold * scale),
         )
 
     def rate(self, step: int) -> float:
-        """Learning rate of step 1, 2, ...: linear warm-up, linear decay."""
+        """Learning rate of step 1, 2, ...: linear warm-up, the peak for a while, linear decay."""
         if step < self.warm_up:
             return self.peak * step / self.warm_up
-        done = (step - self.warm_up) / max(1, self.num_steps - self.warm_up)
+        start = max(self.warm_up, self.hold)
+        done = max(0, step - start) / max(1, self.num_steps - start)
         return self.peak + (self.floor - self.peak) * done
 
 
@@ -66,7 +72,8 @@ def train(
     for step, batch in enumerate(progress, start=done + 1):
         for group in optimizer.param_groups:
             group["lr"] = plan.rate(step)
-        loss = loss_of(batch)
+        with torch.autocast("cpu", torch.bfloat16, enabled=plan.dtype is torch.bfloat16):
+            loss = loss_of(batch)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -13,7 +14,7 @@ from transformers import AutoTokenizer, Blip2ForConditionalGeneration, Blip2ForI
 from training import easyvqa
 from training.blip2.export import export
 from training.blip2.language import NUM_QUERIES, Speller, description, learn_spelling
-from training.blip2.texts import prompt, random_text
+from training.blip2.texts import WHAT_IS_THERE, prompt, random_text, talking_text
 from training.blip2.train import Recipe, Training
 from training.dialogues import follow_up, needing_the_turn_before, pointed, random_dialogue
 from training.loop import Plan
@@ -21,8 +22,9 @@ from training.questions import random_question
 from training.scenes import Scene, random_scene
 
 TINY = Plan(2, peak=1e-3, floor=0, num_pictures=4, warm_up=1)
+HALF = replace(TINY, dtype=torch.bfloat16)
 RECIPE = Recipe(
-    language=TINY, querying=TINY, speaking=TINY, speaking_on=TINY, pool_size=400, num_watched=9
+    language=TINY, querying=TINY, speaking=TINY, speaking_on=TINY, talking=HALF, pool_size=400, num_watched=9
 )  # with fewer, some words never occur
 
 
@@ -51,6 +53,25 @@ def test_all_stages_and_the_export(tmp_path: Path) -> None:
     reference = Blip2ForConditionalGeneration.from_pretrained(tmp_path / "demo" / "generate")
     assert torch.equal(reference.language_model.get_input_embeddings().weight, language_model.tokens.weight.half())
     Blip2ForImageTextRetrieval.from_pretrained(tmp_path / "demo" / "match")
+
+
+def test_the_last_phase_goes_on_from_halves_as_from_the_weights_themselves(tmp_path: Path) -> None:
+    examples = easyvqa.load("test")[:40]
+    training = Training(RECIPE, tmp_path, examples[:30], examples[30:])
+    language_model = training.learn_language()
+    training.query()
+    spoken = training.speak(language_model).state_dict()
+    (tmp_path / "stage 2, talking.pt").unlink()
+    for name in ("language.pt", "stage 2, on.pt"):
+        state = torch.load(tmp_path / name, weights_only=True)
+        torch.save({key: value.half().float() for key, value in state.items()}, tmp_path / name)
+    again = Training(RECIPE, tmp_path, examples[:30], examples[30:])
+    again.query()
+    repeated = again.speak(again.learn_language()).state_dict()
+    before = torch.load(tmp_path / "stage 2, on.pt", weights_only=True)
+    assert not torch.equal(spoken["projection.weight"], before["projection.weight"])
+    for name, weight in spoken.items():
+        assert torch.equal(weight, repeated[name]), name
 
 
 def test_a_description_is_as_long_as_there_are_queries(speller: Speller) -> None:
@@ -93,6 +114,18 @@ def test_the_second_and_third_turn_cannot_be_answered_alone() -> None:
         assert len({answer for _, answer in turns[1:]}) == 2
         assert not any(color in question for question, _ in turns[1:] for color in ("red", "blue", "green"))
     assert found > 50
+
+
+def test_the_last_phase_is_mostly_dialogues_about_one_of_several_shapes() -> None:
+    rng = Random(5)
+    several = [scene for scene in scenes(600) if len(scene.shapes) > 1]
+    texts = ["".join(part for part, _ in talking_text(rng, scene, ())) for scene in several]
+    turns = [text.count("Question: ") for text in texts]
+    assert sum(number == 3 for number in turns) > 0.4 * len(texts)
+    assert sum(number > 1 for number in turns) > 0.5 * len(texts)
+    assert 0 in turns  # captions
+    assert any(WHAT_IS_THERE in text for text in texts)
+    assert all(text.endswith("\n") for text in texts)
 
 
 def test_a_prompt_holds_the_turns_before_it() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from random import Random
 
+import pytest
 import torch
 from transformers import AutoTokenizer
 
@@ -37,6 +38,13 @@ def test_all_phases_and_the_export(tmp_path: Path) -> None:
     again = trained(tmp_path, examples)  # from the files
     for name, weight in training.model.state_dict().items():
         assert torch.equal(weight, again.model.state_dict()[name]), name
+
+
+def test_the_learning_rate_rises_stays_and_falls() -> None:
+    plan = Plan(100, peak=1.0, floor=0.2, num_pictures=1, warm_up=10, hold=60)
+    rates = [plan.rate(step) for step in (1, 10, 60, 80, 100)]
+    assert rates == pytest.approx([0.1, 1.0, 1.0, 0.6, 0.2])
+    assert Plan(100, peak=1.0, floor=0.0, num_pictures=1, warm_up=20).rate(60) == pytest.approx(0.5)
 
 
 def test_a_batch_depends_on_its_number_alone() -> None:

@@ -8,7 +8,7 @@ from random import Random
 from models.base import Turn
 from models.families.blip2 import dialogue
 from training.captions import Caption, Phrase, describe
-from training.dialogues import random_dialogue
+from training.dialogues import needing_the_turn_before, random_dialogue
 from training.questions import Question, random_question, whether_it_is_there
 from training.scenes import Scene
 
@@ -16,6 +16,7 @@ Text = list[tuple[str, bool]]  # parts, and whether each is learned (else given)
 
 PROMPTS = ("a photo of", "a picture of", "this is")
 WHAT_IS_THERE = "tell me about all shapes."
+NUM_TRIES = 5  # at a dialogue that not every choice of a shape allows
 
 
 def prompt(turns: Sequence[Question], question: str) -> str:
@@ -43,7 +44,10 @@ def dialogue_text(rng: Random, scene: Scene, public: Sequence[Question]) -> Text
     def alone() -> Question:
         return rng.choice(public) if public and rng.random() < 0.5 else random_question(rng, scene)
 
-    turns = random_dialogue(rng, scene, alone, rng.choice((1, 1, 2, 3, 4, 5)))
+    return turns_text(random_dialogue(rng, scene, alone, rng.choice((1, 1, 2, 3, 4, 5))))
+
+
+def turns_text(turns: Sequence[Question]) -> Text:
     parts: Text = []
     for number, (question, answer) in enumerate(turns):
         between = ". " if number else ""
@@ -78,6 +82,17 @@ def single_text(rng: Random, scene: Scene, public: Sequence[Question]) -> Text:
 def describing_text(rng: Random, scene: Scene, public: Sequence[Question]) -> Text:  # noqa: ARG001
     """A caption, or better a listing: the texts that tell most of a scene."""
     return caption_text(rng, scene) if rng.random() < 0.3 else listing_text(scene)
+
+
+def talking_text(rng: Random, scene: Scene, public: Sequence[Question]) -> Text:
+    """Every other one a dialogue of turns that need the one before, if the scene allows such; more listings, too."""
+    draw = rng.random()
+    if draw < 0.2:
+        return listing_text(scene)
+    for _ in range(NUM_TRIES if draw < 0.7 else 0):
+        if turns := needing_the_turn_before(rng, scene):
+            return turns_text(turns)
+    return random_text(rng, scene, public)
 
 
 def question_text(question: Question) -> Text:

@@ -1,14 +1,16 @@
 """Train the demo's BLIP-2 as the paper does it (Li et al. 2023), and export it: `python -m training.blip2.train`.
 
 First a language model is trained on texts alone. Stage 1 trains the Q-Former over the BLIP demo's tower, which is
-frozen (ITC, ITM, ITG); stage 2 lets the queries speak to the language model, which is frozen too (LM). Each leaves its
-weights in the work folder, where a later run finds them."""
+frozen (ITC, ITM, ITG); stage 2 lets the queries speak to the language model, which is frozen too (LM), in the end
+mostly in dialogues about several shapes. Each leaves its weights in the work folder, where a later run finds them; one
+that was broken off in stage 2 goes on."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from random import Random
 
@@ -18,12 +20,13 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from models.families.blip2.opt import OPT
+from models.layers.vit import ViT
 from training import easyvqa
 from training.blip2.export import CHECKPOINTS, export
 from training.blip2.language import Speller, learn_spelling, new_model, text_loss
 from training.blip2.measure import measure_language, measure_speaking
 from training.blip2.network import Querying, Speaking
-from training.blip2.texts import Text, describing_text, listing, random_text, simple_text, single_text
+from training.blip2.texts import Text, describing_text, listing, random_text, simple_text, single_text, talking_text
 from training.captions import describe
 from training.data import JointTexts, Mix, joint_texts, normalise, stack
 from training.easyvqa import Example
@@ -31,7 +34,7 @@ from training.joint import joint_loss
 from training.loop import Plan, load, train
 from training.measure import Figures, generated, measure_matching
 from training.questions import Question
-from training.scenes import Scene
+from training.scenes import Pixels, Scene
 from training.train import NUM_HELD_OUT
 
 SEED = 20230130  # the day of the paper
@@ -54,19 +57,32 @@ class Recipe:
     speaking: Plan = Plan(3000, peak=1e-3, floor=0.0, num_pictures=48)
     speaking_on: Plan = Plan(2200, peak=1e-3, floor=0.0, num_pictures=48)  # stage 2 once more, from where it ended
     speaking_lessons: tuple[Lesson, ...] = (Lesson(700, describing_text),)
+    talking: Plan = Plan(  # and from there, mostly dialogues, about other pictures
+        2400, peak=8e-4, floor=0.0, num_pictures=48, warm_up=100, hold=2000, dtype=torch.bfloat16
+    )
+    talking_lessons: tuple[Lesson, ...] = (Lesson(2400, talking_text),)
+    talking_mix: Mix = Mix(0.0, (0.15, 0.35, 0.5))
     num_texts: int = 2  # a picture, in stage 2
     pool_size: int = 20_000  # pictures
     pool_mix: Mix = Mix(0.0, (0.4, 0.3, 0.3), borderline=0.2)
     num_watched: int = 300  # generated pictures
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Pool:
-    """What is trained on. `questions[i]`: the public ones about picture i. `features`: (pictures, 65, width), half."""
+    """What is trained on. `questions[i]`: the public ones about picture i."""
 
     scenes: Sequence[Scene]
     questions: Sequence[Sequence[Question]]
-    features: Tensor
+    pictures: Sequence[Pixels]
+    tower: ViT
+
+    @cached_property
+    def features(self) -> Tensor:
+        """`(pictures, 65, width)`, half. The tower is frozen: it sees each picture once, and no pool in vain."""
+        parts = torch.split(stack(self.pictures), 200)
+        with torch.no_grad(), torch.autocast("cpu", enabled=False):
+            return torch.cat([self.tower(normalise(part)).half() for part in tqdm(parts, desc="tower")])
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,24 +155,20 @@ class Training:
     """Runs a recipe in a folder. `public`: pictures to train on; `held_out`: to watch."""
 
     def __init__(self, recipe: Recipe, work: Path, public: Sequence[Example], held_out: Sequence[Example]) -> None:
-        self.recipe, self.work, self.held_out = recipe, work, held_out
+        self.recipe, self.work, self.public, self.held_out = recipe, work, public, held_out
         self.watched = generated("watch", recipe.num_watched)
         torch.manual_seed(SEED)
         self.querying = Querying()
-        self.pool = self.draw(public)
+        self.pool = self.draw("pool", recipe.pool_mix)
         self.speller = learn_spelling(self.pool.scenes)
 
-    def draw(self, public: Sequence[Example]) -> Pool:
-        """The tower is frozen: it sees each picture once."""
-        rng = Random(f"{SEED} pool")
+    def draw(self, name: str, mix: Mix) -> Pool:
+        rng, public = Random(f"{SEED} {name}"), self.public
+        number = self.recipe.pool_size - len(public)
         drawn = [(example.scene, example.pixels) for example in public]
-        more = tqdm(range(self.recipe.pool_size - len(public)), desc="pool", mininterval=2)
-        drawn.extend(self.recipe.pool_mix.draw(rng, ()) for _ in more)
-        pictures = torch.split(stack([pixels for _, pixels in drawn]), 200)
-        with torch.no_grad():
-            parts = [self.querying.tower(normalise(part)).half() for part in tqdm(pictures, desc="tower")]
-        questions = [example.questions for example in public] + [()] * (len(drawn) - len(public))
-        return Pool([scene for scene, _ in drawn], questions, torch.cat(parts))
+        drawn.extend(mix.draw(rng, ()) for _ in tqdm(range(number), desc=name, mininterval=2))
+        scenes, pictures = zip(*drawn, strict=True)
+        return Pool(scenes, [*(example.questions for example in public), *[()] * number], pictures, self.querying.tower)
 
     def learn_language(self) -> OPT:
         plan, file, speller = self.recipe.language, self.work / "language.pt", self.speller
@@ -199,25 +211,31 @@ class Training:
         """Stage 2."""
         torch.manual_seed(SEED + 3)
         model, recipe = Speaking(self.querying, language_model), self.recipe
-        self._speak(model, "stage 2", recipe.speaking, recipe.speaking_lessons, self.work / "speaking.pt")
-        self._speak(model, "stage 2, on", recipe.speaking_on, (), self.work / "speaking-on.pt")
+        self._speak(model, "stage 2", recipe.speaking, self.pool, recipe.speaking_lessons)
+        self._speak(model, "stage 2, on", recipe.speaking_on, self.pool)
+        model.half().float()  # as an export has them, so that this may as well go on from one
+        pool = self.draw("talking pool", recipe.talking_mix)
+        self._speak(model, "stage 2, talking", recipe.talking, pool, recipe.talking_lessons)
         return model
 
-    def _speak(self, model: Speaking, name: str, plan: Plan, lessons: Sequence[Lesson], file: Path) -> None:
+    def _speak(self, model: Speaking, name: str, plan: Plan, pool: Pool, lessons: Sequence[Lesson] = ()) -> None:
+        file = self.work / f"{name}.pt"
         if load(model, file):
             return
 
         def loss(batch: TextBatch) -> Tensor:
-            told = model.tell(self.pool.features[batch.pictures].float())
+            told = model.tell(pool.features[batch.pictures].float())
             return loss_in_parts(model.language_model, told, batch)
 
         def look() -> Figures:
             return measure_speaking(model, self.speller, self.held_out, self.watched)
 
         texts = self.recipe.num_texts
-        batches = TextBatches(f"{SEED} {name}", self.pool, self.speller, plan.num_pictures, texts, lessons)
-        train(name, plan, model, batches, loss, look)
+        batches = TextBatches(f"{SEED} {name}", pool, self.speller, plan.num_pictures, texts, lessons)
+        part = file.with_suffix(".part")
+        train(name, plan, model, batches, loss, look, part)
         torch.save(model.state_dict(), file)
+        part.unlink(missing_ok=True)
 
 
 def main() -> None:
