@@ -178,8 +178,14 @@ class FakeRunner:
                 words = len((prompt or "").split())
                 return Item(Op.GENERATE, (kind, settings), request, cache_bytes=ROW_BYTES, num_prompt_tokens=words)
             case QuestionInput(question, settings=settings):
-                used, words = self._history_used(request), len(question.split())
-                return Item(Op.GENERATE, (kind, settings), request, None, used, ROW_BYTES, words)
+                return Item(
+                    Op.GENERATE,
+                    (kind, settings),
+                    request,
+                    history_used=self._history_used(request),
+                    cache_bytes=ROW_BYTES,
+                    num_prompt_tokens=len(question.split()),
+                )
             case RankInput():
                 return Item(Op.SCORE, kind, request, history_used=self._history_used(request))
             case PairInput(text) | TextInput(text) | SegmentInput(text):

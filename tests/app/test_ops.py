@@ -60,6 +60,7 @@ def test_models(shared: Shared) -> None:
         "revision": None,
         "device": "cpu",
         "dtype": "fp32",
+        "kernels": {"tower": "onednn", "text": "fbgemm", "head": "onednn"},
         "image_size": 32,
         "history": False,
         "template": False,
