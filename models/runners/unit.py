@@ -11,6 +11,7 @@ from torch import Tensor
 
 from models.base import Capabilities, Features, Generation, Input, InputError, Item, Kept, Localized, Scores
 from models.layers.attention import Source
+from models.layers.kernels import Shape
 from models.layers.linear import Int8Linear
 from models.layers.rows import Layers, owned, source_of
 from models.runners.text import ImageGroups
@@ -57,7 +58,7 @@ class HeadsRunner(UnitRunner):
         self._device = device
         # Of keys and values that would be float32. Products in int8 are less exact than half precision, and to convert
         # them in each attention call takes a CPU no longer than to read twice the bytes.
-        int8 = any(isinstance(part, Int8Linear) for part in network.modules())
+        int8 = any(isinstance(part, Int8Linear) and part.shape is not Shape.HEAD for part in network.modules())
         self._exact = torch.float16 if int8 else torch.float32
 
     def _looked_at(self, images: ImageGroups, look_at: Callable[[Tensor], Source]) -> Source:
