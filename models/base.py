@@ -340,6 +340,7 @@ class Capabilities:
     logit_bias: float | None = None  # added to them: each is a probability by itself, no softmax; None: there is one
     answers: tuple[str, ...] = ()  # to questions: it chooses among them; empty: it writes its own
     enough_images: int | None = None  # that a step's rows are about: more gain little; None: the more the better
+    keeps: bool = False  # something of each image, see `Kept`
     num_images: int = 1  # that a question is about: more than one are a `Video`
     lacks: Mapping[Task, str] = field(default_factory=dict)  # why it has not a task that others of its kind have
 

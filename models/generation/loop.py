@@ -171,8 +171,9 @@ class GeneratingRunner(HeadsRunner):
         device: torch.device,
         capabilities: Capabilities | None = None,
     ) -> None:
+        own = capabilities or Capabilities()
         enough_images = ENOUGH_IMAGES if device.type == "cpu" else None
-        super().__init__(unit, network, device, replace(capabilities or Capabilities(), enough_images=enough_images))
+        super().__init__(unit, network, device, replace(own, enough_images=enough_images, keeps=True))
         self._tokenizer = tokenizer
         self.stop_id = stop_id
 

@@ -87,7 +87,9 @@ class RowsApart:
         self._rows: list[Layers] = []
 
     def look_at(self, source: Source) -> None:
-        self._rows += rows_of(source) or []
+        rows = rows_of(source)
+        assert rows is not None, "they stay apart"
+        self._rows += rows
 
     def source(self, lines: Lines) -> Source:
         return source_of(self._rows, lines)
