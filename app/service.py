@@ -19,7 +19,7 @@ from app.urls.fetch import ImageFetcher
 from models.base import ServedModel, Task
 
 MakeDecoder = Callable[[Settings, Metrics], ImageDecoder]
-KEPT_SHARE = 2  # half of the feature cache is for keys and values
+KEPT_SHARE = 0.5  # of the feature cache, for keys and values
 TEXT_CACHE_BYTES = 16 * 2**20  # some ten thousand labels
 
 
@@ -37,9 +37,8 @@ class Service:
         self.engine = Engine(
             self.metrics, max_batch_size=settings.max_batch_size, max_cache_bytes=settings.generation_cache_bytes
         )
-        kept_bytes = settings.feature_cache_bytes // KEPT_SHARE
-        self.cache = FeatureCache(settings.feature_cache_bytes - kept_bytes, self.metrics)
-        self.kept = KeptCache(kept_bytes, self.metrics)
+        self.cache = FeatureCache(settings.feature_cache_bytes, self.metrics)
+        self.kept = KeptCache(0, self.metrics)
         self.texts = TextCache(TEXT_CACHE_BYTES)
         self.decoder = make_decoder(settings, self.metrics)
         self.created_at = int(time.time())
@@ -53,7 +52,11 @@ class Service:
 
     def serve(self, models: list[ServedModel]) -> None:
         """Ready: the models are loaded, checked and warm."""
-        for heads in {id(one.heads): one.heads for model in models for one in model.checkpoints.values()}.values():
+        every = {id(one.heads): one.heads for model in models for one in model.checkpoints.values()}.values()
+        if any(heads.capabilities.keeps for heads in every):
+            self.kept.max_bytes = int(KEPT_SHARE * self.settings.feature_cache_bytes)
+            self.cache.max_bytes -= self.kept.max_bytes
+        for heads in every:
             heads.keep_in(self.kept)
         self.models = {model.name: model for model in models}
         self.default_models = {task: model.name for model in reversed(models) for task in model.checkpoints}

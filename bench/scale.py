@@ -47,7 +47,7 @@ class Scale:
 
 NAMES = tuple(workload.name for workload in WORKLOADS)
 FULL = Scale(
-    seconds=30 * 60,
+    seconds=24 * 60,
     alone=12,
     together=60,
     workloads=NAMES,

@@ -301,7 +301,6 @@ class Item:
     features: Features | None = None  # of the image, or a `Video`; None for encode, and for text alone
     history_used: int | None = None  # turns of the history that fit; None: no history was given
     cache_bytes: int = 0  # upper bound of its KV cache in a generation
-    num_lines: int = 1  # of a generation's step: its beams or samples
     num_new_tokens: int = 0  # that it generates, at most
     num_prompt_tokens: int = 0  # what is read before it generates, or scored
     tell: Tell | None = None  # of a generation; where beams compete there is nothing to tell before the end
@@ -340,7 +339,8 @@ class Capabilities:
     logit_scale: float | None = None  # what its weights say that cosines are multiplied by; None: nothing
     logit_bias: float | None = None  # added to them: each is a probability by itself, no softmax; None: there is one
     answers: tuple[str, ...] = ()  # to questions: it chooses among them; empty: it writes its own
-    enough_lines: int | None = None  # of a step, beyond which more gain little; None: the more the better
+    enough_images: int | None = None  # that a step's rows are about: more gain little; None: the more the better
+    keeps: bool = False  # something of each image, see `Kept`
     num_images: int = 1  # that a question is about: more than one are a `Video`
     lacks: Mapping[Task, str] = field(default_factory=dict)  # why it has not a task that others of its kind have
 

@@ -74,7 +74,7 @@ class CheckpointPlan:
     def dtype_name(self) -> str:
         """The serving dtype, such as "bf16"; "fp32+int8" if the language model's is another, "bf16+int8-head" if that
         of the projection to the vocabulary is."""
-        return self._products_name + ("+int8-head" if self.int8_head and isinstance(self._network(), Writes) else "")
+        return self._products_name + ("+int8-head" if self.writes_in_int8 else "")
 
     @property
     def _products_name(self) -> str:
@@ -88,7 +88,11 @@ class CheckpointPlan:
 
     @property
     def uses_int8(self) -> bool:
-        return self.products is Int8Linear or self.entry.quantize is not None or self.int8_head
+        return self.products is Int8Linear or self.entry.quantize is not None
+
+    @property
+    def writes_in_int8(self) -> bool:
+        return self.int8_head and isinstance(self._network(), Writes)
 
     @property
     def temperature(self) -> float | None:

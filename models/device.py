@@ -27,7 +27,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 INT8 = "int8"  # of weights and activations in the big products; between them, activations are as `auto` has them
 
 BF16_UNITS = frozenset({"avx512_bf16", "bf16"})  # of x86, of ARM; oneDNN takes AMX's only beside the first
-FP16_UNITS = frozenset({"avx512_fp16", "amx_fp16", "fp16"})
+FP16_UNITS = frozenset({"avx512_fp16", "amx_fp16", "fp16_arith"})  # of x86, of ARM
 VNNI_UNITS = frozenset({"avx512_vnni", "avx_vnni"})
 # What oneDNN still uses of them under a limit of this name; under any other, as under none, all of them.
 UNITS_UNDER_LIMIT: dict[str, frozenset[str]] = {

@@ -91,9 +91,10 @@ def load(
     entries = _entries(profile, catalog)
     plans = plan_checkpoints(entries, serving, products, Kernels(kernels), int8_head=int8_head)
     every = {plan for model in plans.values() for plan in model.values()}
-    if any(plan.uses_int8 for plan in every):
+    if any(plan.uses_int8 or plan.writes_in_int8 for plan in every):
         if place.type != "cpu":
-            raise CheckpointError(f"int8 is for CPUs; on {place} choose bf16 or fp16")
+            means = "choose bf16 or fp16" if any(plan.uses_int8 for plan in every) else "start without BLIP_INT8_HEAD"
+            raise CheckpointError(f"int8 is for CPUs; on {place} {means}")
         if not has_onednn():
             raise CheckpointError("int8 needs a build of torch with oneDNN")
     if compile_batches and products is not PackedLinear:
@@ -177,7 +178,7 @@ class _Loader:
         own = heads.capabilities
         temperature = plan.entry.temperature or own.logit_scale or plan.temperature
         log.info("loaded %s, %.1f MB beside %s", unit, plan.network_bytes / 1e6, tower.unit)
-        if kernels := tower.kernels | kernels_of(network):
+        if kernels := kernels_of(tower.module, network):
             log.info("kernels of %s: %s", unit, ", ".join(f"{what} {name}" for what, name in kernels.items()))
         return Checkpoint(
             name=unit,

@@ -57,8 +57,12 @@ def named(module: nn.Module, keys: KeyMap = (), prefix: str = "") -> dict[str, T
     tensors: dict[str, Tensor] = {}
     for name, parameter in module.named_parameters():
         theirs = rename(name, keys, prefix)
-        tensors |= zip(theirs, parameter.detach().chunk(len(theirs)), strict=True)
+        tensors |= zip(theirs, _parts(parameter.detach(), len(theirs)), strict=True)
     return tensors
+
+
+def _parts(joined: Tensor, number: int) -> Sequence[Tensor]:
+    return joined.chunk(number) if number > 1 else [joined]
 
 
 class Weights:
@@ -111,7 +115,7 @@ class Weights:
         """A copy in the parameter's dtype. Raises CheckpointError if it is missing or has another shape."""
         copies = [
             self._read_part(name, part.shape, device, parameter.dtype)
-            for name, part in zip(names, parameter.chunk(len(names)) if parameter.dim() else [parameter], strict=True)
+            for name, part in zip(names, _parts(parameter, len(names)), strict=True)
         ]
         return copies[0] if len(copies) == 1 else torch.cat(copies)
 

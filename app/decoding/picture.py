@@ -15,10 +15,12 @@ from app.decoding.mending import ENDINGS, JPEG_END, mended, pixel_digest
 from app.decoding.protocol import Decoded, Job
 from app.errors import BadImageError
 from app.images import BYTES_PER_RGB_PIXEL, OWN_SIZE, bitmap_bytes, decode_image, has_run_lengths, open_image
-from models.framing import framed
+from models.framing import Fit, framed
 
 # Nanoseconds of a pixel, measured at 12 megapixels: to tell cheap from dear, the order of magnitude is enough.
-BASELINE_JPEG, SCAN, RUN_LENGTHS, OTHERS, RESIZE, DRAW, MASK, SEGMENT = 3.0, 2.0, 200.0, 10.0, 5.0, 110.0, 30.0, 15.0
+BASELINE_JPEG, SCAN, RUN_LENGTHS, OTHERS, RESIZE, PAD, DRAW, MASK, SEGMENT = (
+    3.0, 2.0, 200.0, 10.0, 5.0, 15.0, 110.0, 30.0, 15.0,
+)  # fmt: skip
 OF_FORMAT = {"PNG": 25.0, "WEBP": 20.0, "AVIF": 15.0, "TIFF": 20.0}
 
 
@@ -45,6 +47,8 @@ def open_picture(job: Job) -> Opened:
     num_bytes, nanoseconds, answer_bytes = bitmap_bytes(image), _nanoseconds(image, num_scans), 0
     if resized := job.framing.num_pixels(*image.size):
         num_bytes = max(num_bytes, BYTES_PER_RGB_PIXEL * (image.width * image.height + resized))
+    if job.framing.fit is Fit.PAD:
+        nanoseconds += PAD * image.width * image.height
     if animation is not None:
         num_bytes, nanoseconds = animation.num_bytes(job), nanoseconds * animation.num_decoded
     if job.drawing is not None:

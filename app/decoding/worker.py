@@ -7,6 +7,7 @@ import socket
 import sys
 from collections.abc import Callable
 
+import numpy as np
 from PIL import (  # noqa: F401  # or the first picture of each format would wait for its plugin
     AvifImagePlugin,
     BmpImagePlugin,
@@ -120,6 +121,8 @@ def main() -> None:
     guard_process(parent)
     # A thread for each CPU in each decoder would be too many, and their stacks count as memory.
     AvifImagePlugin.DEFAULT_MAX_THREADS = 1
+    square = np.ones((256, 256), np.float32)
+    _ = square @ square  # BLAS takes its memory now, and not from what a picture may take
     Worker(socket.socket(fileno=descriptor)).run()
 
 

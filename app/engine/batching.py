@@ -62,8 +62,7 @@ class Rows(NamedTuple):
 
     number: int
     largest_bytes: int  # KV-cache bytes of the largest row; every slot is this big
-    num_lines: int = 0  # of a step
-    num_tokens: float = inf  # after which one of them will have left, at the latest
+    looks: tuple[tuple[float, int], ...] = ()  # of each: tokens after which it has left, at most; `id` of its features
 
     @property
     def bytes(self) -> int:
@@ -73,16 +72,15 @@ class Rows(NamedTuple):
         return Rows(
             self.number + 1,
             max(self.largest_bytes, item.cache_bytes),
-            self.num_lines + item.num_lines,
-            min(self.num_tokens, item.num_new_tokens),
+            (*self.looks, (item.num_new_tokens, id(item.features))),
         )
 
-    def gain_by(self, item: Item, enough_lines: int | None) -> bool:
-        """Whether a step should have its lines too. Not where it has enough: more would make each little cheaper, and
-        only memory would be taken; but a row waits for none that may stay as long as it would itself."""
-        if enough_lines is None or not self.number or self.num_lines + item.num_lines <= enough_lines:
+    def gain_by(self, item: Item, enough_images: int | None) -> bool:
+        """Whether a step should have its row too. Not where it has enough images: another would make each little
+        cheaper, and take memory for its keys and values. But a row waits for none that may stay longer than itself."""
+        if enough_images is None or any(image == id(item.features) for _, image in self.looks):
             return True
-        return item.num_new_tokens < self.num_tokens
+        return len({image for left, image in self.looks if left <= item.num_new_tokens}) < enough_images
 
 
 @dataclass(slots=True, eq=False)
@@ -208,9 +206,10 @@ class BatchQueue:
                 return self._take(key, room)
             if key.part and any(other.part for other in running.keys() - {key}):
                 continue  # together, the halves of a batch that was too large would not fit either
-            if has_memory and (fitting := self._num_fitting(key, room, running)):
-                return self._take(key, fitting)
-            has_memory = False  # nor for younger rows: a stream of small ones could starve a large one
+            if has_memory:  # else not for younger rows either: a stream of small ones could starve a large one
+                fitting, has_memory = self._num_fitting(key, room, running)
+                if fitting:
+                    return self._take(key, fitting)
         return []
 
     def take_expired(self) -> list[WorkItem]:
@@ -228,19 +227,20 @@ class BatchQueue:
             yield self._waiting[0].key  # nearly always the one that runs: no need to look at the others
             yield from sorted(self._groups, key=lambda key: _turn(self._groups[key][0]))[1:]
 
-    def _num_fitting(self, key: BatchKey, room: int, running: Mapping[BatchKey, Rows]) -> int:
-        """How many of the next rows may join: as `BatchQueue` says; one at least if nothing runs."""
+    def _num_fitting(self, key: BatchKey, room: int, running: Mapping[BatchKey, Rows]) -> tuple[int, bool]:
+        """How many of the next rows may join: as `BatchQueue` says; one at least if nothing runs. And whether it was
+        not memory that kept others away."""
         others = sum(rows.bytes for other, rows in running.items() if other != key)
         rows = running.get(key, Rows(0, 0))
         fitting = 0
         for work in islice(self._groups[key], room):
-            if not rows.gain_by(work.item, work.runner.capabilities.enough_lines):
+            if not rows.gain_by(work.item, work.runner.capabilities.enough_images):
                 break
             rows = rows.joined_by(work.item)
             if others + rows.bytes > self._max_cache_bytes and (running or fitting):
-                break
+                return fitting, False
             fitting += 1
-        return fitting
+        return fitting, True
 
     def _take(self, key: BatchKey, room: int) -> list[WorkItem]:
         batch = self._groups[key][:room]

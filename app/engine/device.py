@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from math import inf
 
 from app.engine.batching import BatchKey, BatchQueue, Kind, Rows, WorkItem
 from app.engine.turns import Rates, Turns
@@ -50,8 +49,7 @@ class Running:
         return Rows(
             len(self.rows),
             max((item.cache_bytes for item in self.rows), default=0),
-            sum(item.num_lines for item in self.rows),
-            min((work.last_step for work in self.rows.values()), default=inf) - self.steps,
+            tuple((work.last_step - self.steps, id(item.features)) for item, work in self.rows.items()),
         )
 
     def join(self, newcomers: dict[Item, WorkItem]) -> None:

@@ -33,7 +33,7 @@ class FeatureCache:
     """An LRU cache bounded in bytes, with single flight. Belongs to one event loop."""
 
     def __init__(self, max_bytes: int, metrics: Metrics) -> None:
-        self._max_bytes = max_bytes
+        self.max_bytes = max_bytes
         self._metrics = metrics
         self._entries: OrderedDict[FeatureKey, Features] = OrderedDict()
         self._flights: dict[FeatureKey, Flight] = {}
@@ -97,12 +97,12 @@ class FeatureCache:
             del self._flights[key]
 
     def _keep(self, key: FeatureKey, features: Features) -> None:
-        if features.nbytes > self._max_bytes:
+        if features.nbytes > self.max_bytes:
             return
         replaced = self._entries.pop(key, None)
         self._bytes += features.nbytes - (replaced.nbytes if replaced is not None else 0)
         self._entries[key] = features
-        while self._bytes > self._max_bytes:
+        while self._bytes > self.max_bytes:
             dropped, value = self._entries.popitem(last=False)
             self._bytes -= value.nbytes
             self._dropped[dropped] = None

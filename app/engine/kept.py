@@ -25,13 +25,15 @@ class Entry:
 
 
 class KeptCache:
-    """A `models.base.Kept`, bounded in bytes: the latest of each unit. What was never asked for again makes room first,
-    so that a stream of new images does not take what a conversation is about.
+    """A `models.base.Kept`, bounded in bytes: the latest of each unit. What was asked for again gets a second turn, so
+    that a stream of new images does not at once take what a conversation is about.
+
+    Source: the second chance of Corbato 1969 (the clock).
 
     Belongs to the device thread; `bytes` is read elsewhere."""
 
     def __init__(self, max_bytes: int, metrics: Metrics) -> None:
-        self._max_bytes = max_bytes
+        self.max_bytes = max_bytes
         self._looked_up = {found: metrics.feature_cache_kept.labels(found) for found in ("hit", "miss")}
         self._entries: OrderedDict[KeptKey, Entry] = OrderedDict()
         self.bytes = 0
@@ -48,13 +50,17 @@ class KeptCache:
         return entry.made
 
     def keep(self, unit: str, features: Features, num_bytes: int, made: Any) -> None:
-        if num_bytes > self._max_bytes:
+        if num_bytes > self.max_bytes:
             return
         self._drop([key for key, entry in self._entries.items() if entry.features() is None])
         self._drop([key for key in (KeptKey(unit, id(features)),) if key in self._entries])
-        while self.bytes + num_bytes > self._max_bytes:
-            unused = (key for key, entry in self._entries.items() if not entry.was_used)
-            self._drop([next(unused, next(iter(self._entries)))])
+        while self.bytes + num_bytes > self.max_bytes:
+            oldest, entry = next(iter(self._entries.items()))
+            if entry.was_used:  # since its last turn: it gets another
+                entry.was_used = False
+                self._entries.move_to_end(oldest)
+            else:
+                self._drop([oldest])
         self._entries[KeptKey(unit, id(features))] = Entry(ref(features), made, num_bytes)
         self.bytes += num_bytes
 

@@ -22,7 +22,7 @@ from models.generation.search import Candidate, GeneratedTokens, Plan, Row, samp
 from models.runners.text import Tokenizer
 from models.runners.unit import HeadsRunner
 
-ENOUGH_LINES = 16  # of a step on a CPU: see docs/performance.md
+ENOUGH_IMAGES = 16  # that a step on a CPU is about: see docs/performance.md
 
 
 class Decoder(Protocol):
@@ -171,8 +171,9 @@ class GeneratingRunner(HeadsRunner):
         device: torch.device,
         capabilities: Capabilities | None = None,
     ) -> None:
-        enough_lines = ENOUGH_LINES if device.type == "cpu" else None
-        super().__init__(unit, network, device, replace(capabilities or Capabilities(), enough_lines=enough_lines))
+        own = capabilities or Capabilities()
+        enough_images = ENOUGH_IMAGES if device.type == "cpu" else None
+        super().__init__(unit, network, device, replace(own, enough_images=enough_images, keeps=True))
         self._tokenizer = tokenizer
         self.stop_id = stop_id
 
@@ -195,7 +196,6 @@ class GeneratingRunner(HeadsRunner):
             Asked(ids, plan),
             history_used=history_used,
             cache_bytes=num_tokens * self._token_bytes,
-            num_lines=plan.num_lines,
             num_new_tokens=plan.max_new_tokens,
             num_prompt_tokens=num_prompt_tokens,
         )

@@ -176,6 +176,7 @@ class Source:
 
     def watching(self, layer: int) -> tuple[Source, WatchedKeyValue]:
         """The same, and its keys and values of `layer`, which keep their attention."""
+        assert type(self.layers[layer]) is KeyValue, "rows that are apart cannot be watched"
         watched = WatchedKeyValue(*self.layers[layer])
         layers = [*self.layers[:layer], watched, *self.layers[layer + 1 :]]
         return replace(self, layers=layers), watched

@@ -13,12 +13,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.device import instructions
+from models.device import INT8, choose_dtype, instructions
 
 AUTO, TORCH, ONEDNN, FBGEMM = "auto", "torch", "onednn", "fbgemm"  # torch: by its BLAS, which is MKL on x86
 USUAL_TOKENS = 16  # of a product: what the order of packed weights is chosen for
@@ -41,10 +42,18 @@ class Shape(StrEnum):
     HEAD = "head"  # with few tokens, to a whole vocabulary
 
 
-SIZES: Mapping[Shape, tuple[int, int, int]] = {  # tokens, in, out: BLIP-base's, of a vocabulary a part
-    Shape.TOWER: (577, 768, 768),
-    Shape.TEXT: (2, 768, 3072),
-    Shape.HEAD: (2, 768, 8192),
+class Sizes(NamedTuple):
+    """Of products: BLIP-base's; of its vocabulary a part, which is no longer than a CPU's cache is."""
+
+    tokens: tuple[int, ...]  # one product of each
+    width: int
+    out: int
+
+
+SIZES: Mapping[Shape, Sizes] = {
+    Shape.TOWER: Sizes((577,), 768, 768),
+    Shape.TEXT: Sizes((2, 16, 64), 768, 3072),  # a lone step's, one with rows to share it, texts to be read
+    Shape.HEAD: Sizes((2, 16), 768, 8192),
 }
 
 
@@ -111,7 +120,9 @@ class Kernels:
     def _choose(self, shape: Shape, names: tuple[str, ...], trial: Trial) -> str:
         if self.named in names:
             return self.named
-        return names[0] if len(names) == 1 else _tried(shape, names, trial, torch.get_num_threads())
+        if len(names) == 1 or self.named != AUTO:  # who names a kernel wants the same one everywhere, and no trial
+            return names[0]
+        return _tried(shape, names, trial, torch.get_num_threads())
 
     def pack(self, part: nn.Module) -> None:
         """For what is loaded part by part: never more than one layer is there in both forms."""
@@ -122,7 +133,7 @@ class Kernels:
 @cache
 def _tried(shape: Shape, names: tuple[str, ...], trial: Trial, threads: int) -> str:  # noqa: ARG001
     """The fastest by its best time, each in turn. Remembered for this number of threads."""
-    with torch.inference_mode():
+    with torch.inference_mode(), torch.random.fork_rng(devices=[]):
         calls = {name: trial(shape, name) for name in names}
         seconds = {name: min(_seconds(call), _seconds(call)) for name, call in calls.items()}  # the first warms up
         until, rounds = time.perf_counter() + TRIAL_SECONDS, 1
@@ -140,17 +151,18 @@ def _seconds(call: Callable[[], object]) -> float:
 
 def _exact_trial(shape: Shape, name: str) -> Callable[[], object]:
     tokens, width, out = SIZES[shape]
-    x, weight, bias = torch.rand(tokens, width), torch.rand(out, width), torch.rand(out)
+    inputs, weight, bias = [torch.rand(number, width) for number in tokens], torch.rand(out, width), torch.rand(out)
     if name == ONEDNN and shape is not Shape.HEAD:  # whose weights embeddings share
         weight = onednn_packed(weight)
-    return lambda: exact_product(x, weight, bias, name)
+    return lambda: [exact_product(x, weight, bias, name) for x in inputs]
 
 
 def _int8_trial(shape: Shape, name: str) -> Callable[[], object]:
     tokens, width, out = SIZES[shape]
-    kernel, x = INT8_KERNELS[name], torch.rand(tokens, width) * 127
+    kernel, inputs = INT8_KERNELS[name], [torch.rand(number, width) * 127 for number in tokens]
     product = kernel.pack(torch.randint(-64, 64, (out, width), dtype=torch.int8), torch.rand(out))
-    return lambda: product(kernel.levels(x.clone()), torch.float32)
+    dtype = choose_dtype(INT8, torch.device("cpu"))
+    return lambda: [product(kernel.levels(x.clone()), dtype).to(dtype) for x in inputs]
 
 
 AUTOMATIC = Kernels()

@@ -121,6 +121,7 @@ class Int8Linear(nn.Linear, Packs):
         weight = self.weight.float()
         scale = weight.abs().amax(1).clamp_min(SMALLEST) / weight_levels()
         levels = (weight / scale[:, None]).round_().to(torch.int8)
+        self._made = torch.bfloat16 if instructions().bf16 else torch.float32  # of tokens in bf16
         self.kernel = kernels.int8(self.shape)
         self.product = INT8_KERNELS[self.kernel].pack(levels, scale)
         self.weight = nn.Parameter(weight.new_empty(0), requires_grad=False)
@@ -132,13 +133,15 @@ class Int8Linear(nn.Linear, Packs):
         """Each token of `x` `(..., in)` by itself."""
         tokens = x.reshape(-1, self.in_features)
         # Rounded to the input's dtype before levels are counted in it: so it is the same step on both sides.
-        step = largest(tokens).clamp_min_(SMALLEST) / ACTIVATION_LEVELS
+        most = largest(tokens)
+        most = most.float() if most.dtype == torch.float16 else most  # which has no step that is small enough
+        step = most.clamp_min_(SMALLEST) / ACTIVATION_LEVELS
         scaled = tokens.to(torch.float32, copy=True).mul_(step.float().reciprocal())  # in place: new pages cost more
         return Quantized(INT8_KERNELS[str(self.kernel)].levels(scaled), step)
 
     def of(self, tokens: Quantized, x: Tensor) -> Tensor:
         """The product of `x`, whose `tokens` are."""
-        product = self.product(tokens.levels, torch.bfloat16 if x.dtype == torch.bfloat16 else torch.float32)
+        product = self.product(tokens.levels, self._made if x.dtype == torch.bfloat16 else torch.float32)
         if self.bias is None:
             product.mul_(tokens.step)
         else:
@@ -205,7 +208,7 @@ class Quantized(NamedTuple):
     """Tokens in int8."""
 
     levels: Tensor  # (tokens, width), as a kernel takes them
-    step: Tensor  # (tokens, 1), of a level, in the dtype of the tokens
+    step: Tensor  # (tokens, 1), of a level
 
 
 def products(x: Tensor, layers: Sequence[nn.Linear]) -> list[Tensor]:

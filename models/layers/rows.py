@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Self
 
 import torch
@@ -14,7 +14,7 @@ Layers = Sequence[KeyValue]  # of one row: one for each layer, `(1, heads, token
 
 
 class Apart(KeyValue):
-    """Of one layer, with rows of equally many tokens. One attention call for each row: on CPUs, where an image's keys
+    """Of one layer, with rows of equally many tokens. One attention call for each image: on CPUs, where an image's keys
     and values are megabytes, that takes less than to keep those of all rows side by side while rows come and go.
 
     As a `KeyValue` it is its first row."""
@@ -37,9 +37,21 @@ class Apart(KeyValue):
         assert mask is None, "all of its tokens may be looked at"
         if lines is None:
             lines = Lines(len(self.rows), len(query) // len(self.rows))
-        queries = torch.split(split_heads(lines.by_row(query), self.key.shape[1]), 1)
-        mixed = [row.as_precise_as(own).mix(own, None, scale) for row, own in zip(self.rows, queries, strict=True)]
-        return lines.by_line(merge_heads(torch.cat(mixed)), query.shape[1])
+        by_row = lines.by_row(query)  # (rows, tokens, width)
+        mixed = torch.empty_like(by_row)
+        for numbers in self._rows_of_images():
+            own = by_row[numbers].flatten(0, 1)[None]  # of all rows about one image
+            row = self.rows[numbers[0]].as_precise_as(own)
+            found = merge_heads(row.mix(split_heads(own, self.key.shape[1]), None, scale))
+            mixed[numbers] = found.view(len(numbers), *by_row.shape[1:])
+        return lines.by_line(mixed, query.shape[1])
+
+    def _rows_of_images(self) -> Iterable[list[int]]:
+        """Their numbers, those about one image together."""
+        images: dict[int, list[int]] = {}
+        for number, row in enumerate(self.rows):
+            images.setdefault(id(row), []).append(number)
+        return images.values()
 
 
 def owned(layers: Layers, exact: torch.dtype) -> Layers:
@@ -75,7 +87,9 @@ class RowsApart:
         self._rows: list[Layers] = []
 
     def look_at(self, source: Source) -> None:
-        self._rows += rows_of(source) or []
+        rows = rows_of(source)
+        assert rows is not None, "they stay apart"
+        self._rows += rows
 
     def source(self, lines: Lines) -> Source:
         return source_of(self._rows, lines)

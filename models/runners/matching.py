@@ -37,7 +37,8 @@ class MatchingRunner(HeadsRunner):
         self, unit: str, network: Any, tokenizer: WordPiece, device: torch.device, capabilities: Capabilities
     ) -> None:
         """`capabilities`: without the dimensions."""
-        super().__init__(unit, network, device, replace(capabilities, dimensions=network.text_projection.out_features))
+        dimensions = network.text_projection.out_features
+        super().__init__(unit, network, device, replace(capabilities, dimensions=dimensions, keeps=True))
         self._tokenizer = tokenizer
         self._pair_id = tokenizer.first_id  # the first token of image-grounded texts
 

@@ -13,7 +13,6 @@ from torch import Tensor
 from models.base import Features, ImageInput, Input, Item, Op, Preprocessing
 from models.device import give_back_holes, on_device, to_device, torch_vectors
 from models.framing import Frame, Framing, framed
-from models.layers.linear import kernels_of
 from models.layers.tower import Tower
 from models.runners.unit import UnitRunner
 from models.weights import CheckpointError
@@ -31,7 +30,7 @@ class TowerRunner(UnitRunner):
 
     def __init__(self, unit: str, tower: Tower, device: torch.device) -> None:
         super().__init__(unit)
-        self.kernels = kernels_of(tower)
+        self.module = tower
         self._tower: Callable[[Tensor], Tensor] = tower
         self._device = device
         self._new_bytes = 0  # of features, since holes were given back

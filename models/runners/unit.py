@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from models.base import Capabilities, Features, Generation, Input, InputError, Item, Kept, Localized, Scores
-from models.layers.attention import Source
+from models.layers.attention import KeyValue, Source
+from models.layers.kernels import Shape
 from models.layers.linear import Int8Linear
 from models.layers.rows import Layers, owned, source_of
 from models.runners.text import ImageGroups
@@ -57,7 +58,7 @@ class HeadsRunner(UnitRunner):
         self._device = device
         # Of keys and values that would be float32. Products in int8 are less exact than half precision, and to convert
         # them in each attention call takes a CPU no longer than to read twice the bytes.
-        int8 = any(isinstance(part, Int8Linear) for part in network.modules())
+        int8 = any(isinstance(part, Int8Linear) and part.shape is not Shape.HEAD for part in network.modules())
         self._exact = torch.float16 if int8 else torch.float32
 
     def _looked_at(self, images: ImageGroups, look_at: Callable[[Tensor], Source]) -> Source:
@@ -67,11 +68,18 @@ class HeadsRunner(UnitRunner):
 
     def _layers_of(self, images: ImageGroups, look_at: Callable[[Tensor], Source]) -> list[Layers]:
         """As `_looked_at`, of each image."""
-        return self._made_of(
-            images, lambda features: [owned(look_at(one).layers, self._exact) for one in torch.split(features, 1)]
-        )
 
-    def _made_of(self, images: ImageGroups, make: Callable[[Tensor], Sequence[T]]) -> list[T]:
+        def make(features: Tensor) -> Iterator[Layers]:
+            # On a CPU one image at a time, for the memory; elsewhere all at once, for the launches.
+            for part in torch.split(features, 1 if features.is_cpu else len(features)):
+                layers = look_at(part).layers
+                for number in range(len(part)):
+                    one = slice(number, number + 1)
+                    yield owned([KeyValue(key[one], value[one]) for key, value in layers], self._exact)
+
+        return self._made_of(images, make)
+
+    def _made_of(self, images: ImageGroups, make: Callable[[Tensor], Iterable[T]]) -> list[T]:
         """Of each image what `make` makes of the features of some, `(images, tokens, width)`: tensors that hold nothing
         else. It is kept, but not of videos, whose features come together anew in every request."""
         if self._kept is None or images.num_frames > 1:

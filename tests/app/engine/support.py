@@ -66,7 +66,7 @@ class Lab:
 
     def item(self, request: Input) -> Item:
         item = self.runner.prepare(request)
-        return replace(item, features=RED) if item.op is Op.GENERATE else item
+        return replace(item, features=RED.copy()) if item.op is Op.GENERATE else item
 
     def count(self, name: str, **labels: str) -> float:
         return self.metrics.registry.get_sample_value(f"blip_{name}", labels) or 0.0

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Hashable
 from itertools import pairwise
 
+import numpy as np
 import pytest
 
 from app.engine.batching import BatchKey, BatchQueue, Rows, WorkItem
-from models.base import Capabilities, Item, Op, Output
+from models.base import Capabilities, Features, Item, Op, Output
 from models.fake.runner import FakeRunner
 
 RUNNER, OTHER = FakeRunner("one"), FakeRunner("other")
-BOUNDED = FakeRunner("bounded", Capabilities(enough_lines=6))
+BOUNDED = FakeRunner("bounded", Capabilities(enough_images=3))
 
 
 class Nobody:
@@ -36,11 +37,11 @@ def work(
     deadline: float | None = None,
     enqueued: float = 0.0,
     cache_bytes: int = 0,
-    num_lines: int = 1,
     num_new_tokens: int = 0,
+    features: Features | None = None,
     owner: Hashable = None,
 ) -> WorkItem:
-    item = Item(op, key, None, cache_bytes=cache_bytes, num_lines=num_lines, num_new_tokens=num_new_tokens)
+    item = Item(op, key, None, features, cache_bytes=cache_bytes, num_new_tokens=num_new_tokens)
     return WorkItem(runner, item, deadline, enqueued, Nobody(), owner)
 
 
@@ -301,47 +302,55 @@ def test_other_work_passes_rows_that_wait_for_memory() -> None:
     assert queue.next_batch(0, running((generate(60), 1))) == [short]
 
 
-def bounded(num_lines: int = 2, num_new_tokens: int = 10) -> WorkItem:
-    """A row of heads whose steps have enough at six lines."""
-    return work(Op.GENERATE, runner=BOUNDED, num_lines=num_lines, num_new_tokens=num_new_tokens)
+def bounded(num_new_tokens: int = 10, features: Features | None = None) -> WorkItem:
+    """A row of heads whose steps have enough at three images: of its own, unless it has `features`."""
+    features = np.zeros(1) if features is None else features
+    return work(Op.GENERATE, runner=BOUNDED, num_new_tokens=num_new_tokens, features=features)
 
 
-def of_bounded(num_lines: int, num_tokens: int) -> dict[BatchKey, Rows]:
-    return {bounded().key: Rows(1, 0, num_lines, num_tokens)}
+def of_bounded(*num_tokens: float) -> dict[BatchKey, Rows]:
+    """Rows of distinct images, each with so many tokens left."""
+    return {bounded().key: Rows(len(num_tokens), 0, tuple((left, -place) for place, left in enumerate(num_tokens)))}
 
 
-def test_a_step_that_has_enough_lines_takes_no_more() -> None:
+def test_a_step_that_has_enough_images_takes_no_more() -> None:
     items = [bounded() for _ in range(5)]
     queue = queue_of(*items, max_batch_size=16)
     assert queue.next_batch(0) == items[:3]
-    assert queue.next_batch(0, of_bounded(6, num_tokens=9)) == []
-    assert queue.next_batch(0, of_bounded(4, num_tokens=9)) == items[3:4]
+    assert queue.next_batch(0, of_bounded(9, 9, 9)) == []
+    assert queue.next_batch(0, of_bounded(9, 9)) == items[3:4]
 
 
-def test_but_a_row_waits_for_none_that_may_stay_as_long() -> None:
-    items = [bounded() for _ in range(3)]
-    queue = queue_of(*items)
-    assert queue.next_batch(0, of_bounded(6, num_tokens=10)) == []
-    assert queue.next_batch(0, of_bounded(6, num_tokens=11)) == items[:1]
+def test_but_a_row_waits_for_none_that_may_stay_longer() -> None:
+    """However many of them there are."""
+    items = [bounded() for _ in range(5)]
+    queue = queue_of(*items, max_batch_size=16)
+    assert queue.next_batch(0, of_bounded(10, 10, 10)) == []
+    assert queue.next_batch(0, of_bounded(11, 11, 11, 11)) == items[:3]
 
 
-def test_a_row_of_more_lines_than_are_enough_runs() -> None:
-    wide, other = bounded(num_lines=8), bounded()
-    queue = queue_of(wide, other)
-    assert queue.next_batch(0) == [wide]
-    assert queue.next_batch(0, of_bounded(8, num_tokens=10)) == []
+def test_rows_of_an_image_count_once() -> None:
+    image = np.zeros(1)
+    first, second, other, more = bounded(features=image), bounded(features=image), bounded(), bounded()
+    queue = queue_of(first, second, other, more)
+    assert queue.next_batch(0, of_bounded(9)) == [first, second, other]
+    running_now = {more.key: Rows(0, 0).joined_by(first.item)}
+    known = queue_of(*[bounded(features=image) for _ in range(4)])
+    assert len(known.next_batch(0, {more.key: of_bounded(9, 9, 9)[more.key].joined_by(first.item)})) == 4
+    assert queue.next_batch(0, running_now) == [more]
 
 
-def test_other_heads_have_their_own_lines_and_some_have_no_bound() -> None:
+def test_other_heads_pass_rows_that_wait_for_images_and_some_have_no_bound() -> None:
     assert queue_of(item := bounded()).next_batch(0, running((generate(), 64))) == [item]
     assert queue_of(free := generate()).next_batch(0, running((generate(), 64))) == [free]
+    assert queue_of(bounded(), free := generate()).next_batch(0, of_bounded(9, 9, 9)) == [free]
 
 
-def test_nobody_overtakes_a_row_that_waits_for_lines() -> None:
-    long, short = bounded(num_new_tokens=200), bounded(num_new_tokens=2)
+def test_no_row_of_the_same_heads_overtakes_one_that_waits_for_images() -> None:
+    long, short = bounded(200), bounded(2)
     queue = queue_of(long, short)
-    assert queue.next_batch(0, of_bounded(6, num_tokens=20)) == []
-    assert queue.next_batch(0, of_bounded(4, num_tokens=20)) == [long, short]
+    assert queue.next_batch(0, of_bounded(20, 20, 20)) == []
+    assert queue.next_batch(0, of_bounded(20)) == [long, short]
 
 
 def test_parts_of_a_failed_generation_run_one_after_the_other() -> None:

@@ -83,10 +83,10 @@ def test_sequences_join_a_running_generation_and_leave_it_when_they_end() -> Non
     run(test)
 
 
-def test_a_sequence_joins_when_the_steps_have_lines_to_spare() -> None:
+def test_a_sequence_joins_when_the_steps_have_not_enough_images() -> None:
     async def test() -> None:
         async with lab() as our:
-            our.runner.capabilities = replace(our.runner.capabilities, enough_lines=2)
+            our.runner.capabilities = replace(our.runner.capabilities, enough_images=2)
             with our.runner.held() as hold:
                 first = await our.submit(caption("first"))
                 await entered(hold)  # generate
@@ -106,7 +106,7 @@ def test_a_sequence_waits_for_none_that_may_stay_longer(num_new_tokens: int, joi
 
     async def test() -> None:
         async with lab() as our:
-            our.runner.capabilities = replace(our.runner.capabilities, enough_lines=1)
+            our.runner.capabilities = replace(our.runner.capabilities, enough_images=1)
             items = [replace(our.item(caption("a")), num_new_tokens=number) for number in (3, num_new_tokens)]
             times, tasks = StageTimes(our.metrics), []
             with our.runner.held() as hold:
