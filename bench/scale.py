@@ -47,13 +47,13 @@ class Scale:
 
 NAMES = tuple(workload.name for workload in WORKLOADS)
 FULL = Scale(
-    seconds=24 * 60,
+    seconds=37 * 60,
     alone=12,
     together=60,
     workloads=NAMES,
     sections=12,
     growth={1: 12, 2: 12, 4: 12, 8: 12, 16: 16, 32: 32, 64: 64},
-    machine=Effort(BATCHES, rounds=3, seconds=5 * 60, compiled=True),
+    machine=Effort(BATCHES, rounds=3, seconds=7 * 60, compiled=True),
     demo_requests=96,
     overhead_rounds=12,
 )
