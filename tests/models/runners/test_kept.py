@@ -187,4 +187,5 @@ def test_where_products_are_in_int8_it_is_kept_in_half(monkeypatch: pytest.Monke
         keeping(checkpoint, monkeypatch)
         monkeypatch.setattr(checkpoint.heads, "_exact", torch.float32)
         exact = answers(checkpoint, [item])
-        np.testing.assert_allclose(first[0][:2], exact[0][:2], atol=5e-3)
+        # What was rounded may come to the next of 64 levels, where the CPU has no VNNI.
+        np.testing.assert_allclose(first[0][:2], exact[0][:2], atol=2e-2)
