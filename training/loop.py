@@ -61,12 +61,12 @@ def train(
     batches: Dataset[Batch],
     loss_of: Callable[[Batch], Tensor],
     look: Callable[[], Figures],
-    part: Path | None = None,
+    file: Path,
 ) -> None:
-    """Train `model` by `plan`; print its figures on held-out pictures now and then. With a file `part`, leave there how
-    far it has come as often, and go on from there."""
-    optimizer = adamw(model)
-    done = resume(model, optimizer, part) if part else 0
+    """Train `model` by `plan`, and save it into `file`; print its figures on held-out pictures now and then. As often,
+    it leaves beside that file how far it has come, and goes on from there."""
+    optimizer, part = adamw(model), file.with_suffix(".part")
+    done = resume(model, optimizer, part)
     progress = tqdm(loader(batches, plan.num_steps, done), desc=name, total=plan.num_steps, initial=done, mininterval=2)
     smooth = 0.0
     for step, batch in enumerate(progress, start=done + 1):
@@ -83,8 +83,9 @@ def train(
         if step % plan.look_every == 0 or step == plan.num_steps:
             figures = ", ".join(f"{key} {value:.3f}" for key, value in look().items())
             tqdm.write(f"{name}, step {step}: loss {smooth:.3f}, {figures}")
-            if part:
-                keep(model, optimizer, step, part)
+            keep(model, optimizer, step, part)
+    torch.save(model.state_dict(), file)
+    part.unlink(missing_ok=True)
 
 
 def keep(model: nn.Module, optimizer: torch.optim.Optimizer, step: int, file: Path) -> None:

@@ -71,8 +71,8 @@ class Training:
             return model.caption_loss(model.see(normalise(batch.pixels)), batch.captions)
 
         batches = CaptionBatches(f"{SEED} captions", self.recipe.caption_mix, self.public, plan.num_pictures)
-        train("phase 1", plan, model, batches, loss, lambda: measure_captions(model, self.held_out, self.scenes))
-        torch.save(model.state_dict(), file)
+        look = lambda: measure_captions(model, self.held_out, self.scenes)  # noqa: E731
+        train("phase 1", plan, model, batches, loss, look, file)
 
     def join(self) -> None:
         """Phase 2."""
@@ -89,8 +89,7 @@ class Training:
             return captions | measure_matching(model, self.held_out, self.scenes)
 
         batches = JointBatches(f"{SEED} joint", self.recipe.joint_mix, self.public, plan.num_pictures)
-        train("phase 2", plan, model, batches, loss, look)
-        torch.save(model.state_dict(), file)
+        train("phase 2", plan, model, batches, loss, look, file)
 
     def answer(self) -> Answering:
         """Phase 3, on the features of a pool of pictures, which the tower sees once."""
@@ -115,8 +114,7 @@ class Training:
             self.recipe.num_questions,
         )
         look = lambda: measure_answers(model, self.model, self.held_out, self.scenes)  # noqa: E731
-        train("phase 3", plan, model, batches, loss, look)
-        torch.save(model.state_dict(), file)
+        train("phase 3", plan, model, batches, loss, look, file)
         return model
 
 

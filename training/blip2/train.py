@@ -3,7 +3,7 @@
 First a language model is trained on texts alone. Stage 1 trains the Q-Former over the BLIP demo's tower, which is
 frozen (ITC, ITM, ITG); stage 2 lets the queries speak to the language model, which is frozen too (LM), in the end
 mostly in dialogues about several shapes. Each leaves its weights in the work folder, where a later run finds them; one
-that was broken off in stage 2 goes on."""
+that was broken off goes on."""
 
 from __future__ import annotations
 
@@ -186,8 +186,7 @@ class Training:
         batches = TextBatches(
             f"{SEED} language", self.pool, speller, plan.num_pictures, 1, self.recipe.language_lessons
         )
-        train("language", plan, model, batches, loss, look)
-        torch.save(model.state_dict(), file)
+        train("language", plan, model, batches, loss, look, file)
         return model
 
     def query(self) -> None:
@@ -204,8 +203,7 @@ class Training:
         def look() -> Figures:
             return measure_matching(model, self.held_out, self.watched)
 
-        train("stage 1", plan, model, QueryBatches(f"{SEED} stage 1", self.pool, plan.num_pictures), loss, look)
-        torch.save(model.state_dict(), file)
+        train("stage 1", plan, model, QueryBatches(f"{SEED} stage 1", self.pool, plan.num_pictures), loss, look, file)
 
     def speak(self, language_model: OPT) -> Speaking:
         """Stage 2."""
@@ -232,10 +230,7 @@ class Training:
 
         texts = self.recipe.num_texts
         batches = TextBatches(f"{SEED} {name}", pool, self.speller, plan.num_pictures, texts, lessons)
-        part = file.with_suffix(".part")
-        train(name, plan, model, batches, loss, look, part)
-        torch.save(model.state_dict(), file)
-        part.unlink(missing_ok=True)
+        train(name, plan, model, batches, loss, look, file)
 
 
 def main() -> None:

@@ -96,10 +96,7 @@ class Training:
         if load(model, file):
             return
         torch.manual_seed(SEED)
-        part = self.work / f"{name}.part"
-        train(name, plan, model, batches, loss_of, look, part)
-        torch.save(model.state_dict(), file)
-        part.unlink(missing_ok=True)
+        train(name, plan, model, batches, loss_of, look, file)
 
     def classify(self) -> None:
         plan, model = self.recipe.classes, Classifying(self.model, len(self.words.nouns))

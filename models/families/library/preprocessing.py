@@ -51,7 +51,7 @@ def _framing(how: Any) -> Framing:
         case "ViltImageProcessorPil" if how.do_resize and size.shortest_edge:
             return Framing(int(how.size_divisor), Fit.WHOLE, int(size.shortest_edge), int(how.resample))
         case "Owlv2ImageProcessorPil" if how.do_resize and how.do_pad and size.height == size.width:
-            return Framing(int(size.height), Fit.PAD, resampling=int(how.resample))
+            return Framing(int(size.height), Fit.PAD)  # by a filter of its own, whatever `resample` says
     if size.shortest_edge and not size.longest_edge:
         fit, resized = Fit.CROP, int(size.shortest_edge)
     elif size.height and size.height == size.width:
