@@ -15,7 +15,7 @@ from app.errors import DeadlineExceededError
 from models.base import Generated, TextInput
 from models.fake.answers import scores
 from models.fake.runner import ROW_BYTES, Fault
-from tests.app.engine.support import caption, entered, has, lab, outcome, run
+from tests.app.engine.support import Lab, caption, entered, has, lab, outcome, run
 
 
 def words(answer: object) -> int:
@@ -66,16 +66,21 @@ def test_one_item_submitted_twice_is_answered_twice() -> None:
     run(test)
 
 
+async def lengths_of_two_that_come_later(our: Lab) -> list[int]:
+    """Words of three captions, two of which are submitted during the first step of the first."""
+    with our.runner.held() as hold:
+        first = await our.submit(caption("first"))
+        await entered(hold)  # generate
+        hold.let_one_go()
+        await entered(hold)  # its first step
+        others = [await our.submit(caption(name)) for name in ("second", "third")]
+    return [words(answer) for answer in await asyncio.gather(first, *others)]
+
+
 def test_sequences_join_a_running_generation_and_leave_it_when_they_end() -> None:
     async def test() -> None:
         async with lab(max_batch_size=2) as our:
-            with our.runner.held() as hold:
-                first = await our.submit(caption("first"))
-                await entered(hold)  # generate
-                hold.let_one_go()
-                await entered(hold)  # its first step
-                others = [await our.submit(caption(name)) for name in ("second", "third")]
-            assert [words(answer) for answer in await asyncio.gather(first, *others)] == [3, 3, 3]
+            assert await lengths_of_two_that_come_later(our) == [3, 3, 3]
             assert our.runner.sizes("generate", "admit") == [1, 2]
             assert our.runner.sizes("step") == [1, 3, 3, 3, 2]
             assert our.count("batch_size_count", unit="fake", op="generate") == 5
@@ -87,13 +92,7 @@ def test_a_sequence_joins_when_the_steps_have_not_enough_images() -> None:
     async def test() -> None:
         async with lab() as our:
             our.runner.capabilities = replace(our.runner.capabilities, enough_images=2)
-            with our.runner.held() as hold:
-                first = await our.submit(caption("first"))
-                await entered(hold)  # generate
-                hold.let_one_go()
-                await entered(hold)  # its first step
-                others = [await our.submit(caption(name)) for name in ("second", "third")]
-            assert [words(answer) for answer in await asyncio.gather(first, *others)] == [3, 3, 3]
+            assert await lengths_of_two_that_come_later(our) == [3, 3, 3]
             assert our.runner.sizes("generate", "admit") == [1, 1, 1]
             assert our.runner.sizes("step") == [1, 2, 2, 2, 2, 1, 1, 1]
 
