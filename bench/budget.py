@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from bench.client import Span
 from bench.contenders import Contender
+from bench.workloads import Workload
 
 WARM_SHARE, PATIENCE_SHARE = 0.3, 0.2  # of a peer's time: before it counts, and for what is then under way
 MAX_BATCH_SIZE = 8  # of LitServe
@@ -27,13 +28,16 @@ class Budget:
         return max(0.0, self._end - self._clock()) * part
 
 
-def span_of(seconds: float, contender: Contender, clients: int, samples: int, num_requests: int) -> Span:
+def span_of(seconds: float, contender: Contender, clients: int, samples: int, workload: Workload) -> Span:
     """Ours answers all clients' samples at about the same time, and drops what is given up. LitServe answers in
-    batches, which are a sample's own `num_requests` where it has many. A peer's warm-up ends after a share at most."""
+    batches, which are a sample's own `num_requests` where it has many. Samples that differ count in whole cycles. A
+    peer's warm-up ends after a share at most."""
     clients = min(clients, samples)  # to see that it runs, a few samples will do
+    cycle = min(workload.cycle, samples)
     if contender.kind == "ours":
-        return Span(clients, samples=_whole(samples, clients), seconds=seconds, burst=clients, patience_seconds=0)
-    burst = MAX_BATCH_SIZE if clients >= MAX_BATCH_SIZE and num_requests == 1 else 1
+        burst = cycle if cycle > 1 else clients
+        return Span(clients, samples=_whole(samples, burst), seconds=seconds, burst=burst, patience_seconds=0)
+    burst = MAX_BATCH_SIZE if clients >= MAX_BATCH_SIZE and workload.num_requests == 1 else cycle
     return Span(
         warm_samples=clients,
         warm_seconds=WARM_SHARE * seconds,
@@ -49,6 +53,6 @@ def _whole(samples: int, burst: int) -> int:
     return math.ceil(samples / burst) * burst
 
 
-def works_needed(samples: int, clients: int) -> int:
+def works_needed(samples: int, clients: int, cycle: int = 1) -> int:
     """At most: the warm-up, what counts, and what is then under way."""
-    return _whole(samples, min(clients, samples)) + 2 * clients
+    return max(_whole(samples, min(size, samples)) for size in (clients, cycle)) + 2 * clients

@@ -162,7 +162,7 @@ class Run:
             left_out[contender.key] = str(error)
             return
         cell = self.record.matrix.cell(workload.name, contender.key, clients)
-        span = span_of(seconds, contender, clients, self.scale.samples(workload, clients), workload.num_requests)
+        span = span_of(seconds, contender, clients, self.scale.samples(workload, clients), workload)
         if not measure(cell, server, works, span, pictures, self.watch):
             self.stage.clear()
         self.record.write()

@@ -33,7 +33,7 @@ class Scale:
         """No two cells of a server share a picture."""
         return {
             workload.name: {
-                clients: workload.make(works_needed(self.samples(workload, clients), clients), numbers)
+                clients: workload.make(works_needed(self.samples(workload, clients), clients, workload.cycle), numbers)
                 for clients in (1, 16)
             }
             for workload in WORKLOADS

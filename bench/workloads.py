@@ -22,7 +22,7 @@ TEXTS = tuple(
     for end in ("it", "the picture", "this, the color of it", "it in the picture of this")
 )
 MIX = ("caption",) * 4 + ("vqa",) * 3 + ("match",) * 2 + ("embed-image",)  # of ten
-MORE_CLIENTS = 4.0  # many clients get as much time as so many cells of one: each of them waits for all others
+MORE_CLIENTS = 3.0  # many clients get as much time as so many cells of one: each of them waits for all others
 SEEN_EVERY = 3  # in the mix, one image in this many was seen before
 
 
@@ -46,6 +46,7 @@ class Workload:
     make: Callable[[int, Iterator[int]], list[Work]]  # how many, numbers of pictures -> works
     light: bool = False  # a sample takes milliseconds
     num_requests: int = 1  # of a sample, to a peer
+    cycle: int = 1  # in so many samples that follow each other there is some of all
     share: float = 1.0  # of the time, for a cell of one client
 
     def weight(self, clients: int) -> float:
@@ -84,5 +85,5 @@ WORKLOADS = (
     Workload("match, 1 x 16", "pairs/s", each(Work("match", texts=TEXTS)), num_requests=16),
     Workload("embed images", "images/s", each(Work("embed-image")), share=0.5),
     Workload("embed texts", "texts/s", text_works, light=True, share=0.3),
-    Workload("mix", "requests/s", mix, num_requests=7),
+    Workload("mix", "requests/s", mix, num_requests=7, cycle=len(MIX), share=2.0),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import httpx
 import pytest
@@ -11,7 +12,7 @@ from bench import client
 from bench.budget import Budget, span_of, works_needed
 from bench.client import Done, Span, keep_busy, steady
 from bench.contenders import Contender
-from bench.workloads import Work
+from bench.workloads import Work, Workload, mix, text_works
 
 
 def bursts(*moments: float) -> list[Done]:
@@ -101,22 +102,31 @@ def test_a_budget_is_divided_among_what_is_left() -> None:
     assert budget.share(weights[2]) == 0
 
 
+ALIKE = Workload("alike", "texts/s", text_works)
 OURS, LITSERVE = Contender("d", "ours", "fp32"), Contender("c", "litserve", "fp32")
 
 
 def test_ours_counts_whole_rounds_of_its_clients_and_gives_up_at_once() -> None:
-    span = span_of(100, OURS, 16, 60, num_requests=5)
+    span = span_of(100, OURS, 16, 60, replace(ALIKE, num_requests=5))
     assert (span.warm_samples, span.samples, span.burst, span.patience_seconds) == (16, 64, 16, 0)
 
 
 @pytest.mark.parametrize(("clients", "num_requests", "burst"), [(16, 1, 8), (16, 5, 1), (1, 1, 1)])
 def test_a_peer_counts_whole_batches_and_may_end_what_it_has(clients: int, num_requests: int, burst: int) -> None:
-    span = span_of(100, LITSERVE, clients, 60, num_requests)
+    span = span_of(100, LITSERVE, clients, 60, replace(ALIKE, num_requests=num_requests))
     assert (span.burst, span.warm_seconds, span.seconds + span.patience_seconds) == (burst, 30, 100)
 
 
 @pytest.mark.parametrize("contender", [OURS, LITSERVE])
+@pytest.mark.parametrize("clients", [1, 16])
+def test_samples_that_differ_count_in_whole_cycles(contender: Contender, clients: int) -> None:
+    span = span_of(100, contender, clients, 12, Workload("mix", "requests/s", mix, num_requests=7, cycle=10))
+    assert (span.burst, span.samples) == (10, 20)
+    assert works_needed(12, clients, cycle=10) >= 20 + 2 * clients
+
+
+@pytest.mark.parametrize("contender", [OURS, LITSERVE])
 def test_to_see_that_it_runs_a_few_samples_will_do(contender: Contender) -> None:
-    span = span_of(100, contender, 16, 2, num_requests=1)
+    span = span_of(100, contender, 16, 2, replace(ALIKE, cycle=10))
     assert (span.warm_samples, span.samples) == (2, 2)
     assert works_needed(2, 16) == 34  # each of the clients has work: one without would end the others
