@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 from tqdm import tqdm
 
-LOSS = 0.003  # how much a share may fall in another dtype
+LOSS, LOST_ANSWERS = 0.003, 2  # how much a share may fall in another dtype: the larger of these
 
 
 @dataclass(slots=True)
@@ -56,8 +56,11 @@ class Tally:
             else f"{name}: not asked"
             for name in self.goals
             if name in reference.asked
-            and (name not in self.asked or reference.share(name) - self.share(name) > LOSS + 1e-9)
+            and (name not in self.asked or reference.share(name) - self.share(name) > self._loss(name) + 1e-9)
         ]
+
+    def _loss(self, name: str) -> float:
+        return max(LOSS, LOST_ANSWERS / self.asked[name])
 
 
 class Client:

@@ -213,5 +213,13 @@ class QuestionBatches(Dataset[QuestionBatch]):
 
 
 def loader(batches: Dataset[Batch], num_batches: int, first: int = 0) -> DataLoader[Batch]:
-    """Batches `first`, ... drawn ahead by one worker process."""
-    return DataLoader(batches, batch_size=None, sampler=range(first, num_batches), num_workers=1, prefetch_factor=16)
+    """Batches `first`, ... drawn ahead by one worker process. Its seed is not of the generator that losses draw from,
+    so that they draw the same after a break."""
+    return DataLoader(
+        batches,
+        batch_size=None,
+        sampler=range(first, num_batches),
+        num_workers=1,
+        prefetch_factor=16,
+        generator=torch.Generator(),
+    )

@@ -22,6 +22,7 @@ from training.dialogues import needing_the_turn_before
 from training.questions import Question, random_question
 from training.scenes import Scene, png, random_scene
 from training.things import evaluate as things
+from training.things.pictures import PicturesError
 
 HELD_OUT_SEED = "held-out evaluation"  # no phase of training draws from it
 GOALS = {  # by family
@@ -157,6 +158,8 @@ async def evaluate(url: str, cases: Sequence[Case], concurrency: int) -> dict[st
     limits = httpx.Limits(max_connections=concurrency)
     async with httpx.AsyncClient(base_url=url, timeout=120, limits=limits) as http:
         models = (await http.get("/models")).json()["models"]
+        if any(map(is_of_things, models)):
+            things.downloaded_cases()  # what cannot be had is told before anything is asked
         return {model["name"]: await evaluate_model(http, model, cases, concurrency) for model in models}
 
 
@@ -168,11 +171,15 @@ def jobs_of(model: Mapping[str, Any], client: Client, cases: Sequence[Case], tal
     return jobs
 
 
+def is_of_things(model: Mapping[str, Any]) -> bool:
+    return bool(model["name"].startswith(things.MODEL_PREFIX))
+
+
 async def evaluate_model(
     http: httpx.AsyncClient, model: Mapping[str, Any], cases: Sequence[Case], concurrency: int
 ) -> Tally:
     """A model of things is asked about things; any other about shapes."""
-    of_things = model["name"].startswith(things.MODELS)
+    of_things = is_of_things(model)
     client = Client(http, model["name"], concurrency)
     tally = Tally((things.GOALS if of_things else GOALS).get(model["family"], {}))
     jobs = things.jobs_of(model, client, tally) if of_things else jobs_of(model, client, cases, tally)
@@ -207,7 +214,8 @@ def main() -> None:
     parser.add_argument("--concurrency", type=int, default=16, help="requests at a time (default: %(default)s)")
     parser.add_argument("--dtype", default="auto", help="BLIP_DTYPE of the service (default: %(default)s)")
     parser.add_argument(
-        "--against", help="a dtype that is evaluated too: fail if the other loses 0.3 points, not by goals"
+        "--against",
+        help="a dtype that is evaluated too: fail if the other loses 0.3 points (or two answers), not by goals",
     )
     parser.add_argument(
         "--int8-head", action="store_true", help="BLIP_INT8_HEAD, against the same dtype without it, or another"
@@ -217,6 +225,14 @@ def main() -> None:
         options.against = options.dtype
     if options.url and (options.against or options.dtype != "auto"):
         parser.error("a running service has its own dtype")
+    try:
+        good = evaluate_all(options)
+    except PicturesError as error:
+        sys.exit(f"the things cannot be drawn: {error}")
+    sys.exit(0 if good else 1)
+
+
+def evaluate_all(options: argparse.Namespace) -> bool:
     cases = public_cases(options.public) + generated_cases(options.generated)
     if options.url:
         tallies = asyncio.run(evaluate(options.url, cases, options.concurrency))
@@ -225,8 +241,7 @@ def main() -> None:
     good = all(tally.all_met for tally in tallies.values())
     if options.against:
         good = is_held(tallies, evaluate_dtype(options.against, cases, options.concurrency))
-    good = good and not any(tally.failed for tally in tallies.values())
-    sys.exit(0 if good else 1)
+    return good and not any(tally.failed for tally in tallies.values())
 
 
 if __name__ == "__main__":

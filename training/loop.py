@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -84,16 +85,21 @@ def train(
             figures = ", ".join(f"{key} {value:.3f}" for key, value in look().items())
             tqdm.write(f"{name}, step {step}: loss {smooth:.3f}, {figures}")
             keep(model, optimizer, step, part)
-    torch.save(model.state_dict(), file)
+    save(model.state_dict(), file)
     part.unlink(missing_ok=True)
 
 
 def keep(model: nn.Module, optimizer: torch.optim.Optimizer, step: int, file: Path) -> None:
-    """All that the next step depends on. A run that is broken off while this is written finds the one before."""
+    """All that the next step depends on."""
     state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step}
-    whole = file.with_suffix(".new")
-    torch.save({**state, "random": torch.get_rng_state()}, whole)
-    whole.rename(file)
+    save({**state, "random": torch.get_rng_state()}, file)
+
+
+def save(state: Any, file: Path) -> None:
+    """A run that is broken off while this is written finds the file of before."""
+    new = file.with_suffix(".new")
+    torch.save(state, new)
+    new.rename(file)
 
 
 def resume(model: nn.Module, optimizer: torch.optim.Optimizer, file: Path) -> int:

@@ -76,7 +76,7 @@ class Vocabulary:
         return [first, *(self.ids[word] for word in re.findall(r"[a-z]+|[^\sa-z]", text)), self.sep_id]
 
     def spell(self, ids: list[int]) -> str:
-        return " ".join(self.words[number] for number in ids).replace(" ,", ",")
+        return " ".join(self.words[number] for number in ids if number < len(self.words)).replace(" ,", ",")
 
 
 def vocabulary(texts: str) -> Vocabulary:

@@ -25,7 +25,7 @@ from training.things.scenes import Mix, Sprites, sprites
 from training.things.train import Recipe, Training
 from training.things.words import Words
 
-TINY = Plan(2, peak=1e-3, floor=0, num_pictures=4, warm_up=1, look_every=1)
+TINY = Plan(2, peak=1e-3, floor=1e-3, num_pictures=4, warm_up=1, look_every=1)
 RECIPE = Recipe(
     tower=ViTConfig(32, 8, 32, num_layers=4, num_heads=2, mlp_width=64, norm_epsilon=1e-6),
     classes=TINY,

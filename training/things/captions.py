@@ -15,8 +15,8 @@ from random import Random
 from typing import Any
 
 from training.captions import RELATIONS, Caption, related
-from training.things.names import COLORS, NUMBERS, Noun
-from training.things.scenes import POSITIONS, SIZES, Scene, Thing
+from training.things.names import COLORS, NUMBERS, Noun, unlike
+from training.things.scenes import POSITIONS, SIZES, Scene, Thing, covers
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +38,12 @@ class Phrase:
         return said + (f" {place(self.position)}" if self.position else "")
 
     def fits(self, shape: Thing) -> bool:
-        told = (self.color, self.size, self.position)
-        seen = (shape.color, shape.size, shape.position)
-        return (self.noun.name, self.count) == (shape.noun.name, shape.count) and all(
-            word is None or word == other for word, other in zip(told, seen, strict=True)
+        """Where there are two dogs, there is a dog; what is at the top left is on the left, too."""
+        if self.noun.name != shape.noun.name or self.count not in (1, shape.count):
+            return False
+        told = ((self.color, shape.color), (self.size, shape.size))
+        return all(word in (None, seen) for word, seen in told) and (
+            self.position is None or (shape.position is not None and covers(self.position, shape.position))
         )
 
 
@@ -106,6 +108,7 @@ def random_caption(rng: Random, scene: Scene) -> Caption:
 def spoil(rng: Random, caption: Caption, scene: Scene, nouns: Sequence[Noun]) -> Caption:
     """`caption` with one property, number or relation changed, or two things exchanged, so that it is false of `scene`.
     `nouns`: what a thing can be said to be."""
+    others = unlike(nouns, [thing.noun.name for thing in scene.shapes]) + [thing.noun for thing in scene.shapes]
     while True:
         phrases = list(caption.phrases)
         index = rng.randrange(len(phrases))
@@ -114,7 +117,7 @@ def spoil(rng: Random, caption: Caption, scene: Scene, nouns: Sequence[Noun]) ->
         else:
             phrase = phrases[index]
             assert isinstance(phrase, Phrase)
-            phrases[index] = _other(rng, phrase, nouns)
+            phrases[index] = _other(rng, phrase, others)
             changed = replace(caption, phrases=tuple(phrases))
         if not changed.true_of(scene):
             return changed

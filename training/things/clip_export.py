@@ -18,12 +18,16 @@ from training.things.words import Words
 def export_clip(
     clip: CLIPModel, clipseg: CLIPSegForImageSegmentation, owl: OwlViTForObjectDetection, words: Words, folder: Path
 ) -> None:
-    processors = {"clip": "CLIPImageProcessor", "clipseg": "ViTImageProcessor", "owl": "OwlViTImageProcessor"}
-    for (name, processor), model in zip(processors.items(), (clip, clipseg, owl), strict=True):
-        write(folder / name, model, processor, words)
+    processors = {
+        "clip": ("CLIPProcessor", "CLIPImageProcessor"),
+        "clipseg": ("CLIPSegProcessor", "ViTImageProcessor"),
+        "owl": ("OwlViTProcessor", "OwlViTImageProcessor"),
+    }
+    for (name, named), model in zip(processors.items(), (clip, clipseg, owl), strict=True):
+        write(folder / name, model, *named, words)
 
 
-def write(folder: Path, model: Any, processor: str, words: Words) -> None:
+def write(folder: Path, model: Any, processor: str, image_processor: str, words: Words) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     save(folder / "model.safetensors", {name: value.detach().half() for name, value in model.named_parameters()})
     (folder / "model.safetensors").chmod(0o644)  # safetensors makes it private
@@ -39,11 +43,12 @@ def write(folder: Path, model: Any, processor: str, words: Words) -> None:
             "do_rescale": True,
             "do_resize": True,
             "image_mean": MEAN,
-            "image_processor_type": processor,
+            "image_processor_type": image_processor,
             "image_std": STD,
+            "processor_class": processor,
             "resample": 3,
             "rescale_factor": 1 / 255,
             "size": {"height": side, "width": side},
         },
     )
-    vocabulary.save(words.pooled, folder, max_tokens=NUM_POSITIONS)
+    vocabulary.save(words.pooled, folder, processor, max_tokens=NUM_POSITIONS)

@@ -17,6 +17,7 @@ from training import vocabulary
 from training.captions import Caption
 from training.data import Batch, CaptionBatch, JointBatch, JointTexts, QuestionBatch, Texts, stack
 from training.things.captions import describe, random_caption, spoil
+from training.things.names import unlike
 from training.things.questions import random_question
 from training.things.scenes import UNIT, Drawn, Mix, Scene, Sprites, random_scene
 from training.things.words import Words
@@ -129,11 +130,11 @@ def said_of(scenes: Sequence[Scene], captions: Sequence[Caption]) -> Tensor:
 
 
 def shown_in(scenes: Sequence[Scene], words: Words) -> Tensor:
-    """Which things are alone of their name in which scene: (scenes, names)."""
+    """Which things are in which scene: (scenes, names)."""
     shown = torch.zeros(len(scenes), len(words.nouns), dtype=torch.bool)
     for row, scene in zip(shown, scenes, strict=True):
         for thing in scene.shapes:
-            row[words.numbers[thing.noun.name]] = thing.count == 1
+            row[words.numbers[thing.noun.name]] = True
     return shown
 
 
@@ -182,17 +183,13 @@ class RegionBatches(SceneBatches[RegionBatch]):
             mask = (one.owners > before) & (one.owners <= before + thing.count)
             noun = thing.noun
             if rng.random() < 0.25:
-                noun = rng.choice([other for other in words.nouns if other.name not in _names(one.scene)])
+                noun = rng.choice(unlike(words.nouns, [other.noun.name for other in one.scene.shapes]))
                 mask = np.zeros_like(mask)
             lines.append(noun.one() if rng.random() < 0.5 else noun.name)
             masks.append(torch.from_numpy(mask))
         patches = torch.stack([patch_owners(one, self.drawing.patch, words.numbers) for one in drawn])
         boxes = torch.stack([patch_boxes(one, self.drawing.patch) for one in drawn])
         return RegionBatch(pixels_of(drawn), words.pooled_texts(lines), torch.stack(masks).float(), patches, boxes)
-
-
-def _names(scene: Scene) -> set[str]:
-    return {thing.noun.name for thing in scene.shapes}
 
 
 def patch_boxes(drawn: Drawn, patch: int) -> Tensor:

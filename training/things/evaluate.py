@@ -8,7 +8,6 @@ import io
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -20,12 +19,12 @@ from training.questions import Question
 from training.scenes import Box, png
 from training.things.captions import random_caption, spoil
 from training.things.measure import ONE, TWO, names_all, overlap
-from training.things.pictures import STYLES, UNSEEN, Look, looks
+from training.things.pictures import STYLES, UNSEEN, WORK, Look, looks
 from training.things.questions import random_question, topic_of
 from training.things.scenes import UNIT, Drawn, Mix, Sprites, random_scene, sprites
 from training.things.words import Words, words_of
 
-MODELS = "demo-things"  # how their names begin
+MODEL_PREFIX = "demo-things"  # of their names
 HELD_OUT_SEED = "held-out things"  # no phase of training draws from it
 NUM_SCENES = 300  # of one thing, as many of two, and of any number
 SIDE = 128  # pixels: larger than the towers take, as what people send
@@ -86,7 +85,7 @@ def _case(rng: Random, style: str, drawn: Drawn, words: Words) -> Case:
 
 @cache
 def downloaded_cases() -> Sequence[Case]:
-    every = looks(Path("build/things"))
+    every = looks(WORK)
     return cases_of(every, words_of(every), NUM_SCENES)
 
 

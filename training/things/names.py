@@ -73,6 +73,21 @@ def clean_names() -> Sequence[str]:
     return tuple(name for names in table()["clean"].values() for name in names)
 
 
+def alike(name: str, other: str) -> bool:
+    """Whether one is the other or a kind of it, so that what is asked of one may be answered by the other."""
+    return name == other or _is_kind_of(name, other) or _is_kind_of(other, name)
+
+
+def _is_kind_of(name: str, other: str) -> bool:
+    kind = table()["kind_of"].get(name)
+    return other == kind if kind else name.endswith(f" {other}")
+
+
+def unlike(nouns: Sequence[Noun], names: Sequence[str]) -> list[Noun]:
+    """Those that are like none of these names."""
+    return [noun for noun in nouns if not any(alike(noun.name, name) for name in names)]
+
+
 def noun(name: str) -> Noun:
     for kind in ("mass", "plural"):
         if name in table()["kinds"][kind]:

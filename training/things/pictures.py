@@ -27,6 +27,7 @@ from tqdm import tqdm
 from training.things.colors import seen_color
 from training.things.names import GROUPS, Noun, clean, table
 
+WORK = Path("build/things")  # where they are downloaded to, and trained with
 STYLES = ("google", "twitter", "fluent")
 UNSEEN = "fluent"  # no phase of training draws from it
 SIDE = 64  # pixels of a picture, square

@@ -8,8 +8,8 @@ from random import Random
 from training.captions import RELATIONS, Caption, related
 from training.questions import Question, yes
 from training.things.captions import Phrase, place, random_phrase
-from training.things.names import COLORS, NUMBERS, Noun
-from training.things.scenes import POSITIONS, Scene, Thing
+from training.things.names import COLORS, NUMBERS, Noun, unlike
+from training.things.scenes import POSITIONS, Scene, Thing, covers
 
 _WHAT = ("what is this?", "what is in the picture?", "what do you see?", "what does the picture show?")
 _WHERE = ("where is {}?", "where in the picture is {}?", "in which part of the picture is {}?")
@@ -75,10 +75,10 @@ def _what(rng: Random, scene: Scene, _: Sequence[Noun]) -> Question:
 def _what_there(rng: Random, scene: Scene, _: Sequence[Noun]) -> Question | None:
     """What is at a place, when one thing alone clearly is."""
     thing = rng.choice(scene.shapes)
-    at = [other for other in scene.shapes if other.position in (thing.position, None)]
-    if thing.count > 1 or thing.position is None or len(at) > 1:
+    position = thing.position
+    if thing.count > 1 or position is None or sum(other.is_at(position) for other in scene.shapes) > 1:
         return None
-    return f"what is {place(thing.position)}?", thing.noun.name
+    return f"what is {place(position)}?", thing.noun.name
 
 
 def _where(rng: Random, scene: Scene, _: Sequence[Noun]) -> Question | None:
@@ -93,7 +93,7 @@ def _is_where(rng: Random, scene: Scene, _: Sequence[Noun]) -> Question | None:
     if thing.count > 1 or thing.position is None:
         return None
     asked = thing.position if rng.random() < 0.5 else rng.choice(POSITIONS)
-    return f"{_are(thing)} {_the(thing)} {place(asked)}?", yes(asked == thing.position)
+    return f"{_are(thing)} {_the(thing)} {place(asked)}?", yes(covers(asked, thing.position))
 
 
 def _how_many(rng: Random, scene: Scene, nouns: Sequence[Noun]) -> Question | None:
@@ -108,12 +108,8 @@ def _how_many(rng: Random, scene: Scene, nouns: Sequence[Noun]) -> Question | No
 
 
 def _absent(rng: Random, scene: Scene, nouns: Sequence[Noun]) -> Noun:
-    """What is not there."""
-    there = {thing.noun.name for thing in scene.shapes}
-    while True:
-        noun = rng.choice(nouns)
-        if noun.name not in there:
-            return noun
+    """What is not there, nor anything like it."""
+    return rng.choice(unlike(nouns, [thing.noun.name for thing in scene.shapes]))
 
 
 def _color(rng: Random, scene: Scene, _: Sequence[Noun]) -> Question | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from random import Random
 
 import numpy as np
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from training.scenes import Box
-from training.things.names import Noun
+from training.things.names import Noun, alike
 from training.things.pictures import Look
 
 Pixels = NDArray[np.uint8]  # (side, side, 3)
@@ -36,6 +37,20 @@ class Sprite:
     noun: Noun
     color: str | None
     premultiplied: Image.Image
+
+
+def position_of(box: Box) -> str | None:
+    """None if it is not clear."""
+    x, y = box.center
+    if min(abs(value - third) for value in (x, y) for third in THIRDS) < BORDERLINE:
+        return None
+    words = (_ROWS[sum(y > third for third in THIRDS)], _COLUMNS[sum(x > third for third in THIRDS)])
+    return " ".join(filter(None, words)) or "middle"
+
+
+def covers(place: str, position: str) -> bool:
+    """Whether what is at `position` is at `place`: what is at the top left is on the left, too."""
+    return set(place.split()) <= set(position.split())
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +82,12 @@ class Thing:
 
     @property
     def position(self) -> str | None:
-        x, y = self.box.center
-        if min(abs(value - third) for value in (x, y) for third in THIRDS) < BORDERLINE:
-            return None
-        words = (_ROWS[sum(y > third for third in THIRDS)], _COLUMNS[sum(x > third for third in THIRDS)])
-        return " ".join(filter(None, words)) or "middle"
+        return position_of(self.box)
+
+    def is_at(self, place: str) -> bool:
+        """Whether one of them is, or may be."""
+        positions = [position_of(box) for box in self.boxes]
+        return any(position is None or covers(place, position) for position in positions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +128,11 @@ class Sprites:
         self.nouns = {name: found[0].noun for name, found in self.by_name.items()}
 
     def draw(self, rng: Random, number: int) -> list[Sprite]:
-        """Of different names."""
-        return [rng.choice(self.by_name[name]) for name in rng.sample(self.names, number)]
+        """Of names none of which is like another."""
+        while True:
+            names = rng.sample(self.names, number)
+            if not any(alike(name, other) for name, other in combinations(names, 2)):
+                return [rng.choice(self.by_name[name]) for name in names]
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +149,9 @@ def random_scene(rng: Random, known: Sprites, mix: Mix, side: int) -> Drawn:
     counts = [1] * total
     if total > 1 and rng.random() < mix.equal:
         counts = rng.choice([[2]] if total == 2 else [[3], [2, 1]])
-    chosen = [(sprite, count) for sprite, count in zip(known.draw(rng, len(counts)), counts, strict=True)]
+    chosen = list(zip(known.draw(rng, len(counts)), counts, strict=True))
+    while any(count > 1 and sprite.noun.kind != "count" for sprite, count in chosen):
+        chosen = list(zip(known.draw(rng, len(counts)), counts, strict=True))
     while True:
         drawn = _try(rng, chosen, side)
         if drawn is not None:

@@ -30,7 +30,7 @@ from training.things.clip import Contrast, ContrastBatches, Detect, Plans, Segme
 from training.things.clip_export import export_clip
 from training.things.data import Drawing
 from training.things.measure import Watched, watched
-from training.things.pictures import STYLES, UNSEEN, Look, looks
+from training.things.pictures import STYLES, UNSEEN, WORK, Look, looks
 from training.things.scenes import Mix, Sprites, sprites
 from training.things.tower import Classifying
 from training.things.words import Words, words_of
@@ -189,10 +189,10 @@ class Training:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, default=WORK, help="for pictures and weights (default: %(default)s)")
     parser.add_argument(
-        "--work", type=Path, default=Path("build/things"), help="for pictures and weights (default: %(default)s)"
+        "--to", type=Path, help=f"for checkpoints (default: {CHECKPOINTS}, or at another scale in the work folder)"
     )
-    parser.add_argument("--to", type=Path, default=CHECKPOINTS, help="for checkpoints (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=2, help="default: %(default)s")
     parser.add_argument("--scale", type=float, default=1.0, help="of steps and pictures (default: %(default)s)")
     options = parser.parse_args()
@@ -200,7 +200,12 @@ def main() -> None:
     recipe = Recipe().scaled(options.scale)
     every = looks(options.work)
     styles = tuple(style for style in STYLES if style != UNSEEN)
-    Training(recipe, options.work, drawing_of(every, words_of(every), styles, recipe.tower)).run(options.to)
+    work, to = options.work, options.to or CHECKPOINTS
+    if options.scale != 1:  # a look, which leaves a whole run's weights alone
+        work = options.work / f"scale-{options.scale:g}"
+        work.mkdir(exist_ok=True)
+        to = options.to or work
+    Training(recipe, work, drawing_of(every, words_of(every), styles, recipe.tower)).run(to)
 
 
 if __name__ == "__main__":
