@@ -74,7 +74,7 @@ def measure(count: int, tick: Callable[[], object] = bool, dtypes: Sequence[str]
     for dtype in dtypes:
         try:
             with running_service(
-                profile="demo", dtype=dtype, request_timeout_seconds=300, stuck_seconds=600
+                profile="demo-shapes", dtype=dtype, request_timeout_seconds=300, stuck_seconds=600
             ) as service:
                 alone = asyncio.run(ask_all(service.url, asked, at_once=False))
                 found = asyncio.run(ask_all(service.url, asked, at_once=True))

@@ -1,5 +1,6 @@
-"""The pictures that the page offers (app/page/examples): scenes of the kind that the demo models know, drawn large
-enough to be looked at. `python -m training.page_examples` draws them anew."""
+"""The pictures of shapes that docs/bulk.md begins with, two of which the page offers (app/page/examples): scenes of
+the kind that the demo models know, drawn large enough to be looked at. `python -m training.page_examples` draws them
+anew."""
 
 from __future__ import annotations
 
@@ -10,7 +11,10 @@ from PIL import Image, ImageDraw
 
 from training.scenes import COLORS, IMAGE_SIZE, Outline, fill
 
-FOLDER = Path(__file__).parents[1] / "app" / "page" / "examples"
+ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / "app" / "page" / "examples"
+DOCUMENTED = ROOT / "docs" / "images" / "shapes"
+OFFERED = ("circle-and-rectangle", "three-shapes")  # by the page
 SIDE = 480  # pixels of the picture
 OVERSAMPLING = 4
 NUM_COLORS = 64  # of the palette: few shades lie between a shape and its background
@@ -57,4 +61,5 @@ def png(image: Image.Image) -> bytes:
 
 if __name__ == "__main__":
     for scene in SCENES:
-        (FOLDER / f"{scene}.png").write_bytes(png(draw(scene)))
+        for folder in (DOCUMENTED, FOLDER) if scene in OFFERED else (DOCUMENTED,):
+            (folder / f"{scene}.png").write_bytes(png(draw(scene)))

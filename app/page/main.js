@@ -16,6 +16,8 @@ const all = { caption: tasks.caption, ask, match: tasks.match, classify: tasks.c
 const running = {}; // by tab: what cancels it
 const wished = restore();
 let ready = null; // resolves when the models are known
+let offered = []; // the examples
+let own = wished.model; // the model that the person chose, or the address
 
 const box = (tab) => $(`answer-${tab}`);
 
@@ -25,16 +27,26 @@ const can = (model, { task }) => Boolean(model.tasks[task]);
 const isServed = (tab) => service.paths.has(all[tab].path) && (!service.models.length || service.models.some((model) => can(model, all[tab])));
 const model = () => service.models.find(({ name }) => name === $("model").value);
 
+// The models that know what the picture shows, or the first example where the picture is none.
+const knowing = () => (pictures.picture()?.example ?? offered[0])?.models ?? [];
+
 function showModels() {
   $("model").replaceChildren(...service.models.map(({ name }) => el("option", { value: name }, name)));
-  if (service.models.some(({ name }) => name === wished.model)) $("model").value = wished.model;
-  choose(tabs.show(isServed));
+  const tab = tabs.show(isServed);
+  chooseModel(tab, own, ...knowing());
+  choose(tab);
+}
+
+// The first of these that can do what the tab asks, else the first model that can.
+function chooseModel(tab, ...names) {
+  const able = service.models.filter((one) => can(one, all[tab])).map(({ name }) => name);
+  $("model").value = names.find((name) => able.includes(name)) ?? able[0];
 }
 
 function fitModel(tab) {
   const select = $("model");
   for (const option of select.options) option.disabled = !can(service.models.find(({ name }) => name === option.value), all[tab]);
-  if (select.selectedOptions[0]?.disabled) select.value = [...select.options].find((option) => !option.disabled)?.value;
+  chooseModel(tab, select.value, own, ...knowing());
   select.disabled = tab === "compare" || select.options.length < 2;
   const note = tab === "compare" ? "" : (model()?.note ?? "");
   $("model-note").textContent = note && `${note[0].toUpperCase()}${note.slice(1)}.`;
@@ -163,13 +175,20 @@ function changed(picture) {
     running[tab] = null;
     showHint(tab);
   }
+  const tab = tabs.chosen();
+  if (picture?.example && picture.example.name !== wished.example) {
+    if (!picture.example.models.includes(own)) own = null;
+    if (service.models.length) {
+      chooseModel(tab, own, ...picture.example.models, model().name);
+      fitModel(tab);
+    }
+  }
   wished.example = undefined;
   lift(...Object.keys(all));
   forget();
   if (picture?.example) suggest(picture.example, askQuestion);
   else unsuggest();
   remember();
-  const tab = tabs.chosen();
   if (picture && (tab === "caption" || tab === "compare" || isWritten(tab))) run(tab);
 }
 
@@ -208,6 +227,7 @@ function setUpForms() {
     $("question").focus();
   });
   $("model").addEventListener("change", () => {
+    own = $("model").value;
     fitModel(tabs.chosen());
     remember();
   });
@@ -245,12 +265,17 @@ async function start() {
   tabs.setUp(choose);
   if (wished.tab in all) choose(wished.tab);
   window.addEventListener("hashchange", () => location.reload()); // a link to another form: ours changes nothing silently
-  ready = begin(notice);
-  ready.then(() => {
-    $("notice").hidden = true;
-    showModels();
-  }, (error) => ($("notice").replaceChildren(problemBox(error, () => location.reload())), ($("notice").hidden = false)));
-  await pictures.showExamples(wished.example);
+  ready = loadAll();
+  ready.catch((error) => ($("notice").replaceChildren(problemBox(error, () => location.reload())), ($("notice").hidden = false)));
+}
+
+async function loadAll() {
+  offered = await pictures.offerExamples().catch(() => []);
+  const again = offered.find(({ name }) => name === wished.example);
+  if (again && !pictures.picture()) pictures.takeExample(again);
+  await begin(notice);
+  $("notice").hidden = true;
+  showModels();
 }
 
 start();

@@ -53,7 +53,8 @@ function setUpDrop() {
 
 const isPicture = (file) => file.type.startsWith("image/") || /\.(tiff?|heic|heif|avif|bmp)$/i.test(file.name);
 
-export async function showExamples(chosen) {
+// Resolves to the examples.
+export async function offerExamples() {
   const examples = await (await fetch("ui/examples")).json();
   for (const example of examples) {
     const image = el("img", { src: example.picture, alt: example.alt, width: 72, height: 72 });
@@ -61,13 +62,12 @@ export async function showExamples(chosen) {
     $("examples").append(el("li", {}, button));
   }
   $("examples-box").hidden = false;
-  const again = examples.find(({ name }) => name === chosen);
-  if (again && !current) await takeExample(again);
+  return examples;
 }
 
-async function takeExample(example) {
+export async function takeExample(example) {
   const blob = await (await fetch(example.picture)).blob();
-  await take(blob, `${example.name}.png`, example);
+  await take(blob, example.picture.split("/").pop(), example);
 }
 
 export async function take(blob, name, example = null) {

@@ -89,10 +89,10 @@ export function withModel(request, path, model) {
 export function suggest(example, ask) {
   fill($("texts"), example.texts);
   fill($("labels"), example.labels);
-  fill($("templates"), ["a {}"]);
+  fill($("templates"), ["{}"]);
   fill($("target"), [example.locate]);
-  fill($("pieces"), example.labels);
-  fill($("things"), example.labels);
+  fill($("pieces"), example.things);
+  fill($("things"), example.things);
   fill($("candidates"), example.candidates);
   fill($("compare-question"), example.questions.slice(0, 1));
   $("suggestions").replaceChildren(

@@ -165,7 +165,10 @@ def test_the_demo_keeps_what_is_true(model: str) -> None:
         for name, two, (scene, _) in zip(names, others, scenes, strict=True)
     ]
     kept = []
-    with running_service(dtype="fp32") as service, httpx.Client(base_url=service.url, timeout=60) as client:
+    with (
+        running_service(profile="demo-shapes", dtype="fp32") as service,
+        httpx.Client(base_url=service.url, timeout=60) as client,
+    ):
         for start in range(0, 200, 40):
             body = {
                 "model": model,

@@ -25,7 +25,7 @@ PREFLIGHT = {
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[httpx.Client]:
-    with running_service() as service, httpx.Client(base_url=service.url, timeout=30) as client:
+    with running_service(profile="demo-shapes") as service, httpx.Client(base_url=service.url, timeout=30) as client:
         yield client
 
 
@@ -113,7 +113,10 @@ def test_head(client: httpx.Client) -> None:
 
 @pytest.mark.parametrize("keys", ["", "secret"])
 def test_a_page_of_an_allowed_origin(keys: str) -> None:
-    with running_service(cors_origins=PAGE, api_keys=keys) as service, httpx.Client(base_url=service.url) as client:
+    with (
+        running_service(profile="demo-shapes", cors_origins=PAGE, api_keys=keys) as service,
+        httpx.Client(base_url=service.url) as client,
+    ):
         preflight = client.options("/caption", headers=PREFLIGHT)
         assert preflight.status_code in (200, 204)
         assert preflight.headers["access-control-allow-origin"] == PAGE

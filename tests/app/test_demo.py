@@ -28,8 +28,11 @@ CAPTION = "a blue circle to the left of a green rectangle"
 
 @pytest.fixture(scope="module")
 def client() -> Iterator[httpx.Client]:
-    """Of the real process, with the settings that a new user has, but for the exact dtype."""
-    with running_service(dtype="fp32") as service, httpx.Client(base_url=service.url, timeout=30) as client:
+    """Of the real process, with the settings that a new user has but for the models and the exact dtype."""
+    with (
+        running_service(profile="demo-shapes", dtype="fp32") as service,
+        httpx.Client(base_url=service.url, timeout=30) as client,
+    ):
         yield client
 
 
@@ -203,7 +206,7 @@ def ask(bodies: list[Body], num_at_a_time: int) -> tuple[list[Any], dict[str, fl
     """The answers of a service of their own, and its counts of encoded images and of device calls."""
 
     async def every() -> tuple[list[Any], dict[str, float]]:
-        settings = {"dtype": "fp32", "device": "cpu", "threads": 1}
+        settings = {"profile": "demo-shapes", "dtype": "fp32", "device": "cpu", "threads": 1}
         async with serving(load_models, **settings) as (client, app):
             await until_ready(client)
             permits = asyncio.Semaphore(num_at_a_time)

@@ -310,7 +310,7 @@ def test_the_demo_finds_shapes(dtype: str) -> None:
         rng = Random("localize")
         scenes = [random_scene(rng, 2) for _ in range(30)]
         asked = [(png(image), shape, other) for scene, image in scenes for shape, other in both(scene.shapes)]
-        async with serving(load_models, dtype=dtype, device="cpu", threads=1) as (client, _):
+        async with serving(load_models, profile="demo-shapes", dtype=dtype, device="cpu", threads=1) as (client, _):
             await until_ready(client)
             bodies = [{"image": b64(image), "text": f"a {shape.name}"} for image, shape, _ in asked]
             answers = await asyncio.gather(*(client.post("/localize", json=body) for body in bodies))
@@ -336,7 +336,7 @@ def test_who_cannot_says_why() -> None:
             ("int8", "demo", "products in int8 have no gradient"),
             ("int8", None, "products in int8 have no gradient; served in bf16 or fp32 it has; BLIP-2's authors"),
         ):
-            async with serving(load_models, dtype=dtype, device="cpu", threads=1) as (client, _):
+            async with serving(load_models, profile="demo-shapes", dtype=dtype, device="cpu", threads=1) as (client, _):
                 await until_ready(client)
                 response = await client.post("/localize", json={"image": b64(RED), "text": "red", "model": model})
                 assert kind(response) == (422, "invalid-input")

@@ -290,7 +290,7 @@ MOMENTS: dict[str, Callable[[Server], bool]] = {
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_signal_while_real_models_load(moment: str, kind: signal.Signals) -> None:
     """0, and neither the abort of a thread that comes back from C++ nor a traceback."""
-    with start(*REAL) as server:
+    with start(*REAL, BLIP_PROFILE="demo-shapes") as server:
         while not MOMENTS[moment](server):
             assert server.process.poll() is None
         assert server.stop(kind) == 0

@@ -35,7 +35,7 @@ JAVASCRIPT = Path(__file__).parent / "clients" / "openai.mjs"
 
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
-    with running_service(dtype="fp32", api_keys=KEY) as service:
+    with running_service(profile="demo-shapes", dtype="fp32", api_keys=KEY) as service:
         yield service.url
 
 

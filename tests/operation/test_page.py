@@ -24,6 +24,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from bench.service import RunningService, free_port, running_service
+from tests.app.test_demo_things import SAID
 from tests.app.test_server import start
 from tests.operation.browsing import chromium
 from tests.operation.support import EXAMPLE
@@ -163,7 +164,7 @@ def test_every_tab_as_people_see_it(
     served = there.served()
     there.page.locator("#examples button").nth(3).wait_for()
     look(there, f"empty-{size}-{scheme}")
-    there.page.locator("[data-example=three-shapes]").click()
+    there.page.locator("[data-example=dog-and-pizza]").click()
     for tab in served:
         there.page.click(f"#tab-{tab}")
         if tab == "ask":
@@ -201,7 +202,7 @@ def look(there: Visit, name: str) -> None:
 
 @pytest.mark.parametrize("way", WAYS)
 def test_every_tab_by_every_way_in(demo: RunningService, visit: Visiting, way: str, figure: Figure) -> None:
-    there = visit(demo.url)
+    there = visit(f"{demo.url}/#caption?model=demo")
     served = there.served()
     for tab in served:
         there.page.click(f"#tab-{tab}")
@@ -229,6 +230,30 @@ def test_it_is_small_and_there_at_once(demo: RunningService, visit: Visiting, fi
     painted = there.page.evaluate('performance.getEntriesByName("first-contentful-paint")[0].startTime')
     there.check()
     figure(f"the page: {num_bytes} bytes in {len(sizes)} files, first paint after {painted:.0f} ms")
+
+
+def test_it_begins_with_what_the_models_know(demo: RunningService, visit: Visiting, figure: Figure) -> None:
+    """An example chooses the model that knows it; a person's own choice stays where it can be."""
+    there = visit(demo.url)
+    there.served()
+    model, said = there.page.locator("#model"), there.answer("caption").locator(".said")
+    expect(model).to_have_value("demo-things")
+    expect(there.page.locator("#model-note")).to_contain_text("drawings, not photos")
+    for name, caption in SAID.items():
+        there.page.click(f"[data-example={name}]")
+        expect(said).to_have_text(caption)
+    there.page.click("[data-example=circle-and-rectangle]")
+    expect(said).to_have_text(CAPTION)
+    expect(model).to_have_value("demo")
+    there.page.select_option("#model", "demo-blip2")
+    there.page.click("#tab-ask")
+    expect(model).to_have_value("demo-blip2")
+    there.page.click("#tab-segment")
+    expect(model).to_have_value("demo-things-clipseg")
+    there.page.reload()
+    expect(model).to_have_value("demo-things-clipseg")
+    there.check()
+    figure(f"the first screen: demo-things, which knows drawings; {', '.join(SAID.values())}")
 
 
 def test_the_keyboard_alone(demo: RunningService, visit: Visiting) -> None:
@@ -284,7 +309,7 @@ def test_a_large_picture_is_sent_small_and_upright(demo: RunningService, visit: 
 
 def test_the_code_asks_for_the_same(visit: Visiting, tmp_path: Path, figure: Figure) -> None:
     """What is copied is run, in an empty folder that has the picture alone."""
-    with running_service(profile="demo", api_keys="secret") as service:
+    with running_service(profile="demo-shapes", api_keys="secret") as service:
         there = visit(service.url)
         use_key(there, "secret")
         there.give("choose")
@@ -332,7 +357,7 @@ def texts(answer: Any) -> list[str]:
 
 @pytest.mark.parametrize("path", ["/blip", "/blip/", "/"])
 def test_behind_a_prefix(visit: Visiting, path: str) -> None:
-    with running_service(profile="demo", root_path="/blip") as service:
+    with running_service(profile="demo-shapes", root_path="/blip") as service:
         there = visit(service.url + path)
         there.served()
         there.give("choose")
@@ -360,7 +385,7 @@ def use_key(there: Visit, key: str) -> None:
 
 
 def test_a_key_is_asked_for_in_place(visit: Visiting, axe: str, figure: Figure) -> None:
-    with running_service(profile="demo", api_keys="secret") as service:
+    with running_service(profile="demo-shapes", api_keys="secret") as service:
         there = visit(service.url, "narrow", "light", axe)
         there.page.locator("#key-form").wait_for()
         look(there, "key-narrow-light")
