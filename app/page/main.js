@@ -271,11 +271,11 @@ async function start() {
 
 async function loadAll() {
   offered = await pictures.offerExamples().catch(() => []);
-  const again = offered.find(({ name }) => name === wished.example);
-  if (again && !pictures.picture()) pictures.takeExample(again);
   await begin(notice);
   $("notice").hidden = true;
   showModels();
+  const again = offered.find(({ name }) => name === wished.example);
+  if (again && !pictures.picture()) pictures.takeExample(again);
 }
 
 start();
