@@ -6,7 +6,6 @@ Their pictures are of Noto Emoji (Apache License 2.0)."""
 from __future__ import annotations
 
 import argparse
-import io
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,21 +70,15 @@ def draw(example: Example, known: Sprites) -> Image.Image:
     return drawing
 
 
-def webp(image: Image.Image) -> bytes:
-    file = io.BytesIO()
-    image.save(file, "WEBP", quality=QUALITY, method=6)
-    return file.getvalue()
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=WORK, help="for pictures (default: %(default)s)")
     options = parser.parse_args()
     names = [place.name for example in EXAMPLES.values() for place in example.places]
     known = Sprites(sprites(looks(options.work), (STYLE,), names))
-    for name, example in EXAMPLES.items():
-        (FOLDER / f"{name}.webp").write_bytes(webp(draw(example, known)))
-    (CHECKPOINTS / "example.webp").write_bytes(webp(draw(EXAMPLES[TRIED], known)))
+    files = {FOLDER / f"{name}.webp": example for name, example in EXAMPLES.items()}
+    for file, example in (files | {CHECKPOINTS / "example.webp": EXAMPLES[TRIED]}).items():
+        draw(example, known).save(file, quality=QUALITY, method=6)
 
 
 if __name__ == "__main__":

@@ -73,6 +73,7 @@ def clean_names() -> Sequence[str]:
     return tuple(name for names in table()["clean"].values() for name in names)
 
 
+@cache  # it is asked for every question and caption
 def alike(name: str, other: str) -> bool:
     """Whether one is the other or a kind of it, so that what is asked of one may be answered by the other."""
     return name == other or _is_kind_of(name, other) or _is_kind_of(other, name)

@@ -127,12 +127,15 @@ class Sprites:
         self.names = tuple(self.by_name)
         self.nouns = {name: found[0].noun for name, found in self.by_name.items()}
 
-    def draw(self, rng: Random, number: int) -> list[Sprite]:
-        """Of names none of which is like another."""
+    def draw(self, rng: Random, counts: Sequence[int]) -> list[tuple[Sprite, int]]:
+        """For each count a name that is like no other of them; several equal ones only of what people count."""
         while True:
-            names = rng.sample(self.names, number)
-            if not any(alike(name, other) for name, other in combinations(names, 2)):
-                return [rng.choice(self.by_name[name]) for name in names]
+            names = rng.sample(self.names, len(counts))
+            if any(alike(name, other) for name, other in combinations(names, 2)):
+                continue
+            chosen = [(rng.choice(self.by_name[name]), count) for name, count in zip(names, counts, strict=True)]
+            if all(count == 1 or sprite.noun.kind == "count" for sprite, count in chosen):
+                return chosen
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,9 +152,7 @@ def random_scene(rng: Random, known: Sprites, mix: Mix, side: int) -> Drawn:
     counts = [1] * total
     if total > 1 and rng.random() < mix.equal:
         counts = rng.choice([[2]] if total == 2 else [[3], [2, 1]])
-    chosen = list(zip(known.draw(rng, len(counts)), counts, strict=True))
-    while any(count > 1 and sprite.noun.kind != "count" for sprite, count in chosen):
-        chosen = list(zip(known.draw(rng, len(counts)), counts, strict=True))
+    chosen = known.draw(rng, counts)
     while True:
         drawn = _try(rng, chosen, side)
         if drawn is not None:
