@@ -33,20 +33,17 @@ const knowing = () => (pictures.picture()?.example ?? offered[0])?.models ?? [];
 function showModels() {
   $("model").replaceChildren(...service.models.map(({ name }) => el("option", { value: name }, name)));
   const tab = tabs.show(isServed);
-  chooseModel(tab, own, ...knowing());
+  fitModel(tab, own, ...knowing());
   choose(tab);
 }
 
-// The first of these that can do what the tab asks, else the first model that can.
-function chooseModel(tab, ...names) {
-  const able = service.models.filter((one) => can(one, all[tab])).map(({ name }) => name);
-  $("model").value = names.find((name) => able.includes(name)) ?? able[0];
-}
-
-function fitModel(tab) {
+// Chooses the first that can do what the tab asks: of `first`, what is chosen, the person's own choice, those that know the
+// picture, or all.
+function fitModel(tab, ...first) {
   const select = $("model");
-  for (const option of select.options) option.disabled = !can(service.models.find(({ name }) => name === option.value), all[tab]);
-  chooseModel(tab, select.value, own, ...knowing());
+  const able = service.models.filter((one) => can(one, all[tab])).map(({ name }) => name);
+  for (const option of select.options) option.disabled = !able.includes(option.value);
+  select.value = [...first, select.value, own, ...knowing(), ...able].find((name) => able.includes(name));
   select.disabled = tab === "compare" || select.options.length < 2;
   const note = tab === "compare" ? "" : (model()?.note ?? "");
   $("model-note").textContent = note && `${note[0].toUpperCase()}${note.slice(1)}.`;
@@ -178,10 +175,7 @@ function changed(picture) {
   const tab = tabs.chosen();
   if (picture?.example && picture.example.name !== wished.example) {
     if (!picture.example.models.includes(own)) own = null;
-    if (service.models.length) {
-      chooseModel(tab, own, ...picture.example.models, model().name);
-      fitModel(tab);
-    }
+    if (service.models.length) fitModel(tab, own, ...knowing());
   }
   wished.example = undefined;
   lift(...Object.keys(all));
