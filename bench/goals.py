@@ -9,8 +9,8 @@ from typing import Any
 
 from bench.cells import Matrix, ratio
 from bench.machine import OURS, shares
+from bench.workloads import BEAMS, GREEDY
 
-GREEDY, BEAMS = "caption, greedy", "caption, 3 beams"
 # Workload, contender, and the least multiple of its rate: with AVX-512 and VNNI, and without. (a) has one client; ours
 # and (c) have 16.
 RATES = (

@@ -13,7 +13,7 @@ from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from tqdm import tqdm
@@ -25,13 +25,12 @@ from bench.checkpoints import write_blip_base
 from bench.client import CacheWatch, Pictures
 from bench.contenders import CACHE_BYTES, PROFILE, Contender, Stage, contenders
 from bench.cpu import about, is_wide
-from bench.goals import BEAMS, GREEDY
 from bench.measure import weight_bytes
 from bench.pictures import Numbers, make_pictures
 from bench.record import Record
 from bench.scale import SCALES, Plan, Scale
 from bench.sections import Needs
-from bench.workloads import WORKLOADS, Work, Workload
+from bench.workloads import CAPTIONS, GREEDY, WORKLOADS, Work, Workload
 from models.device import choose_dtype, dtype_name
 
 PEERS_SHARE = 1.5  # of the time that one of ours has for a cell
@@ -133,18 +132,22 @@ class Run:
             yield
 
     def matrix(self, plan: Plan, pictures: Pictures) -> None:
-        """Ours come first: what they do not need of their share is the peers'. The peer with the most cells comes last:
-        it is the one that can do with less."""
-        todo = {contender: list(_cells(plan, contender)) for contender in _order(self.chosen)}
-        weights = [_weight(one, workload, clients) for one, cells in todo.items() for workload, clients in cells]
-        budget = Budget(self.scale.seconds, weights)
-        for contender, cells in todo.items():
+        stays = _stays(self.scale, self.chosen)
+        budget = Budget(self.scale.seconds, [self.weight(stay, *cell) for stay in stays for cell in stay.cells])
+        for stay in stays:
+            contender = stay.contender
             with self.part(contender.name), self.facts():
-                for workload, clients in cells:
+                for workload, clients in stay.cells:
                     self.bar.set_description(f"{workload.name} ({contender.key})")
-                    seconds = budget.share(_weight(contender, workload, clients))
-                    self.cell(contender, workload, clients, seconds, plan[workload.name][clients], pictures)
+                    seconds = budget.share(self.weight(stay, workload, clients))
+                    works = plan[workload.name][clients][stay.round]
+                    self.cell(contender, workload, clients, seconds, works, pictures)
                     self.bar.update()
+
+    def weight(self, stay: Stay, workload: Workload, clients: int) -> float:
+        """Of a round of a cell, in the time of all: peers need longer for as many samples."""
+        share = 1.0 if stay.contender.kind == "ours" else PEERS_SHARE
+        return share * workload.weight(clients) / self.scale.rounds(workload, clients)
 
     def cell(
         self,
@@ -165,7 +168,7 @@ class Run:
             left_out[contender.key] = str(error)
             return
         cell = self.record.matrix.cell(workload.name, contender.key, clients)
-        span = span_of(seconds, contender, clients, self.scale.samples(workload, clients), workload)
+        span = span_of(seconds, contender, clients, self.scale.samples_of_round(workload, clients), workload)
         if not measure(cell, server, works, span, pictures, self.watch):
             self.stage.clear()
         self.record.write()
@@ -205,9 +208,22 @@ class Run:
                     self.stage.clear()  # it may still be busy
 
 
-def _order(chosen: list[Contender]) -> list[Contender]:
+class Stay(NamedTuple):
+    """Of a contender's server, in memory alone."""
+
+    contender: Contender
+    cells: list[tuple[Workload, int]]  # workload, clients
+    round: int
+
+
+def _stays(scale: Scale, chosen: list[Contender]) -> list[Stay]:
+    """Ours come first: what they do not need of their share is the peers'. The peer with the most cells comes last: it
+    can do with less. Then all in the opposite order: a machine that grows slower by and by changes no ratio."""
     ours = [contender for contender in chosen if contender.kind == "ours"]
-    return [*reversed(ours), *(contender for contender in chosen if contender.kind != "ours")]
+    order = [*reversed(ours), *(contender for contender in chosen if contender.kind != "ours")]
+    first = [Stay(contender, list(_cells(scale.workloads, contender)), 0) for contender in order]
+    again = [Stay(one, [cell for cell in cells if scale.rounds(*cell) > 1], 1) for one, cells, _ in reversed(first)]
+    return [stay for stay in first + again if stay.cells]
 
 
 def _cells(names: Container[str], contender: Contender) -> Iterator[tuple[Workload, int]]:
@@ -215,13 +231,8 @@ def _cells(names: Container[str], contender: Contender) -> Iterator[tuple[Worklo
     for workload in (workload for workload in WORKLOADS if workload.name in names):
         for clients in contender.clients:
             is_slow = contender.kind == "ours" and contender.dtype == "fp32" and clients > 1
-            if not is_slow or workload.name in (GREEDY, BEAMS):
+            if not is_slow or workload.name in CAPTIONS:
                 yield workload, clients
-
-
-def _weight(contender: Contender, workload: Workload, clients: int) -> float:
-    """Of a cell, in the time of all: peers need longer for as many samples."""
-    return workload.weight(clients) * (1.0 if contender.kind == "ours" else PEERS_SHARE)
 
 
 def _facts(contender: Contender, stage: Stage) -> dict[str, Any]:
@@ -236,7 +247,7 @@ def _facts(contender: Contender, stage: Stage) -> dict[str, Any]:
 
 
 def _ticks(scale: Scale, num_pictures: int, chosen: list[Contender]) -> int:
-    cells = sum(len(list(_cells(scale.workloads, contender))) for contender in chosen)
+    cells = sum(len(stay.cells) for stay in _stays(scale, chosen))
     own = sections.num_ticks(scale.sections, scale.growth)
     return num_pictures + scale.section_pictures + cells + own + len(answers.DTYPES)
 

@@ -21,6 +21,7 @@ TEXTS = tuple(
     for start in ("picture of", "this is the color of", "what is in", "the picture of the color of")
     for end in ("it", "the picture", "this, the color of it", "it in the picture of this")
 )
+CAPTIONS = GREEDY, BEAMS = "caption, greedy", "caption, 3 beams"  # most goals are about them
 MIX = ("caption",) * 4 + ("vqa",) * 3 + ("match",) * 2 + ("embed-image",)  # of ten
 MORE_CLIENTS = 3.0  # many clients get as much time as so many cells of one: each of them waits for all others
 SEEN_EVERY = 3  # in the mix, one image in this many was seen before
@@ -79,8 +80,8 @@ def texts_of(task: str) -> tuple[str, ...]:
 
 
 WORKLOADS = (
-    Workload("caption, greedy", "captions/s", each(Work("caption")), share=1.5),  # most goals are about captions
-    Workload("caption, 3 beams", "captions/s", each(Work("caption", num_beams=3)), share=1.5),
+    Workload(GREEDY, "captions/s", each(Work("caption")), share=1.5),
+    Workload(BEAMS, "captions/s", each(Work("caption", num_beams=3)), share=1.5),
     Workload("vqa, 5 questions", "answers/s", each(Work("vqa", texts=QUESTIONS)), num_requests=5),
     Workload("match, 1 x 16", "pairs/s", each(Work("match", texts=TEXTS)), num_requests=16),
     Workload("embed images", "images/s", each(Work("embed-image")), share=0.5),
