@@ -24,8 +24,7 @@ class Cell:
     contender: str
     clients: int
     seconds: list[float] = field(default_factory=list)  # of each sample
-    elapsed: float = 0.0
-    num_answers: int = 0
+    rates: list[float] = field(default_factory=list)  # of each round, in answers per second
     failure: str = ""
 
     @property
@@ -34,13 +33,13 @@ class Cell:
 
     def add(self, turn: Turn) -> None:
         self.seconds += turn.seconds
-        self.elapsed += turn.elapsed
-        self.num_answers += turn.num_answers
+        if turn.seconds:
+            self.rates.append(turn.num_answers / turn.elapsed)
 
     @property
     def rate(self) -> float | None:
-        """Answers per second; None if the contender failed."""
-        return self.num_answers / self.elapsed if self.elapsed and not self.failure else None
+        """Answers per second, of all rounds alike; None if the contender failed."""
+        return statistics.mean(self.rates) if self.rates and not self.failure else None
 
     @property
     def p50(self) -> float | None:

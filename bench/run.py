@@ -133,20 +133,18 @@ class Run:
 
     def matrix(self, plan: Plan, pictures: Pictures) -> None:
         stays = _stays(self.scale, self.chosen)
-        budget = Budget(self.scale.seconds, [self.weight(stay, *cell) for stay in stays for cell in stay.cells])
-        for stay in stays:
-            contender = stay.contender
+        budget = Budget(self.scale.seconds, [self.weight(one, *cell) for one, cells in stays for cell in cells])
+        for contender, cells in stays:
             with self.part(contender.name), self.facts():
-                for workload, clients in stay.cells:
+                for workload, clients in cells:
                     self.bar.set_description(f"{workload.name} ({contender.key})")
-                    seconds = budget.share(self.weight(stay, workload, clients))
-                    works = plan[workload.name][clients][stay.round]
-                    self.cell(contender, workload, clients, seconds, works, pictures)
+                    seconds = budget.share(self.weight(contender, workload, clients))
+                    self.cell(contender, workload, clients, seconds, plan[workload.name][clients], pictures)
                     self.bar.update()
 
-    def weight(self, stay: Stay, workload: Workload, clients: int) -> float:
+    def weight(self, contender: Contender, workload: Workload, clients: int) -> float:
         """Of a round of a cell, in the time of all: peers need longer for as many samples."""
-        share = 1.0 if stay.contender.kind == "ours" else PEERS_SHARE
+        share = 1.0 if contender.kind == "ours" else PEERS_SHARE
         return share * workload.weight(clients) / self.scale.rounds(workload, clients)
 
     def cell(
@@ -158,16 +156,20 @@ class Run:
         works: list[Work],
         pictures: Pictures,
     ) -> None:
-        """A contender that does not start is left out, and told once."""
+        """A contender that never starts is left out, and told once. A cell that failed is not tried again."""
         left_out = self.record.results["left_out"]
         if contender.key in left_out:
             return
         try:
             server = self.stage.server(contender)
         except RuntimeError as error:
+            if contender.key in self.stage.start_seconds:
+                raise  # it has started before, and what it did then stands
             left_out[contender.key] = str(error)
             return
         cell = self.record.matrix.cell(workload.name, contender.key, clients)
+        if cell.failure:
+            return
         span = span_of(seconds, contender, clients, self.scale.samples_of_round(workload, clients), workload)
         if not measure(cell, server, works, span, pictures, self.watch):
             self.stage.clear()
@@ -213,16 +215,18 @@ class Stay(NamedTuple):
 
     contender: Contender
     cells: list[tuple[Workload, int]]  # workload, clients
-    round: int
 
 
 def _stays(scale: Scale, chosen: list[Contender]) -> list[Stay]:
-    """Ours come first: what they do not need of their share is the peers'. The peer with the most cells comes last: it
-    can do with less. Then all in the opposite order: a machine that grows slower by and by changes no ratio."""
+    """First ours, the best dtype first, and the peer with the most cells last. The second round goes back: what slows a
+    machine by and by is then about as much of each one's time."""
     ours = [contender for contender in chosen if contender.kind == "ours"]
     order = [*reversed(ours), *(contender for contender in chosen if contender.kind != "ours")]
-    first = [Stay(contender, list(_cells(scale.workloads, contender)), 0) for contender in order]
-    again = [Stay(one, [cell for cell in cells if scale.rounds(*cell) > 1], 1) for one, cells, _ in reversed(first)]
+    first = [Stay(contender, list(_cells(scale.workloads, contender))) for contender in order]
+    again = [
+        Stay(contender, [cell for cell in reversed(cells) if scale.rounds(*cell) > 1])
+        for contender, cells in reversed(first)
+    ]
     return [stay for stay in first + again if stay.cells]
 
 

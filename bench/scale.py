@@ -12,7 +12,7 @@ from bench.sections import num_pictures
 from bench.workloads import CAPTIONS, WORKLOADS, Work, Workload
 
 TEXT_SAMPLES = 120  # they take milliseconds: enough for a p99
-Plan = dict[str, dict[int, list[list[Work]]]]  # by workload and clients, of each round
+Plan = dict[str, dict[int, list[Work]]]  # by workload and clients
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,7 @@ class Scale:
     seconds: float  # that all cells may take, starts included: a slow machine gets fewer samples
     alone: int  # samples of one client, at most
     together: int  # of 16 clients, at most
-    twice: bool  # what goals compare: see `rounds`
+    twice: bool  # see `rounds`
     workloads: tuple[str, ...]
     sections: int  # samples of the sections about this service
     growth: dict[int, int]  # requests by clients
@@ -32,25 +32,23 @@ class Scale:
         return TEXT_SAMPLES if workload.light else self.alone if clients == 1 else self.together
 
     def rounds(self, workload: Workload, clients: int) -> int:
-        """In how many rounds a cell's samples are taken. Two, if a goal compares it with another contender's: a machine
-        that others use grows faster and slower by a third within half an hour."""
+        """In how many rounds a cell's samples are taken. Two of one client's and of captions, whose goals are the
+        closest: a machine that others use differs by a third from itself within half an hour."""
         return 2 if self.twice and (clients == 1 or workload.name in CAPTIONS) else 1
 
     def samples_of_round(self, workload: Workload, clients: int) -> int:
-        return math.ceil(self.samples(workload, clients) / self.rounds(workload, clients))
+        samples = self.samples(workload, clients)
+        return max(math.ceil(samples / self.rounds(workload, clients)), min(samples, workload.cycle))
 
     def plan(self, numbers: Iterator[int]) -> Plan:
-        """No two rounds of a server share a picture."""
+        """No two cells share a picture. The rounds of one do: each has a server of its own."""
 
         def works(workload: Workload, clients: int) -> list[Work]:
             samples = self.samples_of_round(workload, clients)
             return workload.make(works_needed(samples, clients, workload.cycle), numbers)
 
         return {
-            workload.name: {
-                clients: [works(workload, clients) for _ in range(self.rounds(workload, clients))]
-                for clients in (1, 16)
-            }
+            workload.name: {clients: works(workload, clients) for clients in (1, 16)}
             for workload in WORKLOADS
             if workload.name in self.workloads
         }

@@ -17,7 +17,7 @@ GREEDY = "caption, greedy"
 
 
 def cell(contender: str, clients: int, *seconds: float, elapsed: float = 10.0, failure: str = "") -> Cell:
-    return Cell(GREEDY, contender, clients, list(seconds), elapsed, len(seconds), failure)
+    return Cell(GREEDY, contender, clients, list(seconds), [len(seconds) / elapsed], failure)
 
 
 MATRIX = Matrix([cell("a", 1, 1.0, 3.0), cell("c", 16, *[2.0] * 4), cell("d", 16, *[1.0] * 12), cell("d", 1, 1.0)])
@@ -65,10 +65,11 @@ RESULTS: dict[str, Any] = {
 }
 
 
-def test_a_cell_adds_its_turns() -> None:
+def test_the_rounds_of_a_cell_count_alike() -> None:
     found = cell("d", 1, 1.0, elapsed=1.0)
-    found.add(Turn([3.0], 3.0, 5))
-    assert (found.rate, found.p50) == (6 / 4, 2.0)
+    found.add(Turn([3.0], 2.0, 5))
+    found.add(Turn([], 0.0, 0))  # nothing was done in its time
+    assert (found.rates, found.rate, found.p50) == ([1.0, 2.5], 1.75, 2.0)
 
 
 def test_p99_needs_a_hundred_samples() -> None:

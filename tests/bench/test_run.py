@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import signal
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -22,6 +23,7 @@ from bench.contenders import Contender, Stage, contenders
 from bench.record import Record
 from bench.run import Run
 from bench.scale import TINY
+from bench.workloads import CAPTIONS
 
 ALL, _ = contenders("bf16")
 
@@ -32,6 +34,7 @@ class Hall:
     def __init__(self) -> None:
         self.there: list[str] = []
         self.measured: list[str] = []
+        self.cells: list[tuple[str, str, int]] = []
         self.never_starts = ""
         self.signal_at: str | None = None
 
@@ -49,6 +52,7 @@ class Hall:
     def measure(self, cell: Any, server: Any, *_: Any) -> bool:
         assert self.there == [cell.contender] == [server.contender.key]
         self.measured.append(cell.contender)
+        self.cells.append(cell.key)
         cell.add(Turn([1.0], 1.0, 1))
         if cell.contender == self.signal_at:
             signal.raise_signal(signal.SIGTERM)
@@ -98,6 +102,10 @@ def test_ours_come_first_and_what_fails_stops_nothing(
     monkeypatch.setattr(overhead, "measure", lost)
     record = run(tmp_path, monkeypatch)
     assert [key for key, _ in itertools.groupby(hall.measured)] == list("fedabcbadef")
+    twice = {*itertools.product(TINY.workloads, "abcdef", (1,)), *itertools.product(CAPTIONS, "cdef", (16,))}
+    assert {key for key, number in Counter(hall.cells).items() if number == 2} == twice
+    of_a = [workload for workload, contender, _ in hall.cells if contender == "a"]
+    assert of_a == [*TINY.workloads, *reversed(TINY.workloads)]
     assert hall.there == []
     assert record.failures == ["arrival", "overhead"]
     assert record.results["other"] == "f"  # the first of those that are equally fast

@@ -29,15 +29,12 @@ def test_the_mix_is_the_same_every_time() -> None:
     assert mix(20, Numbers()) == mix(20, Numbers())
 
 
-def test_no_two_rounds_of_a_plan_share_a_picture() -> None:
+def test_no_two_cells_of_a_plan_share_a_picture() -> None:
     for scale in (FULL, QUICK, TINY):
-        rounds = [
-            {work.picture for work in works} - {None}
-            for cells in scale.plan(Numbers()).values()
-            for cell in cells.values()
-            for works in cell
+        cells = [
+            {w.picture for w in works} - {None} for many in scale.plan(Numbers()).values() for works in many.values()
         ]
-        assert sum(map(len, rounds)) == len(set().union(*rounds))
+        assert sum(map(len, cells)) == len(set().union(*cells))
 
 
 def test_the_full_scale_has_samples_enough() -> None:
@@ -53,11 +50,17 @@ def test_many_clients_get_more_time_than_one() -> None:
 
 def test_clients_are_busy_while_anything_counts() -> None:
     for scale in (FULL, QUICK, TINY):
-        for name, cells in scale.plan(Numbers()).items():
+        for name, works in scale.plan(Numbers()).items():
             (workload,) = (workload for workload in WORKLOADS if workload.name == name)
-            for clients, rounds in cells.items():
-                assert all(len(works) >= scale.samples_of_round(workload, clients) + 2 * clients for works in rounds)
-                assert sum(map(len, rounds)) >= scale.samples(workload, clients) + 2 * clients * len(rounds)
+            for clients, many in works.items():
+                assert len(many) >= scale.samples_of_round(workload, clients) + 2 * clients
+
+
+def test_a_round_of_samples_that_differ_has_some_of_all() -> None:
+    (mixed,) = (workload for workload in WORKLOADS if workload.name == "mix")
+    assert FULL.rounds(mixed, 1) == 2
+    assert [FULL.samples_of_round(mixed, clients) for clients in (1, 16)] == [10, 60]
+    assert TINY.samples_of_round(mixed, 1) == 1
 
 
 def test_ours_gets_one_request_and_peers_one_for_each_text() -> None:
