@@ -14,6 +14,9 @@ from models.base import Item, ModelRunner, Op, Output, Video
 
 # A gradient takes three times as long as its forward pass, and all that it needs of that is kept meanwhile.
 MOST_OF_OP = {Op.LOCALIZE: 4}
+# An image's keys and values are projected once for all items of a batch that are about it, which takes a CPU as long as
+# two or three pairs take. One by one, of many owners, each item would pay for them.
+ITEMS_OF_IMAGE = 4  # in a turn
 
 
 class Future(Protocol):
@@ -105,35 +108,56 @@ class WorkItem:
         self.key = BatchKey(self.runner.unit, self.item.op, self.item.shape)
         self.kind = Kind.of_item(self.runner.unit, self.item)
 
+    @property
+    def image(self) -> int | None:
+        """The `id` of the features that it is about."""
+        return None if self.item.features is None else id(self.item.features)
+
+    @property
+    def share(self) -> float:
+        """Of its owner's turn."""
+        return 1.0 if self.image is None else 1 / ITEMS_OF_IMAGE
+
     def is_expired(self, now: float) -> bool:
         return self.deadline is not None and self.deadline <= now
+
+
+class Turn(NamedTuple):
+    """Of an owner. `left`: the share of it that no item has yet."""
+
+    start: float
+    left: float
+    image: int | None = None
 
 
 class Fairness:
     """Whose item is next: start-time fair queuing, as Goyal, Vin and Cheng give it (SIGCOMM 1996), over all keys.
 
-    The rule: an item starts in the present round, or in the one after its owner's last item. A round is over when every
-    owner that waits could have had one item. Who starts in an earlier round runs first. So one with a thousand items
-    holds up one with a single item by an item, whatever their ops, and each gets its share for as long as it waits.
+    The rule: a turn starts in the present round, or in the one after its owner's last turn. It is one item, or up to
+    ITEMS_OF_IMAGE about one image, for the sake of what they share. A round is over when every owner that waits could
+    have had one turn. Who starts in an earlier round runs first. So one with a thousand items holds up one with a
+    single item by a turn, whatever their ops, and each gets its share for as long as it waits.
     """
 
     def __init__(self) -> None:
         self._round = 0.0
-        self._next_of: dict[Hashable, float] = {}  # the earliest round for another item, by owner that waits
+        self._last: dict[Hashable, Turn] = {}  # by owner that waits
 
-    def start(self, owner: Hashable) -> float:
-        """The round in which the owner's new item starts."""
-        start = max(self._round, self._next_of.get(owner, 0.0))
-        self._next_of[owner] = start + 1
-        return start
+    def start(self, work: WorkItem) -> float:
+        """The round in which the new item starts."""
+        turn = self._last.get(work.owner, Turn(self._round - 1, 0.0))
+        if turn.start < self._round or turn.left < work.share or turn.image != work.image:
+            turn = Turn(max(self._round, turn.start + 1), 1.0, work.image)
+        self._last[work.owner] = turn._replace(left=turn.left - work.share)
+        return turn.start
 
-    def took(self, num_items: int, num_owners: int) -> None:
+    def took(self, batch: Sequence[WorkItem], num_owners: int) -> None:
         """Items leave to run, out of those of so many owners."""
-        self._round += num_items / num_owners
+        self._round += sum(work.share for work in batch) / num_owners
 
     def forget(self, owner: Hashable) -> None:
         """Nothing of it waits any more."""
-        self._next_of.pop(owner, None)
+        self._last.pop(owner, None)
 
 
 class BatchQueue:
@@ -166,7 +190,7 @@ class BatchQueue:
 
     def append(self, work: WorkItem) -> None:
         self._groups.setdefault(work.key, [])  # first: a key that has no hash leaves no trace
-        self._add(work, (self._fairness.start(work.owner), next(self._arrivals)))
+        self._add(work, (self._fairness.start(work), next(self._arrivals)))
 
     def put_back(self, parts: Sequence[Sequence[WorkItem]]) -> None:
         """Put back parts of a failed batch: each runs by itself, before all else. Abandoned items are left out."""
@@ -244,7 +268,7 @@ class BatchQueue:
 
     def _take(self, key: BatchKey, room: int) -> list[WorkItem]:
         batch = self._groups[key][:room]
-        self._fairness.took(len(batch), len(self._owners))
+        self._fairness.took(batch, len(self._owners))
         for work in batch:
             self._remove(work)
         return batch

@@ -86,6 +86,26 @@ def test_turns_go_round_over_owners() -> None:
     assert queue.next_batch(now=0) == [a[5]]
 
 
+def test_a_turn_is_up_to_four_items_about_one_image() -> None:
+    images = [np.zeros(1) for _ in range(3)]
+    a = [work(owner="a", features=image) for image in (*[images[0]] * 6, images[1])]
+    c = [work(owner="c", features=images[2]) for _ in range(2)]
+    queue = queue_of(*a, b := work(owner="b"), *c)
+    assert queue.next_batch(now=0) == a[:4]
+    assert queue.next_batch(now=0) == [b, *c, a[4]]
+    assert queue.next_batch(now=0) == a[5:]
+
+
+def test_many_about_one_image_hold_up_one_by_a_turn() -> None:
+    image, other = np.zeros(1), np.zeros(1)
+    many = [work(owner="a", features=image) for _ in range(40)]
+    queue = queue_of(*many)
+    for _ in range(5):
+        queue.next_batch(now=0)
+    queue.append(one := work(owner="b", features=other))
+    assert [queue.next_batch(now=0) for _ in range(2)] == [many[20:24], [one, *many[24:27]]]
+
+
 def test_who_comes_late_has_a_turn_in_the_next_batch() -> None:
     many = [work(owner="a") for _ in range(12)]
     queue = queue_of(*many)
