@@ -22,7 +22,7 @@ from training.things.data import UNTOLD, Drawing, JointBatches, RegionBatches, T
 from training.things.evaluate import GOALS, cases_of, jobs_of
 from training.things.names import noun
 from training.things.scenes import Mix, Sprites, sprites
-from training.things.train import Recipe, Training
+from training.things.train import OtherRecipeError, Recipe, Training
 from training.things.words import Words
 
 TINY = Plan(2, peak=1e-3, floor=1e-3, num_pictures=4, warm_up=1, look_every=1)
@@ -120,6 +120,11 @@ def test_all_phases_broken_off_and_resumed(trained: Path, tmp_path: Path, monkey
     for name, expected in weights(whole).items():
         found = weights(broken)[name]
         assert all(torch.equal(found[key], value) for key, value in expected.items()), name
+
+
+def test_phases_of_another_recipe_are_no_start(trained: Path) -> None:
+    with pytest.raises(OtherRecipeError, match="another folder"):
+        Training(replace(RECIPE, num_questions=3), trained, DRAWING).run(trained / "to")
 
 
 async def evaluated(catalog: Path) -> dict[str, tuple[Client, Tally]]:

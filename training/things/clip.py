@@ -185,7 +185,8 @@ class Detect(nn.Module):
         right = torch.where(target > 0, logits.sigmoid(), 1 - logits.sigmoid())
         per_patch = (1 - right) ** 2 * F.binary_cross_entropy_with_logits(logits, target, reduction="none")  # focal
         classes = per_patch[told].sum() / shown.sum().clamp(min=1)
-        return classes + 5 * F.l1_loss(boxes[shown], batch.boxes[shown])
+        places = F.l1_loss(boxes[shown], batch.boxes[shown], reduction="sum") / 4
+        return classes + 5 * places / shown.sum().clamp(min=1)
 
     def found(self, pixels: Tensor, lines: Texts) -> tuple[Tensor, Tensor]:
         """Logits (n, patches, lines) and boxes (n, patches, 4): centre and size, as shares of the side."""

@@ -8,6 +8,7 @@ come; a later run goes on from there, and ends as it would have without a break.
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,6 +38,10 @@ from training.things.words import Words, words_of
 
 SEED = 20220128  # the day of the paper
 CHECKPOINTS = Path("models/checkpoints/demo-things")
+
+
+class OtherRecipeError(Exception):
+    """A work folder has phases of another recipe: this one's later phases would rest on them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,8 +182,19 @@ class Training:
         self.phase("detect", plan, model, batches, model.loss, look)
         return model
 
+    def claim(self) -> None:
+        """Raises OtherRecipeError."""
+        file, own = self.work / "recipe.txt", repr(self.recipe)
+        found = file.read_text() if file.exists() else ""
+        if found != own and any(self.work.glob("*.p*t")):
+            raise OtherRecipeError(
+                f"{self.work} has phases of another recipe: name another folder, or remove its .pt and .part files"
+            )
+        file.write_text(own)
+
     def run(self, to: Path) -> None:
-        """All phases, and the checkpoints."""
+        """All phases, and the checkpoints. Raises OtherRecipeError."""
+        self.claim()
         self.classify()
         self.caption()
         self.join()
@@ -205,7 +221,10 @@ def main() -> None:
         work = options.work / f"scale-{options.scale:g}"
         work.mkdir(exist_ok=True)
         to = options.to or work
-    Training(recipe, work, drawing_of(every, words_of(every), styles, recipe.tower)).run(to)
+    try:
+        Training(recipe, work, drawing_of(every, words_of(every), styles, recipe.tower)).run(to)
+    except OtherRecipeError as error:
+        sys.exit(str(error))
 
 
 if __name__ == "__main__":
