@@ -33,10 +33,13 @@ class Hall:
 
     def __init__(self) -> None:
         self.there: list[str] = []
-        self.measured: list[str] = []
-        self.cells: list[tuple[str, str, int]] = []
+        self.cells: list[tuple[str, str, int]] = []  # measured: workload, contender, clients
         self.never_starts = ""
         self.signal_at: str | None = None
+
+    @property
+    def measured(self) -> list[str]:
+        return [contender for _, contender, _ in self.cells]
 
     @contextmanager
     def serving(self, contender: Contender, _: Path) -> Iterator[Any]:
@@ -51,7 +54,6 @@ class Hall:
 
     def measure(self, cell: Any, server: Any, *_: Any) -> bool:
         assert self.there == [cell.contender] == [server.contender.key]
-        self.measured.append(cell.contender)
         self.cells.append(cell.key)
         cell.add(Turn([1.0], 1.0, 1))
         if cell.contender == self.signal_at:

@@ -31,7 +31,7 @@ from tests.operation.support import EXAMPLE
 
 pytestmark = pytest.mark.timeout(600)
 SHOTS = Path("build/page")
-MOST_SHOT_BYTES = 250_000
+MOST_SHOT_BYTES = 200_000
 SIZES = {"wide": (1280, 860), "narrow": (360, 740)}
 SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 WAYS = ("choose", "drop", "paste", "camera")

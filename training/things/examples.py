@@ -45,7 +45,7 @@ class Example:
 
 EXAMPLES = {
     "dog-and-pizza": Example(
-        ((236, 244, 252), (214, 230, 246)), (Place("dog", 4, 20, 28), Place("slice of pizza", 36, 22, 24))
+        ((226, 238, 250), (226, 238, 250)), (Place("dog", 4, 20, 28), Place("slice of pizza", 36, 22, 24))
     ),
     "red-car": Example(((252, 246, 226), (248, 232, 196)), (Place("car", 12, 12, 40),)),
     "cat-tree-umbrella": Example(
