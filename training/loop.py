@@ -27,7 +27,7 @@ class Plan:
     warm_up: int = 300  # steps
     hold: int = 0  # steps until the decay, if more than `warm_up`
     look_every: int = 1000  # steps
-    dtype: torch.dtype = torch.float32  # of matrix products; weights are float32
+    dtype: torch.dtype = torch.float32  # of matrix products, and of what they make; weights are float32
 
     def scaled(self, scale: float) -> Plan:
         """With so many times the steps."""

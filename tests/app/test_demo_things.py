@@ -150,7 +150,7 @@ def test_places(client: httpx.Client, name: str) -> None:
     scale = cut.shape[0] / UNIT
     for box in boxes:
         inside[int(box.top * scale) : int(box.bottom * scale), int(box.left * scale) : int(box.right * scale)] = True
-    assert (cut & inside).sum() >= 0.7 * cut.sum() > 0
+    assert (cut & inside).sum() >= 0.9 * cut.sum() > 0
 
     found = ask(client, "/detect", name, text=example["things"])["detections"]
     best = max((one for one in found if one["text"] == example["locate"]), key=lambda one: one["score"])

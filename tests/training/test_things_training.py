@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from app.decoding.pool import decoder_processes
 from app.main import load_models
@@ -16,8 +17,10 @@ from models.layers.vit import ViTConfig
 from tests.app.support import serving, until_ready
 from tests.training.things import FORMS, made_looks
 from training.asking import Client, Tally
+from training.data import normalise
 from training.loop import Plan
-from training.things.clip import Plans
+from training.network import Design, PreTraining
+from training.things.clip import Contrast, ContrastBatches, Plans, arguments, sizes
 from training.things.data import UNTOLD, Drawing, JointBatches, RegionBatches, TowerBatches
 from training.things.evaluate import GOALS, cases_of, jobs_of
 from training.things.names import noun
@@ -36,7 +39,7 @@ RECIPE = Recipe(
     num_questions=2,
     pool_size=8,
     num_watched=3,
-)
+).computed_in(torch.bfloat16)
 WORDS = Words(tuple(map(noun, FORMS)))
 DRAWING = Drawing(WORDS, Sprites(sprites(made_looks(), ("google",), list(FORMS))), side=32, patch=8)
 MIX = Mix((0.4, 0.3, 0.3))
@@ -92,39 +95,45 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_all_phases_broken_off_and_resumed(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole, broken = trained, tmp_path
-    assert set(weights(whole)) == {
+def test_all_phases_leave_their_weights(trained: Path) -> None:
+    assert set(weights(trained)) == {
         f"{phase}.pt" for phase in ("classes", "captions", "joint", "answers", "contrast", "segment", "detect")
     }
     assert {file.parent.name for file in (trained / "to").rglob("model.safetensors")} == {
         "caption", "vqa", "match", "clip", "clipseg", "owl",
     }  # fmt: skip
 
+
+@pytest.mark.parametrize(("at", "left"), [(3, "classes.pt"), (4, "captions.part"), (6, "joint.part")])
+def test_broken_off_and_resumed_it_ends_as_it_would_have(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int, left: str
+) -> None:
+    """`at`: a step, of two a phase."""
     with monkeypatch.context() as patch:
         steps = []
         step = torch.optim.AdamW.step
 
         def stopping(self: torch.optim.AdamW, *given: object) -> object:
             steps.append(1)
-            if len(steps) == 6:  # the second of the joint phase
+            if len(steps) == at:
                 raise BrokenOffError
             return step(self, *given)
 
         patch.setattr(torch.optim.AdamW, "step", stopping)
         with pytest.raises(BrokenOffError):
-            Training(RECIPE, broken, DRAWING).run(tmp_path / "to")
-    assert (broken / "joint.part").exists()
-    Training(RECIPE, broken, DRAWING).run(tmp_path / "to")
-    assert not list(broken.glob("*.part"))
-    for name, expected in weights(whole).items():
-        found = weights(broken)[name]
+            Training(RECIPE, tmp_path, DRAWING).run(tmp_path / "to")
+    assert max(tmp_path.glob("*.p*t"), key=lambda file: file.stat().st_mtime_ns).name == left
+    Training(RECIPE, tmp_path, DRAWING).run(tmp_path / "to")
+    assert not list(tmp_path.glob("*.part"))
+    for name, expected in weights(trained).items():
+        found = weights(tmp_path)[name]
         assert all(torch.equal(found[key], value) for key, value in expected.items()), name
 
 
-def test_phases_of_another_recipe_are_no_start(trained: Path) -> None:
+@pytest.mark.parametrize("other", [replace(RECIPE, num_questions=3), RECIPE.computed_in(torch.float32)])
+def test_phases_of_another_recipe_are_no_start(trained: Path, other: Recipe) -> None:
     with pytest.raises(OtherRecipeError, match="another folder"):
-        Training(replace(RECIPE, num_questions=3), trained, DRAWING).run(trained / "to")
+        Training(other, trained, DRAWING).run(trained / "to")
 
 
 async def evaluated(catalog: Path) -> dict[str, tuple[Client, Tally]]:
@@ -156,11 +165,37 @@ def test_a_batch_depends_on_its_number_alone() -> None:
 
 
 def test_a_patch_is_of_the_thing_on_it() -> None:
-    batch = TowerBatches("a", DRAWING, Mix((1, 0, 0)), 16)[0]
-    assert torch.allclose(batch.things.sum(1), torch.ones(16))
+    batch = TowerBatches("a", DRAWING, Mix((0, 1, 0), equal=0), 16)[0]
+    seen = 0
     for things, patches in zip(batch.things, batch.patches, strict=True):
+        assert sorted(things[things > 0].tolist()) == [0.5, 0.5]
         shown = set(patches.unique().tolist()) - {0, UNTOLD}
-        assert shown <= {int(things.argmax()) + 1}
+        assert shown <= set((things.nonzero()[:, 0] + 1).tolist())
+        seen += len(shown)
+    assert seen > 16
+
+
+def clip() -> Contrast:
+    return Contrast(sizes(RECIPE.tower, WORDS), PreTraining(Design(RECIPE.tower, WORDS.vocabulary)).tower)
+
+
+@torch.no_grad()
+def test_the_first_cosines_are_those_of_clip() -> None:
+    batch, model = ContrastBatches("a", DRAWING, MIX, 4)[0], clip()
+    pictures = model.clip.get_image_features(pixel_values=normalise(batch.pixels)).pooler_output
+    words = model.clip.get_text_features(**arguments(batch.lines)).pooler_output
+    found = model.similarity(batch.pixels, batch.lines)[:, 0]
+    torch.testing.assert_close(found, F.normalize(pictures, dim=-1) @ F.normalize(words, dim=-1).T)
+
+
+@torch.no_grad()
+def test_patches_of_clip_learn_the_names_of_what_is_on_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    batch, model = ContrastBatches("a", DRAWING, MIX, 4)[0], clip()
+    named = F.one_hot((batch.patches - 1).clamp(min=0), len(WORDS.nouns)).float()
+    learned = F.pad(named, (len(batch.pixels), 0, 1, 0))  # nothing of the pictures, nothing about their captions
+    monkeypatch.setattr(model, "similarity", lambda *_: learned)
+    other = torch.where(batch.patches > 0, batch.patches % len(WORDS.nouns) + 1, batch.patches)
+    assert model.loss(batch) < model.loss(replace(batch, patches=other)) - 1
 
 
 def test_own_captions_are_true_and_short_ones_where_there_is_one() -> None:
@@ -184,5 +219,5 @@ def test_regions_have_the_boxes_of_their_masks() -> None:
 
 def test_a_scaled_recipe_has_fewer_steps() -> None:
     scaled = Recipe().scaled(0.001)
-    assert scaled.classes.num_steps == 6
+    assert scaled.captions.num_steps == 6
     assert scaled.clip.detect == replace(Plans().detect, num_steps=1, warm_up=1)

@@ -26,7 +26,7 @@ from training.joint import contrastive_loss
 from training.loop import Plan
 from training.network import PROJECTION, initialise
 from training.things.captions import random_caption
-from training.things.data import UNTOLD, RegionBatch, SceneBatches, pixels_of, said_of, shown_in
+from training.things.data import UNTOLD, RegionBatch, SceneBatches, patches_of, pixels_of, said_of, shown_in
 from training.things.scenes import Drawn
 from training.things.words import Words
 
@@ -39,9 +39,9 @@ PRIOR = -5.0  # logit of a thing on a patch, before anything is learned: nearly 
 
 @dataclass(frozen=True, slots=True)
 class Plans:
-    contrast: Plan = Plan(1800, peak=7e-4, floor=0.0, num_pictures=32)
-    segment: Plan = Plan(1100, peak=1e-3, floor=0.0, num_pictures=32)
-    detect: Plan = Plan(1100, peak=5e-4, floor=0.0, num_pictures=32)
+    contrast: Plan = Plan(1400, peak=7e-4, floor=0.0, num_pictures=32)
+    segment: Plan = Plan(1900, peak=1e-3, floor=0.0, num_pictures=32)
+    detect: Plan = Plan(1000, peak=5e-4, floor=0.0, num_pictures=32)
 
     def scaled(self, scale: float) -> Plans:
         return Plans(self.contrast.scaled(scale), self.segment.scaled(scale), self.detect.scaled(scale))
@@ -49,11 +49,13 @@ class Plans:
 
 @dataclass(frozen=True, slots=True)
 class ContrastBatch:
-    """`lines`: a true caption a picture, then the short ones. `true` (n, lines): which are true of which picture."""
+    """`lines`: a true caption a picture, then the short ones. `true` (n, lines): which are true of which picture.
+    `patches` (n, patches): as TowerBatch."""
 
     pixels: Tensor
     lines: Texts
     true: Tensor
+    patches: Tensor
 
 
 class ContrastBatches(SceneBatches[ContrastBatch]):
@@ -61,7 +63,8 @@ class ContrastBatches(SceneBatches[ContrastBatch]):
         words, scenes = self.drawing.words, [one.scene for one in drawn]
         said = [random_caption(rng, scene) for scene in scenes]
         lines = words.pooled_texts([*map(str, said), *words.short])
-        return ContrastBatch(pixels_of(drawn), lines, torch.cat([said_of(scenes, said), shown_in(scenes, words)], 1))
+        true = torch.cat([said_of(scenes, said), shown_in(scenes, words)], 1)
+        return ContrastBatch(pixels_of(drawn), lines, true, patches_of(drawn, self.drawing))
 
 
 def sizes(tower: ViTConfig, words: Words) -> dict[str, Any]:
@@ -97,7 +100,8 @@ def arguments(lines: Texts) -> dict[str, Tensor]:
 
 
 class Contrast(nn.Module):
-    """CLIP. Its tower starts from the first blocks of a BLIP's."""
+    """CLIP. Its tower starts from the first blocks of a BLIP's. Its patches are taught the names of what is on them,
+    as CLIPSeg and OWL-ViT read what its tower makes of patches."""
 
     def __init__(self, stated: dict[str, Any], trained: ViT) -> None:
         super().__init__()
@@ -106,13 +110,16 @@ class Contrast(nn.Module):
 
     def loss(self, batch: ContrastBatch) -> Tensor:
         similarity = self.similarity(batch.pixels, batch.lines) * self.clip.logit_scale.exp().clamp(max=100)
-        return contrastive_loss(similarity, batch.true)
+        shown, short = batch.patches > 0, similarity[:, 1:, len(batch.pixels) :]
+        per_patch = F.cross_entropy(short[shown], batch.patches[shown] - 1, reduction="sum")
+        return contrastive_loss(similarity[:, 0], batch.true) + per_patch / shown.sum().clamp(min=1)
 
     def similarity(self, pixels: Tensor, lines: Texts) -> Tensor:
-        """Cosines (pictures, lines)."""
-        pictures = self.clip.get_image_features(pixel_values=normalise(pixels)).pooler_output
+        """Cosines of each picture, then of each of its patches, with each line: (pictures, 1 + patches, lines)."""
+        vision = self.clip.vision_model
+        states = vision.post_layernorm(vision(pixel_values=normalise(pixels)).last_hidden_state)
         words = self.clip.get_text_features(**arguments(lines)).pooler_output
-        return F.normalize(pictures, dim=-1) @ F.normalize(words, dim=-1).T
+        return F.normalize(self.clip.visual_projection(states), dim=-1) @ F.normalize(words, dim=-1).T
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 
 from training import vocabulary
 from training.captions import Caption
-from training.data import Batch, CaptionBatch, JointBatch, JointTexts, QuestionBatch, Texts, stack
+from training.data import Batch, JointBatch, JointTexts, QuestionBatch, Texts, stack
 from training.things.captions import describe, random_caption, spoil
 from training.things.names import unlike
 from training.things.questions import random_question
@@ -63,13 +63,12 @@ class TowerBatch:
 
 class TowerBatches(SceneBatches[TowerBatch]):
     def batch(self, _: Random, drawn: Sequence[Drawn]) -> TowerBatch:
-        numbers = self.drawing.words.numbers
-        things = torch.zeros(len(drawn), len(numbers))
-        for row, one in zip(things, drawn, strict=True):
-            for thing in one.scene.shapes:
-                row[numbers[thing.noun.name]] = 1 / len(one.scene.shapes)
-        patches = [patch_owners(one, self.drawing.patch, numbers) for one in drawn]
-        return TowerBatch(pixels_of(drawn), things, torch.stack(patches))
+        return tower_batch(drawn, self.drawing)
+
+
+def tower_batch(drawn: Sequence[Drawn], drawing: Drawing) -> TowerBatch:
+    shown = shown_in([one.scene for one in drawn], drawing.words).float()
+    return TowerBatch(pixels_of(drawn), shown / shown.sum(1, keepdim=True), patches_of(drawn, drawing))
 
 
 def pixels_of(drawn: Sequence[Drawn]) -> Tensor:
@@ -81,6 +80,11 @@ def patch_cells(drawn: Drawn, patch: int) -> NDArray[np.uint8]:
     side = len(drawn.owners) // patch
     cells = drawn.owners.reshape(side, patch, side, patch).transpose(0, 2, 1, 3)
     return cells.reshape(side * side, patch * patch)
+
+
+def patches_of(drawn: Sequence[Drawn], drawing: Drawing) -> Tensor:
+    """As TowerBatch.patches."""
+    return torch.stack([patch_owners(one, drawing.patch, drawing.words.numbers) for one in drawn])
 
 
 def patch_owners(drawn: Drawn, patch: int, numbers: dict[str, int]) -> Tensor:
@@ -99,11 +103,19 @@ def prompted(scene: Scene) -> str:
     return vocabulary.PROMPT + str(describe(scene))
 
 
-class CaptionBatches(SceneBatches[CaptionBatch]):
-    def batch(self, _: Random, drawn: Sequence[Drawn]) -> CaptionBatch:
+@dataclass(frozen=True, slots=True)
+class TaughtCaptions:
+    """`taught`: pictures, and what the tower learns of them. A caption each, with the prompt, first id [DEC]."""
+
+    taught: TowerBatch
+    captions: Texts
+
+
+class CaptionBatches(SceneBatches[TaughtCaptions]):
+    def batch(self, _: Random, drawn: Sequence[Drawn]) -> TaughtCaptions:
         words = self.drawing.words
         captions = words.texts([prompted(one.scene) for one in drawn], words.vocabulary.dec_id)
-        return CaptionBatch(pixels_of(drawn), captions)
+        return TaughtCaptions(tower_batch(drawn, self.drawing), captions)
 
 
 class JointBatches(SceneBatches[JointBatch]):
@@ -187,7 +199,7 @@ class RegionBatches(SceneBatches[RegionBatch]):
                 mask = np.zeros_like(mask)
             lines.append(noun.one() if rng.random() < 0.5 else noun.name)
             masks.append(torch.from_numpy(mask))
-        patches = torch.stack([patch_owners(one, self.drawing.patch, words.numbers) for one in drawn])
+        patches = patches_of(drawn, self.drawing)
         boxes = torch.stack([patch_boxes(one, self.drawing.patch) for one in drawn])
         return RegionBatch(pixels_of(drawn), words.pooled_texts(lines), torch.stack(masks).float(), patches, boxes)
 

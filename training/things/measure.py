@@ -17,7 +17,7 @@ from training.things.clip import Contrast, Detect, Segment
 from training.things.data import Drawing, pixels_of
 from training.things.questions import random_question, topic_of
 from training.things.scenes import UNIT, Drawn, Mix, Scene
-from training.things.tower import Classifying
+from training.things.tower import Taught
 from training.things.words import Words
 
 ONE, TWO = Mix((1, 0, 0)), Mix((0, 1, 0), equal=0)
@@ -51,7 +51,7 @@ def names_all(text: str, scene: Scene, words: Words) -> bool:
     return sorted(said) == sorted(thing.noun.name for thing in scene.shapes)
 
 
-def measure_tower(model: Classifying, drawn: Sequence[Drawn], words: Words) -> Figures:
+def measure_tower(model: Taught, drawn: Sequence[Drawn], words: Words) -> Figures:
     """On scenes of one thing."""
     numbers = model.named(pixels_of(drawn)).tolist()
     names = [one.scene.shapes[0].noun.name for one in drawn]
@@ -107,7 +107,7 @@ def features(model: PreTraining, drawn: Sequence[Drawn]) -> torch.Tensor:
 @torch.no_grad()
 def measure_contrast(model: Contrast, drawn: Sequence[Drawn], words: Words) -> Figures:
     """On scenes of one thing: which of all things CLIP chooses."""
-    chosen = model.similarity(pixels_of(drawn), words.pooled_texts(words.short)).argmax(1).tolist()
+    chosen = model.similarity(pixels_of(drawn), words.pooled_texts(words.short))[:, 0].argmax(1).tolist()
     right = [words.numbers[one.scene.shapes[0].noun.name] for one in drawn]
     return {"clip": share([a == b for a, b in zip(chosen, right, strict=True)])}
 
