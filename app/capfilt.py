@@ -14,7 +14,9 @@ from app.inference import Inference, work_of
 from app.tasks import itm_scores
 from app.wire.capfilt import CapfiltAnswer, CapfiltFields, JudgedImage, JudgedText, Source
 from app.wire.forms import Form, Upload
-from models.base import CaptionInput, Checkpoint, Features, InputError, Item, ModelRunner, Op, PairInput, Task
+from models.base import Checkpoint, InputError, Item, ModelRunner, Op, Task
+from models.inputs import CaptionInput, PairInput
+from models.outputs import Features
 
 FEW_CAPTIONS = 16  # tokenised in about a millisecond
 

@@ -15,7 +15,9 @@ from app.inference import Inference
 from app.wire.answers import EmbedAnswer, Embedding
 from app.wire.forms import Form
 from app.wire.schemas import EmbedFields
-from models.base import Checkpoint, Op, Scores, ServedModel, StatesInput
+from models.base import Checkpoint, Op, ServedModel
+from models.inputs import StatesInput
+from models.outputs import Scores
 
 FEW_NUMBERS = 2**15  # converted in about a millisecond
 T = TypeVar("T")

@@ -22,26 +22,9 @@ from app.wire.accept import quality
 from app.wire.answers import json_pieces
 from app.wire.forms import Form, read_form
 from app.wire.schemas import VIDEO_FRAMES, Fields
-from models.base import (
-    Checkpoint,
-    Generated,
-    Input,
-    InputError,
-    Item,
-    Localized,
-    ModelRunner,
-    Op,
-    Output,
-    QuestionInput,
-    RankInput,
-    Scores,
-    ServedModel,
-    StatesInput,
-    Task,
-    Tell,
-    TextInput,
-    lacking,
-)
+from models.base import Checkpoint, InputError, Item, ModelRunner, Op, ServedModel, Task, Tell, lacking
+from models.inputs import Input, QuestionInput, RankInput, StatesInput, TextInput
+from models.outputs import Generated, Localized, Output, Scores
 
 SMALL_TEXT_CHARS, SMALL_INPUTS = 1000, 64  # tokenised: fields make many texts of few
 Work = dict[Kind, int]  # how many items of each kind are to run

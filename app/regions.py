@@ -15,7 +15,9 @@ from app.decoding.drawings import Boxes, Masks, Segments
 from app.inference import Inference
 from app.wire.forms import Form
 from app.wire.regions import DetectAnswer, DetectFields, Detection, SegmentAnswer, SegmentFields
-from models.base import Checkpoint, DetectInput, ExampleInput, Features, Op, Scores, SegmentInput, Task
+from models.base import Checkpoint, Op, Task
+from models.inputs import DetectInput, ExampleInput, SegmentInput
+from models.outputs import Features, Scores
 
 Numbers = NDArray[np.float64]
 TINY = np.finfo(np.float64).tiny  # boxes may have become lines, which overlap nothing

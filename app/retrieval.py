@@ -34,18 +34,9 @@ from app.wire.retrieval import (
     ZeroShotFields,
     read_rerank,
 )
-from models.base import (
-    Checkpoint,
-    Features,
-    ImageEmbeddingInput,
-    Item,
-    Op,
-    PairInput,
-    Scores,
-    ServedModel,
-    Task,
-    TextInput,
-)
+from models.base import Checkpoint, Item, Op, ServedModel, Task
+from models.inputs import ImageEmbeddingInput, PairInput, TextInput
+from models.outputs import Features, Scores
 
 Numbers = NDArray[np.float64]
 HELD_BACK = {"itm": 0.0, "sum": -100.0}  # the score of what ITC ruled out; the authors' matrices hold -100

@@ -24,8 +24,10 @@ from app.http.exchange import Exchange
 from app.service import Service
 from app.wire.forms import Upload, distinct
 from app.wire.schemas import VIDEO_FRAMES
-from models.base import Checkpoint, Features, ImageInput, Item, ModelRunner, Op, Output, Video
+from models.base import Checkpoint, Item, ModelRunner, Op
 from models.framing import Framing
+from models.inputs import ImageInput
+from models.outputs import Features, Output, Video
 
 BYTES_PER_PREPARED_PIXEL = 12  # three float32
 SMALL_BODY_BYTES = 256 * 1024  # parsed and hashed, or encoded

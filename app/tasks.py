@@ -36,27 +36,18 @@ from app.wire.answers import (
 )
 from app.wire.forms import Form
 from app.wire.schemas import CaptionFields, EmbedFields, LocalizeFields, MatchFields, VqaFields
-from models.base import (
-    HEADS,
-    Capabilities,
+from models.base import HEADS, Capabilities, Checkpoint, Item, Op, ServedModel, Task
+from models.inputs import (
     CaptionInput,
-    Checkpoint,
-    Features,
-    Generated,
     ImageEmbeddingInput,
-    Item,
     LikelihoodInput,
     LocalizeInput,
-    Op,
     PairInput,
     QuestionInput,
     RankInput,
-    Scores,
-    ServedModel,
-    Task,
     TextInput,
-    Video,
 )
+from models.outputs import Features, Generated, Scores, Video
 
 FEW_CANDIDATES = 4096  # over all questions: ranked in about a millisecond
 

@@ -14,8 +14,10 @@ from pydantic import BaseModel
 from app.server import serve
 from app.settings import Settings
 from app.start.listener import listen
-from models.base import Generated, GeneratedSequence, ImageInput, Input, Item
+from models.base import Item
 from models.fake.runner import FakeGeneration, FakeRunner, fake_models
+from models.inputs import ImageInput, Input
+from models.outputs import Generated, GeneratedSequence
 
 IMAGE_SIZE = 384  # pixels, of BLIP
 ANSWER = Generated((GeneratedSequence("a red picture", 0.9, 1),))

@@ -15,11 +15,12 @@ import torch
 from huggingface_hub import snapshot_download
 from torch import nn
 
-from models.base import ModelRunner, Preprocessing, Task
+from models.base import ModelRunner, Task
 from models.catalog import CheckpointEntry, ModelEntry
 from models.device import INT8, choose_dtype, computes_in_fp16, dtype_name
 from models.families import FAMILIES
 from models.families.family import Family, RunnerParts
+from models.inputs import Preprocessing
 from models.layers.kernels import AUTOMATIC, Kernels, Shape, has_fbgemm_fp16
 from models.layers.linear import (
     INT8_ROW_BYTES,

@@ -11,39 +11,31 @@ from typing import cast
 import torch
 from PIL import Image
 
-from models.base import (
-    CaptionInput,
-    Checkpoint,
-    DetectInput,
-    ExampleInput,
-    Generated,
-    GenerationSettings,
-    ImageEmbeddingInput,
-    ImageInput,
-    Input,
-    Item,
-    LikelihoodInput,
-    LocalizeInput,
-    ModelRunner,
-    Op,
-    Output,
-    PairInput,
-    QuestionInput,
-    RankInput,
-    SegmentInput,
-    ServedModel,
-    Task,
-    TextInput,
-    Video,
-    is_finite,
-)
+from models.base import Checkpoint, Item, ModelRunner, Op, ServedModel, Task
 from models.catalog import CatalogError, CheckpointEntry, ModelEntry, Sanity, read_catalog
 from models.checkpoint import CheckpointPlan, fetch, how_to_compute, kept_bytes, naming, plan_checkpoints
 from models.device import choose_device, free_bytes, has_onednn, tensors_apart
 from models.families import FAMILIES
 from models.framing import Fit
+from models.inputs import (
+    CaptionInput,
+    DetectInput,
+    ExampleInput,
+    GenerationSettings,
+    ImageEmbeddingInput,
+    ImageInput,
+    Input,
+    LikelihoodInput,
+    LocalizeInput,
+    PairInput,
+    QuestionInput,
+    RankInput,
+    SegmentInput,
+    TextInput,
+)
 from models.layers.kernels import AUTO, Kernels
 from models.layers.linear import PackedLinear, kernels_of
+from models.outputs import Generated, Output, Video, is_finite
 from models.runners.tower import TowerRunner
 from models.weights import CheckpointError
 

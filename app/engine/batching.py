@@ -10,7 +10,8 @@ from itertools import count, islice
 from math import inf
 from typing import NamedTuple, Protocol
 
-from models.base import Item, ModelRunner, Op, Output, Video
+from models.base import Item, ModelRunner, Op
+from models.outputs import Output, Video
 
 # A gradient takes three times as long as its forward pass, and all that it needs of that is kept meanwhile.
 MOST_OF_OP = {Op.LOCALIZE: 4}

@@ -13,7 +13,8 @@ from app.engine.batching import BatchKey, BatchQueue, Kind, Rows, WorkItem
 from app.engine.turns import Rates, Turns
 from app.errors import BatchFailedError, DeadlineExceededError
 from app.metrics import Metrics
-from models.base import DeviceLostError, Generation, Item, Op, Output, is_finite
+from models.base import DeviceLostError, Generation, Item, Op
+from models.outputs import Output, is_finite
 
 logger = logging.getLogger(__name__)
 

@@ -16,7 +16,8 @@ from app.engine.device import DeviceThread, Outcome, too_late
 from app.engine.turns import Rates
 from app.errors import EngineDownError
 from app.metrics import Metrics
-from models.base import Item, ModelRunner, Output
+from models.base import Item, ModelRunner
+from models.outputs import Output
 
 
 class StageTimes:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from app.metrics import Metrics
-from models.base import Features, Preprocessing
+from models.inputs import Preprocessing
+from models.outputs import Features
 
 REMEMBERED = 10_000  # evicted images, to count the misses that a larger cache would have saved
 

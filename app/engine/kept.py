@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from weakref import ref
 
 from app.metrics import Metrics
-from models.base import Features
+from models.outputs import Features
 
 
 class KeptKey(NamedTuple):

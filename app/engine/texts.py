@@ -6,7 +6,7 @@ from collections import OrderedDict
 from hashlib import sha256
 from typing import NamedTuple
 
-from models.base import Scores
+from models.outputs import Scores
 
 ENTRY_BYTES = 400  # of an entry, beside its numbers
 

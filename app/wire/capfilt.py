@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
 from typing_extensions import TypedDict  # pydantic requires it before Python 3.12
 
 from app.wire.schemas import Fields, Many, Said, Text, check_pairs, context_of
-from models.base import GenerationSettings, Sampling
+from models.inputs import GenerationSettings, Sampling
 
 
 def _of_each_image(texts: object, info: ValidationInfo) -> object:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, cast
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
 
 from app.settings import Settings
-from models.base import GenerationSettings, Sampling, Turn
+from models.inputs import GenerationSettings, Sampling, Turn
 
 DEFAULT_RANK_K = 128
 MAX_CANDIDATES = 4096

@@ -16,20 +16,17 @@ import numpy as np
 
 from bench import answers
 from bench.gpu.setup import Row, Setup
-from models.base import (
+from models.base import Checkpoint, Item, ServedModel, Task
+from models.device import DTYPES
+from models.inputs import (
     CaptionInput,
-    Checkpoint,
     GenerationSettings,
     ImageEmbeddingInput,
-    Item,
     PairInput,
     QuestionInput,
     Sampling,
-    ServedModel,
-    Task,
     TextInput,
 )
-from models.device import DTYPES
 from models.loader import load
 from tests import golden
 from tests.models import asking

@@ -16,7 +16,8 @@ from bench.gpu.machine import device_name
 from bench.gpu.peaks import product_rate, sheet_rate
 from bench.gpu.setup import TOKENS, Row, Setup, first_line
 from bench.gpu.timing import device_seconds, wall_seconds
-from models.base import CaptionInput, Checkpoint, GenerationSettings, Item, Op, Task
+from models.base import Checkpoint, Item, Op, Task
+from models.inputs import CaptionInput, GenerationSettings
 from models.layers.vit import ViTConfig
 from models.loader import load
 

@@ -10,28 +10,23 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from models.base import (
-    Capabilities,
+from models.base import Capabilities, Item
+from models.inputs import (
     CaptionInput,
     DetectInput,
     ExampleInput,
-    Generated,
-    GeneratedSequence,
     GenerationSettings,
     ImageEmbeddingInput,
-    Item,
     LikelihoodInput,
-    Localized,
     LocalizeInput,
     PairInput,
     QuestionInput,
     RankInput,
-    Scores,
     SegmentInput,
     StatesInput,
     TextInput,
-    Video,
 )
+from models.outputs import Generated, GeneratedSequence, Localized, Scores, Video
 
 COLOURS: dict[str, tuple[int, int, int]] = {
     "black": (0, 0, 0),

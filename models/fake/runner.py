@@ -18,33 +18,32 @@ from PIL import Image
 from models.base import (
     SPACES,
     Capabilities,
-    CaptionInput,
     Checkpoint,
     DeviceLostError,
-    Features,
-    Generated,
-    GenerationSettings,
-    ImageInput,
-    Input,
     InputError,
     Item,
     Kept,
-    Localized,
-    LocalizeInput,
     Localizing,
     Op,
+    ServedModel,
+    Task,
+)
+from models.fake.answers import DIMENSIONS, generated, localized, pixels, scores
+from models.framing import Framing
+from models.inputs import (
+    CaptionInput,
+    GenerationSettings,
+    ImageInput,
+    Input,
+    LocalizeInput,
     PairInput,
     Preprocessing,
     QuestionInput,
     RankInput,
-    Scores,
     SegmentInput,
-    ServedModel,
-    Task,
     TextInput,
 )
-from models.fake.answers import DIMENSIONS, generated, localized, pixels, scores
-from models.framing import Framing
+from models.outputs import Features, Generated, Localized, Scores
 
 MAX_PROMPT_WORDS = 64
 MAX_TURNS = 8  # of a history

@@ -10,7 +10,8 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from models.base import ModelRunner, Preprocessing, Task
+from models.base import ModelRunner, Task
+from models.inputs import Preprocessing
 from models.layers.precision import Served
 from models.layers.tower import Tower
 from models.weights import Names, Tied

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from models.base import InputError, Item, Op, Scores
+from models.base import InputError, Item, Op
 from models.generation.loop import GeneratingRunner
 from models.generation.ranking import RANK_TOKENS
+from models.outputs import Scores
 from models.runners.text import pad
 
 KEY = "likelihood"

@@ -15,10 +15,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from models.base import Capabilities, Generated, GeneratedSequence, Item, Op
+from models.base import Capabilities, Item, Op
 from models.device import on_device
 from models.generation.kv_cache import Cache, Prefix, Step
 from models.generation.search import Candidate, GeneratedTokens, Plan, Row, sample
+from models.outputs import Generated, GeneratedSequence
 from models.runners.text import Tokenizer
 from models.runners.unit import HeadsRunner
 

@@ -14,11 +14,12 @@ from threading import Lock
 import torch
 from torch import Tensor
 
-from models.base import Item, Op, Scores
+from models.base import Item, Op
 from models.device import on_device
 from models.generation.kv_cache import Cache, Prefix
 from models.generation.loop import Asked, GeneratingRunner, Ranking
 from models.layers.attention import causal_mask
+from models.outputs import Scores
 from models.runners.text import pad
 
 KEPT_LISTS = 16

@@ -14,7 +14,8 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from models.base import GenerationSettings, InputError, Item, Sampling
+from models.base import InputError, Item
+from models.inputs import GenerationSettings, Sampling
 
 Number = TypeVar("Number", int, float)
 

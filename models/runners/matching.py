@@ -11,18 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.base import (
-    Capabilities,
-    ImageEmbeddingInput,
-    Input,
-    Item,
-    Op,
-    PairInput,
-    Scores,
-    StatesInput,
-    TextInput,
-)
+from models.base import Capabilities, Item, Op
 from models.device import on_device
+from models.inputs import ImageEmbeddingInput, Input, PairInput, StatesInput, TextInput
+from models.outputs import Scores
 from models.runners.text import WordPiece, pad, readable
 from models.runners.unit import HeadsRunner
 

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer
 
-from models.base import InputError, Item, Video
+from models.base import InputError, Item
 from models.device import to_device
 from models.layers.attention import Lines
+from models.outputs import Video
 
 T = TypeVar("T")
 

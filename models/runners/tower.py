@@ -10,10 +10,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from models.base import Features, ImageInput, Input, Item, Op, Preprocessing
+from models.base import Item, Op
 from models.device import give_back_holes, on_device, to_device, torch_vectors
 from models.framing import Frame, Framing, framed
+from models.inputs import ImageInput, Input, Preprocessing
 from models.layers.tower import Tower
+from models.outputs import Features
 from models.runners.unit import UnitRunner
 from models.weights import CheckpointError
 

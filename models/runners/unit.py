@@ -9,11 +9,13 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from models.base import Capabilities, Features, Generation, Input, InputError, Item, Kept, Localized, Scores
+from models.base import Capabilities, Generation, InputError, Item, Kept
+from models.inputs import Input
 from models.layers.attention import KeyValue, Source
 from models.layers.kernels import Shape
 from models.layers.linear import Int8Linear
 from models.layers.rows import Layers, owned, source_of
+from models.outputs import Features, Localized, Scores
 from models.runners.text import ImageGroups
 
 T = TypeVar("T")

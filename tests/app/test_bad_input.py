@@ -9,7 +9,8 @@ import httpx
 import pytest
 
 from app.wire.multipart import MAX_PARTS
-from models.base import Input, InputError, Item
+from models.base import InputError, Item
+from models.inputs import Input
 from tests.app.conftest import Shared
 from tests.app.support import BLUE, FIELDS, RED, TASKS, animated, b64
 

@@ -11,7 +11,8 @@ import pytest
 from app.engine.batching import Kind
 from app.wire.capfilt import CapfiltAnswer
 from bench.service import running_service
-from models.base import CaptionInput, Op, PairInput, Sampling
+from models.base import Op
+from models.inputs import CaptionInput, PairInput, Sampling
 from tests.app.conftest import Shared
 from tests.app.support import BLUE, GREEN, RED, b64, entered, lab, run
 from tests.app.test_tasks import checked

@@ -13,8 +13,9 @@ from pydantic import TypeAdapter
 
 from app.service import Phase
 from app.wire.openai.answers import Completion, EmbeddingsAnswer, ErrorAnswer, ModelEntry, ModelList, ResponseAnswer
-from models.base import Capabilities, CaptionInput, QuestionInput, RankInput, Sampling, Turn
+from models.base import Capabilities
 from models.fake.answers import DIMENSIONS
+from models.inputs import CaptionInput, QuestionInput, RankInput, Sampling, Turn
 from tests.app.conftest import Shared
 from tests.app.support import BLUE, GREEN, JSON_ONLY, RED, b64, lab, run
 

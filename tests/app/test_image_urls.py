@@ -16,7 +16,8 @@ from app.engine.batching import Kind
 from app.errors import DrainingError
 from app.http.tracing import Tracing
 from app.urls.fetch import MOST_FETCHES
-from models.base import Capabilities, Op, PairInput
+from models.base import Capabilities, Op
+from models.inputs import PairInput
 from tests.app.support import (
     BLUE,
     FIELDS,

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from app.errors import DrainingError
-from models.base import CaptionInput
 from models.fake.runner import Call, Fault
+from models.inputs import CaptionInput
 from tests.app.support import BLUE, GREEN, RED, b64, entered, lab, png, run, until, waiting
 
 COLOURS = ("red", "green", "blue", "yellow", "orange", "purple", "brown", "black", "white", "gray")

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from app.engine.texts import ENTRY_BYTES, TextCache, TextKey
 from app.wire.retrieval import ClassifyAnswer, RerankAnswer
-from models.base import Capabilities, PairInput, TextInput
+from models.base import Capabilities
 from models.fake.runner import TEMPERATURE
+from models.inputs import PairInput, TextInput
 from tests.app.conftest import Shared
 from tests.app.support import BLUE, GREEN, RED, animated, b64, kind, lab, run
 from tests.app.test_chat import refused, uri

@@ -16,24 +16,22 @@ from pydantic import TypeAdapter
 from app.engine.batching import Kind
 from app.sight import SMALL_BODY_BYTES
 from app.wire.answers import CaptionAnswer, EmbedAnswer, MatchAnswer, VqaAnswer
-from models.base import (
-    Capabilities,
+from models.base import Capabilities, Op, Task
+from models.fake.answers import DIMENSIONS
+from models.fake.runner import FakeRunner, fake_models
+from models.inputs import (
     CaptionInput,
     GenerationSettings,
     ImageEmbeddingInput,
     LikelihoodInput,
-    Op,
     PairInput,
     QuestionInput,
     RankInput,
     Sampling,
     StatesInput,
-    Task,
     TextInput,
     Turn,
 )
-from models.fake.answers import DIMENSIONS
-from models.fake.runner import FakeRunner, fake_models
 from tests.app.conftest import Shared
 from tests.app.support import (
     BLUE,

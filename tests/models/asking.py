@@ -9,7 +9,9 @@ from typing import Any
 
 from torch import Tensor
 
-from models.base import Checkpoint, Generated, ImageInput, Input, Item, Op, is_finite
+from models.base import Checkpoint, Item, Op
+from models.inputs import ImageInput, Input
+from models.outputs import Generated, is_finite
 from tests import golden
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from random import Random
 
-from models.base import Turn
 from models.families.blip2 import dialogue
+from models.inputs import Turn
 from training.captions import Caption, Phrase, describe
 from training.dialogues import needing_the_turn_before, random_dialogue
 from training.questions import Question, random_question, whether_it_is_there

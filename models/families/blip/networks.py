@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 from transformers import BlipConfig
 
-from models.base import Preprocessing, Task
+from models.base import Task
 from models.families.blip.med import LM_HEAD_KEYS, MED, MED_KEYS, MED_TIED, LMHead
+from models.inputs import Preprocessing
 from models.layers.attention import BertConfig
 from models.layers.linear import Head, LayerNorm, Vocabulary
 from models.layers.precision import serving_dtype

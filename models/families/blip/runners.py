@@ -17,25 +17,7 @@ import torch
 from torch import Tensor
 from transformers import BlipConfig
 
-from models.base import (
-    SPACES,
-    Capabilities,
-    CaptionInput,
-    GenerationSettings,
-    Input,
-    InputError,
-    Item,
-    LikelihoodInput,
-    Localized,
-    LocalizeInput,
-    Localizing,
-    ModelRunner,
-    Op,
-    QuestionInput,
-    RankInput,
-    Scores,
-    Task,
-)
+from models.base import SPACES, Capabilities, InputError, Item, Localizing, ModelRunner, Op, Task
 from models.device import on_device, on_device_with_gradients
 from models.families.family import RunnerParts
 from models.generation.kv_cache import Prefix, Step, empty_prefix
@@ -43,9 +25,19 @@ from models.generation.likelihood import LikelihoodRunner
 from models.generation.loop import GeneratingRunner, Ranking
 from models.generation.ranking import RankingRunner, likelihoods, to_rank
 from models.generation.search import Defaults, Plan, check_room, make_plan
+from models.inputs import (
+    CaptionInput,
+    GenerationSettings,
+    Input,
+    LikelihoodInput,
+    LocalizeInput,
+    QuestionInput,
+    RankInput,
+)
 from models.layers.attention import Source, causal_mask, padding_mask
 from models.layers.linear import Int8Linear
 from models.layers.rows import source_of
+from models.outputs import Localized, Scores
 from models.runners.matching import MatchingRunner
 from models.runners.text import ImageGroups, WordPiece, pad, readable
 from models.weights import CheckpointError

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 
-from models.base import Turn
+from models.inputs import Turn
 
 TEMPLATE = "Question: {} Answer:"
 

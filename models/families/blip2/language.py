@@ -13,18 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.base import (
-    Capabilities,
-    CaptionInput,
-    GenerationSettings,
-    Input,
-    Item,
-    LikelihoodInput,
-    QuestionInput,
-    RankInput,
-    Scores,
-    Turn,
-)
+from models.base import Capabilities, Item
 from models.device import on_device
 from models.families.blip2 import dialogue
 from models.generation.kv_cache import Prefix, Step, empty_prefix
@@ -32,7 +21,9 @@ from models.generation.likelihood import KEY, LikelihoodRunner
 from models.generation.loop import Ranking
 from models.generation.ranking import RankingRunner, likelihoods, to_rank
 from models.generation.search import Defaults, check_room, make_plan
+from models.inputs import CaptionInput, GenerationSettings, Input, LikelihoodInput, QuestionInput, RankInput, Turn
 from models.layers.attention import Source, causal_mask
+from models.outputs import Scores
 from models.runners.text import ImageGroups, Tokenizer, pad, readable
 
 T5_TOKENS = 512  # the most that its encoder was trained on, the image's queries included

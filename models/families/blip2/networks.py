@@ -16,10 +16,11 @@ import torch
 from torch import Tensor, nn
 from transformers import Blip2Config
 
-from models.base import Preprocessing, Task
+from models.base import Task
 from models.families.blip2.opt import OPT, OPT_KEYS, OPT_TIED, OPTConfig
 from models.families.blip2.qformer import QFORMER_KEYS, QFormer, QFormerConfig
 from models.families.blip2.t5 import T5, T5_KEYS, T5_TIED, T5Config
+from models.inputs import Preprocessing
 from models.layers.linear import Head, LayerNorm, Vocabulary
 from models.layers.precision import serving_dtype
 from models.layers.vit import VIT_KEYS, ViT, ViTConfig, vit_config

@@ -12,14 +12,16 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from models.base import Capabilities, DetectInput, ExampleInput, Input, Item, ModelRunner, Op, Scores, Task
+from models.base import Capabilities, Item, ModelRunner, Op, Task
 from models.device import on_device, to_device
 from models.families.family import Family, RunnerParts
 from models.families.library import parts
 from models.families.library.networks import LibraryNetworks
 from models.families.library.texts import TextReader, Texts, text_reader
 from models.framing import Fit
+from models.inputs import DetectInput, ExampleInput, Input
 from models.layers.tower import Tower
+from models.outputs import Scores
 from models.runners.text import ImageGroups
 from models.runners.unit import HeadsRunner
 

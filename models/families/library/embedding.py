@@ -12,24 +12,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.base import (
-    Capabilities,
-    ImageEmbeddingInput,
-    Input,
-    Item,
-    ModelRunner,
-    Op,
-    Scores,
-    Task,
-    TextInput,
-)
+from models.base import Capabilities, Item, ModelRunner, Op, Task
 from models.device import on_device
 from models.families.family import Family, RunnerParts
 from models.families.library import parts
 from models.families.library.networks import LibraryNetworks
 from models.families.library.texts import SENTENCE_PIECES, Texts, text_reader
 from models.framing import Fit
+from models.inputs import ImageEmbeddingInput, Input, TextInput
 from models.layers.tower import Tower
+from models.outputs import Scores
 from models.runners.unit import HeadsRunner
 
 LACKS = {Task.LOCALIZE: "its two encoders do not look at each other"}

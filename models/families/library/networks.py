@@ -10,10 +10,11 @@ import torch
 import transformers
 from torch import nn
 
-from models.base import Preprocessing, Task
+from models.base import Task
 from models.families.library import parts
 from models.families.library.preprocessing import preprocessing
 from models.framing import Fit
+from models.inputs import Preprocessing
 from models.layers.tower import Tower
 from models.weights import CheckpointError, Names, Tied
 

@@ -12,26 +12,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.base import (
-    Capabilities,
-    Input,
-    InputError,
-    Item,
-    ModelRunner,
-    Op,
-    PairInput,
-    RankInput,
-    Scores,
-    Task,
-    Video,
-)
+from models.base import Capabilities, InputError, Item, ModelRunner, Op, Task
 from models.device import on_device
 from models.families.family import Family, RunnerParts
 from models.families.library import parts
 from models.families.library.networks import LibraryNetworks
 from models.families.library.texts import Texts, text_reader
 from models.framing import Fit
+from models.inputs import Input, PairInput, RankInput
 from models.layers.tower import Tower
+from models.outputs import Scores, Video
 from models.runners.unit import HeadsRunner
 from models.weights import CheckpointError
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import transformers
 
-from models.base import Preprocessing
 from models.framing import Fit, Framing
+from models.inputs import Preprocessing
 from models.weights import CheckpointError
 
 # Those that go their own way, which is one of ours.

@@ -10,14 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.base import Capabilities, Input, Item, ModelRunner, Op, Scores, SegmentInput, Task
+from models.base import Capabilities, Item, ModelRunner, Op, Task
 from models.device import on_device
 from models.families.family import Family, RunnerParts
 from models.families.library import parts
 from models.families.library.networks import LibraryNetworks
 from models.families.library.texts import TextReader, Texts, text_reader
 from models.framing import Fit
+from models.inputs import Input, SegmentInput
 from models.layers.tower import Tower
+from models.outputs import Scores
 from models.runners.unit import HeadsRunner
 
 

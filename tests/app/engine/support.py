@@ -12,8 +12,10 @@ import numpy as np
 
 from app.engine.engine import Engine, StageTimes
 from app.metrics import Metrics
-from models.base import CaptionInput, GenerationSettings, Input, Item, Op, Output, TextInput
+from models.base import Item, Op
 from models.fake.runner import Call, FakeRunner, Hold
+from models.inputs import CaptionInput, GenerationSettings, Input, TextInput
+from models.outputs import Output
 
 T = TypeVar("T")
 

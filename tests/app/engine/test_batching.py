@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from app.engine.batching import BatchKey, BatchQueue, Rows, WorkItem
-from models.base import Capabilities, Features, Item, Op, Output
+from models.base import Capabilities, Item, Op
 from models.fake.runner import FakeRunner
+from models.outputs import Features, Output
 
 RUNNER, OTHER = FakeRunner("one"), FakeRunner("other")
 BOUNDED = FakeRunner("bounded", Capabilities(enough_images=3))

@@ -12,9 +12,10 @@ import pytest
 from app.engine.device import Outcome
 from app.engine.engine import StageTimes
 from app.errors import DeadlineExceededError
-from models.base import Generated, TextInput
 from models.fake.answers import scores
 from models.fake.runner import ROW_BYTES, Fault
+from models.inputs import TextInput
+from models.outputs import Generated
 from tests.app.engine.support import Lab, caption, entered, has, lab, outcome, run
 
 

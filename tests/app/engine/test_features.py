@@ -10,8 +10,8 @@ import pytest
 
 from app.engine.features import FeatureCache, FeatureKey
 from app.metrics import Metrics
-from models.base import Features
 from models.fake.runner import PREPROCESSING
+from models.outputs import Features
 from tests.app.engine.support import outcome, run
 
 

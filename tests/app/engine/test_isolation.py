@@ -8,8 +8,9 @@ import logging
 import pytest
 
 from app.errors import BatchFailedError
-from models.base import Generated, Input, TextInput
 from models.fake.runner import Fault
+from models.inputs import Input, TextInput
+from models.outputs import Generated
 from tests.app.engine.support import Lab, caption, entered, has, lab, outcome, run
 
 KINDS = [Fault.ERROR, Fault.OOM, Fault.COUNT, Fault.NAN]

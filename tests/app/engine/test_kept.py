@@ -7,7 +7,7 @@ import pytest
 
 from app.engine.kept import KeptCache
 from app.metrics import Metrics
-from models.base import Features
+from models.outputs import Features
 
 
 @pytest.fixture

@@ -10,8 +10,9 @@ import pytest
 from app.engine.engine import Engine, StageTimes
 from app.errors import EngineDownError
 from app.metrics import Metrics
-from models.base import Item, TextInput
+from models.base import Item
 from models.fake.runner import Call, FakeRunner, Fault, Hold
+from models.inputs import TextInput
 from tests.app.engine.support import caption, entered, lab, outcome, run
 
 

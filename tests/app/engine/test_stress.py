@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 
 from app.errors import BatchFailedError, DeadlineExceededError, EngineDownError
-from models.base import CaptionInput, Generated, Output, TextInput
 from models.fake.answers import scores
 from models.fake.runner import Call, Fault
+from models.inputs import CaptionInput, TextInput
+from models.outputs import Generated, Output
 from tests.app.engine.support import Lab, caption, lab, outcome, run
 
 

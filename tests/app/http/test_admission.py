@@ -11,7 +11,8 @@ from app.engine.batching import Kind
 from app.errors import BytesFullError, TooManyBytesError
 from app.http.admission import OVERHEAD, UNSEEN_SECONDS
 from app.http.ledger import Ledger
-from models.base import Op, PairInput
+from models.base import Op
+from models.inputs import PairInput
 from tests.app.support import BLUE, GREEN, RED, Lab, b64, entered, kind, lab, run, until, waiting
 
 TEXTS = [f"red {number}" for number in range(64)]

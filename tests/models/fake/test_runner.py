@@ -10,30 +10,22 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from models.base import (
-    Capabilities,
+from models.base import Capabilities, DeviceLostError, Generation, InputError, Item, ModelRunner, Task
+from models.fake.runner import ERRORS, PREPROCESSING, FakeRunner, Fault, fake_models
+from models.inputs import (
     CaptionInput,
-    DeviceLostError,
-    Generated,
-    Generation,
     GenerationSettings,
     ImageEmbeddingInput,
     ImageInput,
     Input,
-    InputError,
-    Item,
-    ModelRunner,
     PairInput,
     QuestionInput,
     RankInput,
     Sampling,
-    Scores,
-    Task,
     TextInput,
     Turn,
-    is_finite,
 )
-from models.fake.runner import ERRORS, PREPROCESSING, FakeRunner, Fault, fake_models
+from models.outputs import Generated, Scores, is_finite
 
 
 @pytest.fixture

@@ -9,25 +9,13 @@ from typing import Any
 import pytest
 import torch
 
-from models.base import (
-    CaptionInput,
-    Checkpoint,
-    Generated,
-    GeneratedSequence,
-    GenerationSettings,
-    Input,
-    Item,
-    Op,
-    QuestionInput,
-    Sampling,
-    ServedModel,
-    Task,
-    Turn,
-)
+from models.base import Checkpoint, Item, Op, ServedModel, Task
 from models.generation.kv_cache import Prefix, Step
 from models.generation.loop import TokenGeneration
 from models.generation.search import GeneratedTokens, Plan, sample
+from models.inputs import CaptionInput, GenerationSettings, Input, QuestionInput, Sampling, Turn
 from models.layers.attention import KeyValue
+from models.outputs import Generated, GeneratedSequence
 from tests.models import asking
 
 IMAGES = ("s0_ev0", "s1_ev1", "s3_china_160x120", "s5_flower_L_90x140")

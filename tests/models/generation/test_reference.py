@@ -8,7 +8,8 @@ import pytest
 import torch
 from transformers import Blip2ForConditionalGeneration, BlipForQuestionAnswering
 
-from models.base import CaptionInput, Checkpoint, GenerationSettings, Item, QuestionInput, ServedModel, Task
+from models.base import Checkpoint, Item, ServedModel, Task
+from models.inputs import CaptionInput, GenerationSettings, QuestionInput
 from tests import golden
 from tests.models import asking
 

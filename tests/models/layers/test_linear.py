@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.base import CaptionInput, Input, PairInput, QuestionInput, ServedModel, Task
+from models.base import ServedModel, Task
 from models.device import instructions
+from models.inputs import CaptionInput, Input, PairInput, QuestionInput
 from models.layers.kernels import AUTOMATIC, FBGEMM, FBGEMM_LIMIT, ONEDNN, Kernels, has_fbgemm_fp16
 from models.layers.linear import (
     Fp16Linear,

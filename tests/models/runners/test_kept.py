@@ -12,23 +12,19 @@ import torch
 
 from app.engine.kept import KeptCache
 from app.metrics import Metrics
-from models.base import (
+from models.base import Checkpoint, Item, Op, ServedModel, Task
+from models.inputs import (
     CaptionInput,
-    Checkpoint,
     GenerationSettings,
     ImageEmbeddingInput,
     Input,
-    Item,
     LikelihoodInput,
-    Op,
     PairInput,
     QuestionInput,
     RankInput,
-    ServedModel,
-    Task,
-    Video,
 )
 from models.loader import load
+from models.outputs import Video
 from models.runners.unit import stored_bytes
 from tests import golden
 from tests.models import asking

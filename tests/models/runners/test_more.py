@@ -12,19 +12,9 @@ import torch
 from torch.nn import functional as F
 from transformers import Blip2ForConditionalGeneration, Blip2ForImageTextRetrieval, BlipForImageTextRetrieval
 
-from models.base import (
-    Checkpoint,
-    ImageEmbeddingInput,
-    Input,
-    InputError,
-    Item,
-    LikelihoodInput,
-    PairInput,
-    ServedModel,
-    StatesInput,
-    Task,
-    Video,
-)
+from models.base import Checkpoint, InputError, Item, ServedModel, Task
+from models.inputs import ImageEmbeddingInput, Input, LikelihoodInput, PairInput, StatesInput
+from models.outputs import Video
 from tests import golden
 from tests.models import asking
 

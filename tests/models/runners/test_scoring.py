@@ -5,18 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from models.base import (
-    Checkpoint,
-    ImageEmbeddingInput,
-    Input,
-    InputError,
-    PairInput,
-    QuestionInput,
-    RankInput,
-    ServedModel,
-    Task,
-    TextInput,
-)
+from models.base import Checkpoint, InputError, ServedModel, Task
+from models.inputs import ImageEmbeddingInput, Input, PairInput, QuestionInput, RankInput, TextInput
 from models.loader import load
 from models.runners.text import WordPiece
 from tests import golden

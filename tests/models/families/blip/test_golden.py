@@ -9,16 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from models.base import (
+from models.base import Checkpoint, ServedModel, Task
+from models.inputs import (
     CaptionInput,
-    Checkpoint,
     GenerationSettings,
     ImageEmbeddingInput,
     PairInput,
     QuestionInput,
     RankInput,
-    ServedModel,
-    Task,
     TextInput,
 )
 from models.layers.attention import causal_mask

@@ -11,9 +11,11 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from models.base import Checkpoint, InputError, Item, Localized, LocalizeInput, PairInput, Scores, ServedModel, Task
+from models.base import Checkpoint, InputError, Item, ServedModel, Task
 from models.families.blip.runners import MatchRunner, SpecialTokens
+from models.inputs import LocalizeInput, PairInput
 from models.loader import load
+from models.outputs import Localized, Scores
 from tests import golden
 from tests.models import asking
 

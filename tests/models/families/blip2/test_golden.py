@@ -8,21 +8,19 @@ import numpy as np
 import pytest
 import torch
 
-from models.base import (
+from models.base import Checkpoint, ServedModel, Task
+from models.families.blip2.qformer import beside_queries
+from models.generation.kv_cache import Cache
+from models.inputs import (
     CaptionInput,
-    Checkpoint,
     GenerationSettings,
     ImageEmbeddingInput,
     Input,
     PairInput,
     QuestionInput,
-    ServedModel,
-    Task,
     TextInput,
     Turn,
 )
-from models.families.blip2.qformer import beside_queries
-from models.generation.kv_cache import Cache
 from models.layers.attention import padding_mask
 from models.runners.text import pad
 from tests import golden

@@ -11,22 +11,12 @@ import torch
 from torch import Tensor
 from transformers import Blip2Config, Blip2ForConditionalGeneration
 
-from models.base import (
-    CaptionInput,
-    Checkpoint,
-    GenerationSettings,
-    InputError,
-    Item,
-    QuestionInput,
-    RankInput,
-    ServedModel,
-    Task,
-    Turn,
-)
+from models.base import Checkpoint, InputError, Item, ServedModel, Task
 from models.families.blip2 import dialogue
 from models.families.blip2.runners import make_runner
 from models.families.family import RunnerParts
 from models.generation.loop import Ranking
+from models.inputs import CaptionInput, GenerationSettings, QuestionInput, RankInput, Turn
 from models.layers.attention import causal_mask
 from models.weights import CheckpointError
 from tests import golden

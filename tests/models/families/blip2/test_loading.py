@@ -9,7 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from models.base import Checkpoint, QuestionInput, Task
+from models.base import Checkpoint, Task
+from models.inputs import QuestionInput
 from models.weights import CheckpointError
 from tests import golden
 from tests.models import asking, spoiling

@@ -16,9 +16,10 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from models import checkpoint as checkpoint_module
-from models.base import Checkpoint, ImageEmbeddingInput, ImageInput, Task, TextInput
+from models.base import Checkpoint, Task
 from models.catalog import CatalogError
 from models.families.library import texts
+from models.inputs import ImageEmbeddingInput, ImageInput, TextInput
 from tests.app.support import encoded
 from tests.library.checkpoints import CHECKPOINTS, write_clip, write_lit
 from tests.library.reference import Reference
