@@ -1,4 +1,4 @@
-"""What a runner answers."""
+"""What a runner answers, and what of it is given back to one: features, and those of several pictures together."""
 
 from __future__ import annotations
 

@@ -102,14 +102,14 @@ class CaptionBatch:
 @dataclass(frozen=True, slots=True)
 class JointTexts:
     """`captions` for the decoder; `said` is a true text a picture; `short` are short ones, the same in each batch;
-    `true` (n, n + short) tells which of these are true of which picture; `spoilt` is a false text a picture, one word
-    away from a true one."""
+    `true` (n, n + short) tells which of these are true of which picture; each of `spoilt` has a false text a picture,
+    one word away from a true one."""
 
     captions: Texts
     said: Texts
     short: Texts
     true: Tensor
-    spoilt: Texts
+    spoilt: Sequence[Texts]
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +156,7 @@ def joint_texts(rng: Random, scenes: Sequence[Scene], captions: Sequence[str]) -
         texts([str(caption) for caption in said]),
         texts(SHORT_CAPTIONS),
         torch.tensor([[caption.true_of(scene) for caption in candidates] for scene in scenes]),
-        texts(spoilt),
+        [texts(spoilt)],
     )
 
 

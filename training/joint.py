@@ -55,7 +55,7 @@ def contrastive_loss(similarity: Tensor, true: Tensor) -> Tensor:
 
 
 def matching_loss(model: Joined, seen: Tensor, batch: JointTexts, similarity: Tensor) -> Tensor:
-    """ITM. True: each picture with its text. False: each picture with a false text that ITC likes, and with a true one
+    """ITM. True: each picture with its text. False: each picture with a false text that ITC likes, and with true ones
     in which a word was changed; each text with a false picture that ITC likes."""
     number = len(seen)
     said, own = join(batch.said, batch.short), torch.arange(number)
@@ -63,12 +63,13 @@ def matching_loss(model: Joined, seen: Tensor, batch: JointTexts, similarity: Te
     likely = liked(similarity[:, :number].T, batch.true[:, :number].T)
     some = own[likely.sum(1) > 0]  # a text may be true of every picture
     false_pictures = torch.multinomial(likely[some], 1)[:, 0]
-    lines = interleave(batch.said, said.take(false_texts), batch.spoilt)  # three of each picture
-    source, parts = model.look_at(seen), lines.by_length(number, 3)
+    lines = interleave(batch.said, said.take(false_texts), *batch.spoilt)
+    each = 2 + len(batch.spoilt)  # of a picture
+    source, parts = model.look_at(seen), lines.by_length(number, each)
     logits = [model.match(source, lines.take(part)) for part in parts]
     logits.append(model.match(model.look_at(seen[false_pictures]), batch.said.take(some)))
-    target = torch.cat([*(part % 3 == 0 for part in parts), torch.zeros(len(some), dtype=torch.bool)]).long()
-    weight = torch.tensor([1.0, 1.5])  # there are three false lines to each true one
+    target = torch.cat([*(part % each == 0 for part in parts), torch.zeros(len(some), dtype=torch.bool)]).long()
+    weight = torch.tensor([1.0, each / 2])  # a true line has half the weight of the `each` false ones that go with it
     return F.cross_entropy(torch.cat(logits), target, weight=weight)
 
 

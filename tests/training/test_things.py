@@ -25,7 +25,7 @@ from training.things.captions import Phrase, describe, random_caption, spoil
 from training.things.colors import seen_color
 from training.things.names import Noun, clean, clean_names, noun, table
 from training.things.questions import random_question, topic_of
-from training.things.scenes import UNIT, Mix, Scene, Sprites, Thing, random_scene, sprites
+from training.things.scenes import SIZES, UNIT, Mix, Scene, Sprites, Thing, random_scene, sprites
 from training.things.words import Words
 
 MIX = Mix((0.3, 0.3, 0.4))
@@ -34,6 +34,7 @@ SPRITES = Sprites(sprites(made_looks(), ("google", "twitter"), list(FORMS)))
 BALL = Thing(noun("ball"), "red", (Box(2, 2, 14, 14),))
 BOXES = Thing(noun("box"), "blue", (Box(30, 30, 40, 40), Box(46, 46, 56, 56)))
 PIZZA = Thing(noun("slice of pizza"), None, (Box(20, 40, 60, 62),))
+BROCCOLI = Thing(noun("broccoli"), None, (Box(2, 40, 14, 52),))
 
 
 @pytest.mark.parametrize(
@@ -93,8 +94,8 @@ def test_articles_and_plurals(name: str, one: str, many: str) -> None:
     assert noun("apple").one("small", "orange") == "a small orange apple"
 
 
-def test_about_two_hundred_clean_things_that_the_tables_know() -> None:
-    assert 190 <= len(clean_names()) == len(set(clean_names())) <= 230
+def test_two_hundred_clean_things_that_the_tables_know() -> None:
+    assert len(clean_names()) == len(set(clean_names())) == 200
     said = {name for name, _ in (clean(one.replace("_", " ")) or (noun(""), None) for one in table()["spoken"])}
     assert {noun(name) for name in ("car", "slice of pizza", "padlock")} <= said
     assert not set(clean_names()) & set(table()["kinds"]["dropped"])
@@ -260,6 +261,47 @@ def test_captions_are_true_and_spoilt_ones_false() -> None:
             assert WORDS.parser.parse(str(caption)) == caption
             assert WORDS.parser.entails(str(caption), scene)
             assert not WORDS.parser.entails(str(spoil(rng, caption, scene, WORDS.nouns)), scene)
+
+
+ALL = Scene((BALL, BOXES, PIZZA, BROCCOLI))
+
+
+def spoilt_ways(caption: Caption) -> set[str]:
+    assert caption.true_of(ALL)
+    return {str(spoil(Random(seed), caption, ALL, WORDS.nouns, keeps_names=True)) for seed in range(60)}
+
+
+@pytest.mark.parametrize(
+    ("caption", "spoilt"),
+    [
+        (Caption((Phrase(BALL.noun),)), {"two balls", "three balls"}),
+        (Caption((Phrase(BOXES.noun, count=2),)), {"three boxes"}),  # where there are two, there is a box
+        (Caption((Phrase(BALL.noun, size=BALL.size),)), {f"a {size} ball" for size in SIZES if size != BALL.size}),
+        (
+            Caption((Phrase(BALL.noun), Phrase(PIZZA.noun))),
+            {"two balls and a slice of pizza", "a ball and two slices of pizza"},
+        ),
+        (
+            Caption((Phrase(BALL.noun), Phrase(PIZZA.noun)), "above"),
+            {
+                "a ball below a slice of pizza",
+                "a ball to the right of a slice of pizza",
+                "a slice of pizza above a ball",
+            },
+        ),
+        (Caption((Phrase(BROCCOLI.noun), Phrase(BALL.noun))), {"some broccoli and two balls"}),
+    ],
+    ids=str,
+)
+def test_a_spoilt_caption_can_keep_its_names(caption: Caption, spoilt: set[str]) -> None:
+    assert spoilt_ways(caption) == spoilt
+
+
+def test_where_nothing_else_can_be_changed_it_names_another_thing() -> None:
+    assert spoilt_ways(Caption((Phrase(BROCCOLI.noun),))) == {"an owl"}  # which is all that is not there
+    ways = spoilt_ways(Caption((Phrase(BALL.noun), Phrase(BOXES.noun, count=2))))  # no scene has four things
+    assert {"a ball and two owls", "an owl and two boxes"} <= ways
+    assert not {way for way in ways if "three" in way or "broccoli" in way.partition("two")[2]}
 
 
 def test_questions_of_every_topic_have_answers_that_are_true() -> None:

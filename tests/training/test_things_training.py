@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 
 import pytest
 import torch
@@ -17,13 +18,15 @@ from models.layers.vit import ViTConfig
 from tests.app.support import serving, until_ready
 from tests.training.things import FORMS, made_looks
 from training.asking import Client, Tally
-from training.data import normalise
+from training.data import Texts, normalise
 from training.loop import Plan
 from training.network import Design, PreTraining
+from training.things.captions import Phrase
 from training.things.clip import Contrast, ContrastBatches, Plans, arguments, sizes
-from training.things.data import UNTOLD, Drawing, JointBatches, RegionBatches, TowerBatches
+from training.things.data import UNTOLD, Drawing, JointBatches, QuestionBatches, RegionBatches, TowerBatches
 from training.things.evaluate import GOALS, cases_of, jobs_of
 from training.things.names import noun
+from training.things.questions import whole_question
 from training.things.scenes import Mix, Sprites, sprites
 from training.things.train import OtherRecipeError, Recipe, Training
 from training.things.words import Words
@@ -37,6 +40,7 @@ RECIPE = Recipe(
     answers=TINY,
     clip=Plans(TINY, TINY, TINY),
     num_questions=2,
+    num_whole=1,
     pool_size=8,
     num_watched=3,
 ).computed_in(torch.bfloat16)
@@ -202,6 +206,30 @@ def test_own_captions_are_true_and_short_ones_where_there_is_one() -> None:
     texts = JointBatches("a", DRAWING, MIX, 6)[0].texts
     assert texts.true.shape == (6, 6 + len(FORMS))
     assert texts.true[torch.arange(6), torch.arange(6)].all()
+
+
+def test_the_second_false_text_of_a_picture_keeps_its_names() -> None:
+    texts = JointBatches("a", DRAWING, Mix((1, 0, 0)), 16)[0].texts
+    said, *spoilt = ([named_in(text) for text in spelt(lines)] for lines in (texts.said, *texts.spoilt))
+    assert [names == said for names in spoilt] == [False, True]
+
+
+def spelt(lines: Texts) -> list[str]:
+    every = (WORDS.vocabulary.spell(line).split() for line in lines.ids.tolist())
+    return [" ".join(word for word in words if not word.startswith("[")) for words in every]
+
+
+def named_in(text: str) -> list[str]:
+    caption = WORDS.parser.parse(text)
+    assert caption is not None
+    return [phrase.noun.name for phrase in caption.phrases if isinstance(phrase, Phrase)]
+
+
+def test_the_last_questions_of_a_picture_are_about_all_of_it() -> None:
+    scenes = [one.scene for one in DRAWING.draw(Random(1), MIX, 8)]
+    batch = QuestionBatches("a", scenes, WORDS, num_pictures=4, num_questions=2, num_whole=1)[0]
+    whole = [whole_question(Random(1), scenes[number])[1] for number in batch.pictures.tolist()]
+    assert spelt(batch.answers)[2::3] == whole
 
 
 def test_regions_have_the_boxes_of_their_masks() -> None:

@@ -18,6 +18,8 @@ from training.captions import RELATIONS, Caption, related
 from training.things.names import COLORS, NUMBERS, Noun, unlike
 from training.things.scenes import POSITIONS, SIZES, Scene, Thing, covers
 
+MOST_THINGS = len(NUMBERS) - 1  # of a scene
+
 
 @dataclass(frozen=True, slots=True)
 class Phrase:
@@ -105,22 +107,34 @@ def random_caption(rng: Random, scene: Scene) -> Caption:
     return Caption(tuple(map(named, things)))
 
 
-def spoil(rng: Random, caption: Caption, scene: Scene, nouns: Sequence[Noun]) -> Caption:
+def spoil(rng: Random, caption: Caption, scene: Scene, nouns: Sequence[Noun], keeps_names: bool = False) -> Caption:
     """`caption` with one property, number or relation changed, or two things exchanged, so that it is false of `scene`.
-    `nouns`: what a thing can be said to be."""
+    `nouns`: what a thing can be said to be. `keeps_names`: not of another thing, where anything else can be changed."""
     others = unlike(nouns, [thing.noun.name for thing in scene.shapes]) + [thing.noun for thing in scene.shapes]
     while True:
-        phrases = list(caption.phrases)
-        index = rng.randrange(len(phrases))
-        if len(phrases) > 1 and caption.relation and rng.random() < 0.5:
-            changed = _unrelated(rng, caption)
-        else:
-            phrase = phrases[index]
-            assert isinstance(phrase, Phrase)
-            phrases[index] = _other(rng, phrase, others)
-            changed = replace(caption, phrases=tuple(phrases))
+        changed = _changed(rng, caption, others, keeps_names)
         if not changed.true_of(scene):
             return changed
+
+
+def _changed(rng: Random, caption: Caption, nouns: Sequence[Noun], keeps_names: bool) -> Caption:
+    if caption.relation and (keeps_names or rng.random() < 0.5):
+        return _unrelated(rng, caption)
+    phrases = [phrase for phrase in caption.phrases if isinstance(phrase, Phrase)]
+    room = MOST_THINGS - sum(phrase.count for phrase in phrases)
+    told = [(index, name) for index, phrase in enumerate(phrases) for name in _told(phrase, room, keeps_names)]
+    named = [(index, "noun") for index in range(len(phrases))]
+    index, name = rng.choice(told if keeps_names and told else [*told, *named, *named])
+    is_one = phrases[index].count == 1
+    choices: dict[str, Sequence[Any]] = {
+        "noun": [noun for noun in nouns if is_one or noun.kind == "count"],
+        "color": COLORS,
+        "size": SIZES,
+        "position": POSITIONS,
+        "count": range(1, phrases[index].count + room + 1),
+    }
+    phrases[index] = replace(phrases[index], **{name: rng.choice(choices[name])})
+    return replace(caption, phrases=tuple(phrases))
 
 
 def _unrelated(rng: Random, caption: Caption) -> Caption:
@@ -129,18 +143,12 @@ def _unrelated(rng: Random, caption: Caption) -> Caption:
     return replace(caption, relation=rng.choice(RELATIONS))
 
 
-def _other(rng: Random, phrase: Phrase, nouns: Sequence[Noun]) -> Phrase:
-    """With one word changed."""
+def _told(phrase: Phrase, room: int, is_one_a_number: bool) -> list[str]:
+    """What can be changed beside the noun: properties, or the number where a scene has `room` for more, so that it
+    cannot be seen from the text alone that it is false."""
     told = [name for name in ("color", "size", "position") if getattr(phrase, name)]
-    name = rng.choice(["noun", "noun", *told, *(["count"] if phrase.count > 1 else [])])
-    choices: dict[str, Sequence[Any]] = {
-        "noun": nouns,
-        "color": COLORS,
-        "size": SIZES,
-        "position": POSITIONS,
-        "count": range(1, len(NUMBERS)),
-    }
-    return replace(phrase, **{name: rng.choice(choices[name])})
+    is_number = phrase.count > 1 or (is_one_a_number and phrase.noun.kind == "count")
+    return told or (["count"] if is_number and (room or phrase.count == MOST_THINGS) else [])
 
 
 class Parser:

@@ -16,9 +16,10 @@ from torch.utils.data import Dataset
 from training import vocabulary
 from training.captions import Caption
 from training.data import Batch, JointBatch, JointTexts, QuestionBatch, Texts, stack
+from training.questions import Question
 from training.things.captions import describe, random_caption, spoil
 from training.things.names import unlike
-from training.things.questions import random_question
+from training.things.questions import random_question, whole_question
 from training.things.scenes import UNIT, Drawn, Mix, Scene, Sprites, random_scene
 from training.things.words import Words
 
@@ -124,15 +125,17 @@ class JointBatches(SceneBatches[JointBatch]):
 
 
 def joint_texts(rng: Random, scenes: Sequence[Scene], words: Words) -> JointTexts:
-    """The short texts are those of the things one by one: true where there is one, with others or without."""
+    """The short texts are those of the things one by one: true where there is one, with others or without. Of the two
+    false texts a picture the second names the things that are there: without it, ITM learns their names alone."""
     said = [random_caption(rng, scene) for scene in scenes]
-    spoilt = [str(spoil(rng, caption, scene, words.nouns)) for caption, scene in zip(said, scenes, strict=True)]
+    pairs = list(zip(said, scenes, strict=True))
+    spoilt = [[str(spoil(rng, *pair, words.nouns, keeps)) for pair in pairs] for keeps in (False, True)]
     return JointTexts(
         words.texts([prompted(scene) for scene in scenes], words.vocabulary.dec_id),
         words.texts([str(caption) for caption in said]),
         words.texts(words.short),
         torch.cat([said_of(scenes, said), shown_in(scenes, words)], 1),
-        words.texts(spoilt),
+        [words.texts(lines) for lines in spoilt],
     )
 
 
@@ -151,20 +154,27 @@ def shown_in(scenes: Sequence[Scene], words: Words) -> Tensor:
 
 
 class QuestionBatches(Dataset[QuestionBatch]):
-    """Questions about a pool of pictures."""
+    """Questions about a pool of pictures: of each so many of any kind, and so many about the whole of it."""
 
-    def __init__(self, name: str, scenes: Sequence[Scene], words: Words, num_pictures: int, num_questions: int) -> None:
+    def __init__(
+        self,
+        name: str,
+        scenes: Sequence[Scene],
+        words: Words,
+        num_pictures: int,
+        num_questions: int,
+        num_whole: int,
+    ) -> None:
         self.name, self.scenes, self.words = name, scenes, words
-        self.num_pictures, self.num_questions = num_pictures, num_questions
+        self.num_pictures, self.num_questions, self.num_whole = num_pictures, num_questions, num_whole
 
     def __getitem__(self, index: int) -> QuestionBatch:
         rng, words = Random(f"{self.name} {index}"), self.words
         numbers = rng.sample(range(len(self.scenes)), self.num_pictures)
-        asked = [
-            random_question(rng, self.scenes[number], words.nouns)
-            for number in numbers
-            for _ in range(self.num_questions)
-        ]
+        asked: list[Question] = []
+        for scene in (self.scenes[number] for number in numbers):
+            asked += [random_question(rng, scene, words.nouns) for _ in range(self.num_questions)]
+            asked += [whole_question(rng, scene) for _ in range(self.num_whole)]
         return QuestionBatch(
             torch.tensor(numbers),
             words.texts([question for question, _ in asked], words.vocabulary.enc_id),

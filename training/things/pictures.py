@@ -146,15 +146,11 @@ def _unpack(folder: Path, to: Path) -> None:
 
 
 def _look(unpacked: Path, emoji: str, told: Mapping[str, str]) -> Look | None:
-    if told["group"] not in GROUPS and not told["name"].endswith(" heart"):
-        return None
-    said = clean(told["name"])
+    said = clean(told["name"]) if told["group"] in GROUPS else None
     files = [_file(unpacked / style, emoji) for style in STYLES]
     if said is None or None in files:
         return None
     noun, color = said
-    if told["group"] not in GROUPS and (noun.name, color is None) != ("heart", False):
-        return None
     pictures = {style: read(file.read_bytes()) for style, file in zip(STYLES, files, strict=True) if file}
     colored = noun.name not in table()["kinds"]["uncolored"]
     colors = {style: color or (seen_color(picture) if colored else None) for style, picture in pictures.items()}

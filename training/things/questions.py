@@ -34,6 +34,11 @@ def random_question(rng: Random, scene: Scene, nouns: Sequence[Noun]) -> Questio
             return _reworded(rng, made)
 
 
+def whole_question(rng: Random, scene: Scene) -> Question:
+    """What the whole of it shows."""
+    return _reworded(rng, _what(rng, scene, ()))
+
+
 def topic_of(question: str) -> str:
     """what, where, how many, color, or yes/no."""
     for word, topic in (("how many", "how many"), ("color", "color"), ("colour", "color"), ("where", "where")):
