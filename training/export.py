@@ -141,7 +141,8 @@ def write_checkpoint(folder: Path, architecture: str, tensors: Mapping[str, Tens
     vocabulary.save(design.vocabulary, folder)
 
 
-def export(trained: PreTraining, answering: Answering, folder: Path) -> None:
+def export(trained: PreTraining, answering: Answering, folder: Path, matching: PreTraining | None = None) -> None:
+    """`matching`: what matches, where that is not `trained`; its tower is the same."""
     tower, design = tower_tensors(trained), trained.design
     write_checkpoint(folder / "caption", "BlipForConditionalGeneration", tower | decoder_tensors(trained), design)
     write_checkpoint(
@@ -150,7 +151,7 @@ def export(trained: PreTraining, answering: Answering, folder: Path) -> None:
         tower | encoder_tensors(answering) | decoder_tensors(answering),
         design,
     )
-    write_checkpoint(folder / "match", "BlipForImageTextRetrieval", tower | match_tensors(trained), design)
+    write_checkpoint(folder / "match", "BlipForImageTextRetrieval", tower | match_tensors(matching or trained), design)
 
 
 def main() -> None:

@@ -37,6 +37,7 @@ RECIPE = Recipe(
     classes=TINY,
     captions=TINY,
     joint=TINY,
+    match=TINY,
     answers=TINY,
     clip=Plans(TINY, TINY, TINY),
     num_questions=2,
@@ -101,7 +102,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_all_phases_leave_their_weights(trained: Path) -> None:
     assert set(weights(trained)) == {
-        f"{phase}.pt" for phase in ("classes", "captions", "joint", "answers", "contrast", "segment", "detect")
+        f"{phase}.pt" for phase in ("classes", "captions", "joint", "match", "answers", "contrast", "segment", "detect")
     }
     assert {file.parent.name for file in (trained / "to").rglob("model.safetensors")} == {
         "caption", "vqa", "match", "clip", "clipseg", "owl",

@@ -107,6 +107,11 @@ def random_caption(rng: Random, scene: Scene) -> Caption:
     return Caption(tuple(map(named, things)))
 
 
+def short_caption(rng: Random, scene: Scene) -> Caption:
+    """The name of one of its things, with others or without."""
+    return Caption((Phrase(rng.choice(scene.shapes).noun),))
+
+
 def spoil(rng: Random, caption: Caption, scene: Scene, nouns: Sequence[Noun], keeps_names: bool = False) -> Caption:
     """`caption` with one property, number or relation changed, or two things exchanged, so that it is false of `scene`.
     `nouns`: what a thing can be said to be. `keeps_names`: not of another thing, where anything else can be changed."""

@@ -40,7 +40,7 @@ PRIOR = -5.0  # logit of a thing on a patch, before anything is learned: nearly 
 @dataclass(frozen=True, slots=True)
 class Plans:
     contrast: Plan = Plan(1400, peak=7e-4, floor=0.0, num_pictures=32)
-    segment: Plan = Plan(2000, peak=1e-3, floor=0.0, num_pictures=32)
+    segment: Plan = Plan(2200, peak=1e-3, floor=0.0, num_pictures=32)
     detect: Plan = Plan(1000, peak=5e-4, floor=0.0, num_pictures=32)
 
     def scaled(self, scale: float) -> Plans:

@@ -17,7 +17,7 @@ from training import vocabulary
 from training.captions import Caption
 from training.data import Batch, JointBatch, JointTexts, QuestionBatch, Texts, stack
 from training.questions import Question
-from training.things.captions import describe, random_caption, spoil
+from training.things.captions import describe, random_caption, short_caption, spoil
 from training.things.names import unlike
 from training.things.questions import random_question, whole_question
 from training.things.scenes import UNIT, Drawn, Mix, Scene, Sprites, random_scene
@@ -124,10 +124,14 @@ class JointBatches(SceneBatches[JointBatch]):
         return JointBatch(pixels_of(drawn), joint_texts(rng, [one.scene for one in drawn], self.drawing.words))
 
 
-def joint_texts(rng: Random, scenes: Sequence[Scene], words: Words) -> JointTexts:
+def joint_texts(rng: Random, scenes: Sequence[Scene], words: Words, alone: float = 0.0) -> JointTexts:
     """The short texts are those of the things one by one: true where there is one, with others or without. Of the two
-    false texts a picture the second names the things that are there: without it, ITM learns their names alone."""
-    said = [random_caption(rng, scene) for scene in scenes]
+    false texts a picture the second names the things that are there: without it, ITM learns their names alone. `alone`:
+    how often the true text names one thing and says nothing else."""
+    said = [
+        short_caption(rng, scene) if alone > 0 and rng.random() < alone else random_caption(rng, scene)
+        for scene in scenes
+    ]
     pairs = list(zip(said, scenes, strict=True))
     spoilt = [[str(spoil(rng, *pair, words.nouns, keeps)) for pair in pairs] for keeps in (False, True)]
     return JointTexts(
@@ -151,6 +155,28 @@ def shown_in(scenes: Sequence[Scene], words: Words) -> Tensor:
         for thing in scene.shapes:
             row[words.numbers[thing.noun.name]] = True
     return shown
+
+
+@dataclass(frozen=True, slots=True)
+class MatchBatch:
+    """Numbers of pictures in the pool (n,), and their texts."""
+
+    pictures: Tensor
+    texts: JointTexts
+
+
+class MatchBatches(Dataset[MatchBatch]):
+    """Texts of a pool of pictures. Half of the true ones name one thing alone, as most do that ITC finds likely: else
+    ITM learns that what names one thing of several is false."""
+
+    def __init__(self, name: str, scenes: Sequence[Scene], words: Words, num_pictures: int) -> None:
+        self.name, self.scenes, self.words, self.num_pictures = name, scenes, words, num_pictures
+
+    def __getitem__(self, index: int) -> MatchBatch:
+        rng = Random(f"{self.name} {index}")
+        numbers = rng.sample(range(len(self.scenes)), self.num_pictures)
+        texts = joint_texts(rng, [self.scenes[number] for number in numbers], self.words, alone=0.5)
+        return MatchBatch(torch.tensor(numbers), texts)
 
 
 class QuestionBatches(Dataset[QuestionBatch]):

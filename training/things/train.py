@@ -1,16 +1,19 @@
 """Train the things demo from scratch, and export it: `python -m training.things.train`.
 
 As the paper does it (Li et al. 2022), on drawn scenes. The tower learns which things there are, first alone, then
-beside captions (LM). Then come ITC, ITM and LM together; then, the tower left as it is, questions and answers; after
-that a small CLIP, and on its tower CLIPSeg and OWL-ViT. Each phase leaves its weights in the work folder, and now and
-then how far it has come; a later run goes on from there, and ends as it would have without a break."""
+beside captions (LM). Then come ITC, ITM and LM together; then, the tower left as it is, ITC and ITM by themselves, and
+questions and answers; after that a small CLIP, and on its tower CLIPSeg and OWL-ViT. Each phase leaves its weights in
+the work folder, and now and then how far it has come; a later run goes on from there, and ends as it would have
+without a break."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from random import Random
 
@@ -23,17 +26,17 @@ from models.device import choose_dtype
 from models.layers.vit import ViTConfig
 from training.data import Batch, JointBatch, QuestionBatch, normalise
 from training.export import export
-from training.joint import joint_loss
+from training.joint import contrastive_loss, joint_loss, matching_loss, scaled_similarity
 from training.loop import Plan, load, train
 from training.measure import Figures
 from training.network import Answering, Design, PreTraining
 from training.things import data, measure
 from training.things.clip import Contrast, ContrastBatches, Detect, Plans, Segment, sizes
 from training.things.clip_export import export_clip
-from training.things.data import Drawing, TaughtCaptions
+from training.things.data import Drawing, MatchBatch, TaughtCaptions
 from training.things.measure import Watched, watched
 from training.things.pictures import STYLES, UNSEEN, WORK, Look, looks
-from training.things.scenes import Mix, Sprites, sprites
+from training.things.scenes import Mix, Scene, Sprites, sprites
 from training.things.tower import Taught
 from training.things.words import Words, words_of
 
@@ -54,11 +57,12 @@ class Recipe:
     class_mix: Mix = Mix((0.4, 0.3, 0.3), equal=0)
     captions: Plan = Plan(6000, peak=7e-4, floor=2e-4, num_pictures=32)
     joint: Plan = Plan(2500, peak=5e-4, floor=0.0, num_pictures=32)
+    match: Plan = Plan(1200, peak=5e-4, floor=0.0, num_pictures=32)
     answers: Plan = Plan(3400, peak=1e-3, floor=0.0, num_pictures=16)
     mix: Mix = Mix((0.3, 0.35, 0.35))
     num_questions: int = 16  # a picture, of any kind
     num_whole: int = 4  # beside them: what the whole picture shows, which is the hardest to say
-    pool_size: int = 40_000  # pictures
+    pool_size: int = 40_000  # pictures, of what is learned with the tower as it is
     num_watched: int = 200  # scenes of one thing, and as many of two
     clip: Plans = Plans()
 
@@ -74,9 +78,10 @@ class Recipe:
             classes=self.classes.scaled(scale),
             captions=self.captions.scaled(scale),
             joint=self.joint.scaled(scale),
+            match=self.match.scaled(scale),
             answers=self.answers.scaled(scale),
             clip=self.clip.scaled(scale),
-            pool_size=max(2 * self.answers.num_pictures, round(self.pool_size * scale)),
+            pool_size=max(2 * self.match.num_pictures, round(self.pool_size * scale)),
             num_watched=max(2, round(self.num_watched * min(1, scale))),
         )
 
@@ -141,22 +146,44 @@ class Training:
         batches = data.JointBatches(f"{SEED} joint", self.drawing, self.recipe.mix, plan.num_pictures)
         self.phase("joint", plan, model, batches, loss, look)
 
-    def answer(self) -> Answering:
-        """On the features of a pool of pictures, which the tower sees once."""
-        plan, model = self.recipe.answers, Answering(self.model)
-        if load(model, self.work / "answers.pt"):
-            return model
+    @cached_property
+    def pool(self) -> tuple[list[Scene], Tensor]:
+        """Scenes, and their features, as the tower sees each once: (scenes, tokens, width)."""
         rng = Random(f"{SEED} pool")
-        pool = [
+        drawn = [
             self.drawing.draw(rng, self.recipe.mix, 1)[0]
             for _ in tqdm(range(self.recipe.pool_size), desc="pool", mininterval=2)
         ]
-        seen = measure.features(self.model, pool)
+        return [one.scene for one in drawn], measure.features(self.model, drawn)
+
+    def match(self) -> PreTraining:
+        """On the pool. Its decoder, which shares weights with its encoder, is of no use afterwards."""
+        plan, model = self.recipe.match, deepcopy(self.model)
+        if load(model, self.work / "match.pt"):
+            return model
+        scenes, seen = self.pool
+
+        def loss(batch: MatchBatch) -> Tensor:
+            own = seen[batch.pictures].float()
+            similarity = scaled_similarity(model, own, batch.texts)
+            itm = matching_loss(model, own, batch.texts, similarity.detach())
+            return contrastive_loss(similarity, batch.texts.true) + itm
+
+        batches = data.MatchBatches(f"{SEED} match", scenes, self.words, plan.num_pictures)
+        look = lambda: measure.measure_matching(model, self.scenes, self.words)  # noqa: E731
+        self.phase("match", plan, model, batches, loss, look)
+        return model
+
+    def answer(self) -> Answering:
+        """On the pool."""
+        plan, model = self.recipe.answers, Answering(self.model)
+        if load(model, self.work / "answers.pt"):
+            return model
+        scenes, seen = self.pool
 
         def loss(batch: QuestionBatch) -> Tensor:
             return model.loss(seen[batch.pictures].float(), batch.questions, batch.answers)
 
-        scenes = [one.scene for one in pool]
         batches = data.QuestionBatches(
             f"{SEED} questions",
             scenes,
@@ -213,7 +240,8 @@ class Training:
         self.classify()
         self.caption()
         self.join()
-        export(self.model, self.answer(), to)
+        matching, answering = self.match(), self.answer()
+        export(self.model, answering, to, matching)
         contrast = self.contrast()
         export_clip(contrast.clip, self.segment(contrast).clipseg, self.detect(contrast).owl, self.words, to)
 
