@@ -33,9 +33,13 @@ class Joined(Protocol):
 
 
 def joint_loss(model: Joined, seen: Tensor, batch: JointTexts) -> Tensor:
+    return retrieval_loss(model, seen, batch) + model.caption_loss(seen, batch.captions)
+
+
+def retrieval_loss(model: Joined, seen: Tensor, batch: JointTexts) -> Tensor:
+    """ITC + ITM, by which the authors fine-tune for retrieval (Li et al. 2022, section 5.1)."""
     similarity = scaled_similarity(model, seen, batch)
-    itm = matching_loss(model, seen, batch, similarity.detach())
-    return contrastive_loss(similarity, batch.true) + itm + model.caption_loss(seen, batch.captions)
+    return contrastive_loss(similarity, batch.true) + matching_loss(model, seen, batch, similarity.detach())
 
 
 def scaled_similarity(model: Joined, seen: Tensor, batch: JointTexts) -> Tensor:

@@ -26,7 +26,7 @@ from models.device import choose_dtype
 from models.layers.vit import ViTConfig
 from training.data import Batch, JointBatch, QuestionBatch, normalise
 from training.export import export
-from training.joint import contrastive_loss, joint_loss, matching_loss, scaled_similarity
+from training.joint import joint_loss, retrieval_loss
 from training.loop import Plan, load, train
 from training.measure import Figures
 from training.network import Answering, Design, PreTraining
@@ -164,10 +164,7 @@ class Training:
         scenes, seen = self.pool
 
         def loss(batch: MatchBatch) -> Tensor:
-            own = seen[batch.pictures].float()
-            similarity = scaled_similarity(model, own, batch.texts)
-            itm = matching_loss(model, own, batch.texts, similarity.detach())
-            return contrastive_loss(similarity, batch.texts.true) + itm
+            return retrieval_loss(model, seen[batch.pictures].float(), batch.texts)
 
         batches = data.MatchBatches(f"{SEED} match", scenes, self.words, plan.num_pictures)
         look = lambda: measure.measure_matching(model, self.scenes, self.words)  # noqa: E731
