@@ -21,7 +21,7 @@ from training.asking import Client, Tally
 from training.data import Texts, normalise
 from training.loop import Plan
 from training.network import Design, PreTraining
-from training.things.captions import Phrase
+from training.things.captions import phrases_of
 from training.things.clip import Contrast, ContrastBatches, Plans, arguments, sizes
 from training.things.data import UNTOLD, Drawing, JointBatches, QuestionBatches, RegionBatches, TowerBatches
 from training.things.evaluate import GOALS, cases_of, jobs_of
@@ -223,7 +223,7 @@ def spelt(lines: Texts) -> list[str]:
 def named_in(text: str) -> list[str]:
     caption = WORDS.parser.parse(text)
     assert caption is not None
-    return [phrase.noun.name for phrase in caption.phrases if isinstance(phrase, Phrase)]
+    return [phrase.noun.name for phrase in phrases_of(caption)]
 
 
 def test_the_last_questions_of_a_picture_are_about_all_of_it() -> None:

@@ -49,6 +49,11 @@ class Phrase:
         )
 
 
+def phrases_of(caption: Caption) -> list[Phrase]:
+    """All of them, as a caption of things has no others."""
+    return [phrase for phrase in caption.phrases if isinstance(phrase, Phrase)]
+
+
 def place(position: str) -> str:
     """at the top left, in the middle, on the left"""
     preposition = {"middle": "in", "left": "on", "right": "on"}.get(position, "at")
@@ -125,7 +130,7 @@ def spoil(rng: Random, caption: Caption, scene: Scene, nouns: Sequence[Noun], ke
 def _changed(rng: Random, caption: Caption, nouns: Sequence[Noun], keeps_names: bool) -> Caption:
     if caption.relation and (keeps_names or rng.random() < 0.5):
         return _unrelated(rng, caption)
-    phrases = [phrase for phrase in caption.phrases if isinstance(phrase, Phrase)]
+    phrases = phrases_of(caption)
     room = MOST_THINGS - sum(phrase.count for phrase in phrases)
     told = [(index, name) for index, phrase in enumerate(phrases) for name in _told(phrase, room, keeps_names)]
     named = [(index, "noun") for index in range(len(phrases))]

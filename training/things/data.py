@@ -121,17 +121,15 @@ class CaptionBatches(SceneBatches[TaughtCaptions]):
 
 class JointBatches(SceneBatches[JointBatch]):
     def batch(self, rng: Random, drawn: Sequence[Drawn]) -> JointBatch:
-        return JointBatch(pixels_of(drawn), joint_texts(rng, [one.scene for one in drawn], self.drawing.words))
+        scenes = [one.scene for one in drawn]
+        said = [random_caption(rng, scene) for scene in scenes]
+        return JointBatch(pixels_of(drawn), joint_texts(rng, scenes, said, self.drawing.words))
 
 
-def joint_texts(rng: Random, scenes: Sequence[Scene], words: Words, alone: float = 0.0) -> JointTexts:
-    """The short texts are those of the things one by one: true where there is one, with others or without. Of the two
-    false texts a picture the second names the things that are there: without it, ITM learns their names alone. `alone`:
-    how often the true text names one thing and says nothing else."""
-    said = [
-        short_caption(rng, scene) if alone > 0 and rng.random() < alone else random_caption(rng, scene)
-        for scene in scenes
-    ]
+def joint_texts(rng: Random, scenes: Sequence[Scene], said: Sequence[Caption], words: Words) -> JointTexts:
+    """`said`: a true caption of each scene. The short texts are those of the things one by one: true where there is
+    one, with others or without. Of the two false texts a picture the second names the things that are there: without
+    it, ITM learns their names alone."""
     pairs = list(zip(said, scenes, strict=True))
     spoilt = [[str(spoil(rng, *pair, words.nouns, keeps)) for pair in pairs] for keeps in (False, True)]
     return JointTexts(
@@ -175,8 +173,9 @@ class MatchBatches(Dataset[MatchBatch]):
     def __getitem__(self, index: int) -> MatchBatch:
         rng = Random(f"{self.name} {index}")
         numbers = rng.sample(range(len(self.scenes)), self.num_pictures)
-        texts = joint_texts(rng, [self.scenes[number] for number in numbers], self.words, alone=0.5)
-        return MatchBatch(torch.tensor(numbers), texts)
+        scenes = [self.scenes[number] for number in numbers]
+        said = [short_caption(rng, scene) if rng.random() < 0.5 else random_caption(rng, scene) for scene in scenes]
+        return MatchBatch(torch.tensor(numbers), joint_texts(rng, scenes, said, self.words))
 
 
 class QuestionBatches(Dataset[QuestionBatch]):

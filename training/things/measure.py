@@ -12,7 +12,7 @@ from training.data import stack
 from training.measure import Figures, answered, see, share, write
 from training.network import Answering, PreTraining
 from training.scenes import Box
-from training.things.captions import Phrase, random_caption, spoil
+from training.things.captions import phrases_of, random_caption, spoil
 from training.things.clip import Contrast, Detect, Segment
 from training.things.data import Drawing, pixels_of
 from training.things.questions import random_question, topic_of
@@ -47,7 +47,7 @@ def names_all(text: str, scene: Scene, words: Words) -> bool:
     caption = words.parser.parse(text)
     if caption is None:
         return False
-    said = [phrase.noun.name for phrase in caption.phrases if isinstance(phrase, Phrase)]
+    said = [phrase.noun.name for phrase in phrases_of(caption)]
     return sorted(said) == sorted(thing.noun.name for thing in scene.shapes)
 
 
